@@ -1,0 +1,1 @@
+//! L4: configuration, command line, wiring, shutdown order.

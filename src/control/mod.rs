@@ -1,0 +1,1 @@
+//! L1, sans-IO: rooms, participants, permissions, negotiation, wanted subscriptions.

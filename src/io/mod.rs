@@ -1,0 +1,1 @@
+//! L2: sockets, batches, pinned shard threads, timers.

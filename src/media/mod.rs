@@ -1,0 +1,3 @@
+//! L1, sans-IO: what an SFU is: shard, tracks, fanout, subscriptions, retransmission, data, speakers.
+
+pub mod edge;

@@ -1,0 +1,1 @@
+//! L0: LiveKit's protobuf messages, their JSON forms, token claims, the data-packet envelope.

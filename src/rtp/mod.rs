@@ -1,0 +1,1 @@
+//! L0: views and writers of RTP, RTCP, header extensions and codec descriptors.
