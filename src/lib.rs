@@ -26,11 +26,51 @@ pub mod api;
 pub mod app;
 pub mod control;
 pub mod io;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
 pub mod media;
 pub mod node;
 pub mod proto;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
 pub mod rtc;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
 pub mod rtp;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
 pub mod sdp;
 pub mod signal;
 pub mod types;

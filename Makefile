@@ -1,0 +1,39 @@
+# The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
+
+SHELL := /bin/bash
+.PHONY: run test lint unit e2e bench fuzz load setup toolchain
+
+run: toolchain ## build and start the server with development keys
+	cargo run --release -- --dev
+
+test: setup lint unit e2e ## everything that CI runs
+
+setup: toolchain
+	tests/e2e/setup.sh
+
+# A C compiler is all that the crates need beside Rust (AWS-LC and SQLite are C).
+toolchain:
+	@command -v cc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends build-essential; }
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+lint:
+	cargo fmt --all -- --check
+	cargo clippy --all-targets -- -D warnings
+
+unit:
+	cargo test
+
+e2e: setup
+	cargo build
+	cd tests/e2e && npm test
+
+bench: setup ## join times with a real browser
+	cargo build --release
+	cd tests/e2e && node ../../benches/join.mjs
+
+load: ## one publisher, many subscribers, CPU per forwarded packet
+	cargo run --release -- load
+
+fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
+	fuzz/run.sh $(or $(FUZZ_SECONDS),60)
