@@ -33,7 +33,8 @@ bench: setup ## join times with a real browser
 	cd tests/e2e && node ../../benches/join.mjs
 
 load: ## one publisher, many subscribers, CPU per forwarded packet
-	cargo run --release -- load
+	cargo build --release
+	cargo bench --bench load -- $(LOAD)
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)
