@@ -1,0 +1,53 @@
+//! What a room asks of its driver: signalling messages, commands to its shard, and what happened, for webhooks.
+
+use livekit_protocol::{ParticipantInfo, SignalResponse, TrackInfo};
+
+use crate::media::edge::Command;
+
+/// One signalling WebSocket, numbered by the node; never reused within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionHandle(pub u64);
+
+/// In the order in which it must happen: a message before the closing of its connection, a command before those that
+/// rely on it.
+#[derive(Clone, Debug)]
+pub enum Output {
+    Signal {
+        connection: ConnectionHandle,
+        message: Box<SignalResponse>,
+    },
+    /// Send what was queued for this connection, then close it with 1000. The room has forgotten it.
+    CloseConnection { connection: ConnectionHandle },
+    /// To the shard the room lives on.
+    Media(Command),
+    /// For webhooks, metrics and logs.
+    Happened(RoomEvent),
+    /// The room is over: forget it. Nothing follows.
+    Closed,
+}
+
+/// `participant` and `track` as they were at that moment.
+#[derive(Clone, Debug)]
+pub enum RoomEvent {
+    RoomStarted,
+    /// The primary transport is up: state ACTIVE.
+    ParticipantJoined {
+        participant: Box<ParticipantInfo>,
+    },
+    ParticipantLeft {
+        participant: Box<ParticipantInfo>,
+    },
+    /// It left before it was ACTIVE.
+    ParticipantConnectionAborted {
+        participant: Box<ParticipantInfo>,
+    },
+    TrackPublished {
+        participant: Box<ParticipantInfo>,
+        track: Box<TrackInfo>,
+    },
+    TrackUnpublished {
+        participant: Box<ParticipantInfo>,
+        track: Box<TrackInfo>,
+    },
+    RoomFinished,
+}
