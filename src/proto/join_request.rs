@@ -11,8 +11,7 @@ use prost::Message;
 use super::livekit::client_info::{Capability, Sdk};
 use super::livekit::wrapped_join_request::Compression;
 use super::livekit::{
-    AddTrackRequest, ClientInfo, ConnectionSettings, JoinRequest, ReconnectReason, SessionDescription, SyncState,
-    WrappedJoinRequest,
+    AddTrackRequest, ClientInfo, JoinRequest, ReconnectReason, SessionDescription, SyncState, WrappedJoinRequest,
 };
 
 /// LiveKit's limit on a decompressed join request (Go's default for a header), in bytes.
@@ -84,7 +83,7 @@ impl JoinParameters {
 
     /// LiveKit: absent optional settings become an explicit `false` in this form, `subscriber_allow_pause` too.
     pub fn from_join_request(request: JoinRequest) -> Self {
-        let settings = request.connection_settings.unwrap_or_else(ConnectionSettings::default);
+        let settings = request.connection_settings.unwrap_or_default();
         Self {
             single_connection: true,
             client_info: request.client_info.unwrap_or_default(),
