@@ -4,12 +4,24 @@
 //! they are read with checked access, and what cannot be read is a `DropReason`. Reading a packet and writing a header
 //! allocate nothing.
 
+pub mod av1;
+mod bits;
 mod cursor;
+pub mod extension;
+mod frame;
+pub mod h264;
+pub mod h265;
 mod header;
 mod packet;
+pub mod red;
 pub mod rtcp;
+pub mod rtx;
 pub mod sequence;
+pub mod trailer;
+pub mod vp8;
+pub mod vp9;
 
+pub use frame::{FrameInfo, inspect};
 pub use header::{
     ABS_SEND_TIME_UNSET, FIXED_HEADER_LEN, RtpHeader, TRANSPORT_CC_UNSET, WrittenHeader, append_padding,
     patch_abs_send_time, patch_sequence, patch_transport_cc,

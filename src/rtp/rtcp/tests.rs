@@ -379,7 +379,7 @@ proptest! {
         for packet in parse(&bytes).flatten() {
             match packet {
                 Packet::SenderReport { blocks, .. } | Packet::ReceiverReport { blocks, .. } => {
-                    prop_assert!(blocks.map(|block| block.round_trip(u64::from(block.jitter) << 16)).count() <= 31);
+                    prop_assert!(blocks.filter_map(|block| block.round_trip(u64::from(block.jitter) << 16)).count() <= 31);
                 }
                 Packet::SourceDescription(chunks) => prop_assert!(chunks.count() <= 31),
                 Packet::Goodbye(ssrcs) | Packet::Remb { ssrcs, .. } => prop_assert!(ssrcs.count() <= 255),
