@@ -223,8 +223,10 @@ fn sdk_from_query(name: &str) -> Sdk {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
+
+    use super::*;
+    use crate::proto::livekit::ConnectionSettings;
 
     fn wrap(compression: i32, join_request: Vec<u8>) -> String {
         URL_SAFE.encode(
