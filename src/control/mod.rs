@@ -5,6 +5,7 @@
 //! in. Never touches a socket, a clock, a packet, or another room.
 
 mod join;
+pub mod negotiation;
 mod output;
 mod settings;
 

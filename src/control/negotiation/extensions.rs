@@ -1,0 +1,115 @@
+//! Which header extensions are kept, per kind and direction.
+
+use crate::sdp::{Direction, ExtMap, MediaSection};
+use crate::types::{Extension, ExtensionMap, MediaKind};
+
+/// Who sends on the m-line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    FromClient,
+    ToClient,
+}
+
+fn is_wanted(extension: Extension, kind: MediaKind, flow: Flow) -> bool {
+    let video = kind == MediaKind::Video;
+    match extension {
+        Extension::Mid | Extension::TransportCc | Extension::AbsSendTime | Extension::AbsCaptureTime => true,
+        Extension::AudioLevel => !video,
+        Extension::Rid | Extension::RepairedRid => video && flow == Flow::FromClient,
+        Extension::DependencyDescriptor | Extension::PlayoutDelay | Extension::VideoOrientation => video,
+        // Not read yet; what is negotiated costs bytes on every key frame.
+        Extension::VideoLayersAllocation => false,
+    }
+}
+
+/// The extensions of an offered m-line that are kept, with its ids, and the lines that say so in the answer.
+pub fn select(section: &MediaSection, kind: MediaKind, flow: Flow) -> (ExtensionMap, Vec<ExtMap>) {
+    let offered = usable(section, kind, flow);
+    let transport_cc = offered
+        .iter()
+        .any(|(extension, _)| *extension == Extension::TransportCc);
+    let mut map = ExtensionMap::default();
+    let mut lines = Vec::new();
+    for (extension, line) in offered {
+        // Eight bytes a packet that say nothing transport-wide feedback does not say better.
+        if extension == Extension::AbsSendTime && flow == Flow::FromClient && transport_cc {
+            continue;
+        }
+        if map.id(extension).is_some() || map.extension(line.id).is_some() {
+            continue;
+        }
+        map.insert(extension, line.id);
+        if map.id(extension) == Some(line.id) {
+            lines.push(ExtMap {
+                direction: line.direction.map(Direction::reversed),
+                ..line.clone()
+            });
+        }
+    }
+    (map, lines)
+}
+
+fn usable(section: &MediaSection, kind: MediaKind, flow: Flow) -> Vec<(Extension, &ExtMap)> {
+    section
+        .extensions
+        .iter()
+        .filter(|line| {
+            let direction = line.direction.unwrap_or(Direction::SendRecv);
+            match flow {
+                Flow::FromClient => direction.sends(),
+                Flow::ToClient => direction.receives(),
+            }
+        })
+        .filter_map(|line| Some((Extension::from_uri(&line.uri)?, line)))
+        .filter(|(extension, _)| is_wanted(*extension, kind, flow))
+        .collect()
+}
+
+/// The ids of our own offers, the same on every m-line (RFC 8843 §9.2): the numbers Chromium offers.
+pub fn offer_map(kind: MediaKind) -> ExtensionMap {
+    let mut map = ExtensionMap::default();
+    for extension in Extension::ALL
+        .into_iter()
+        .filter(|extension| is_wanted(*extension, kind, Flow::ToClient))
+    {
+        map.insert(extension, offer_id(extension));
+    }
+    map
+}
+
+fn offer_id(extension: Extension) -> u8 {
+    match extension {
+        Extension::AudioLevel => 1,
+        Extension::AbsSendTime => 2,
+        Extension::TransportCc => 3,
+        Extension::Mid => 4,
+        Extension::PlayoutDelay => 5,
+        Extension::AbsCaptureTime => 6,
+        Extension::VideoLayersAllocation => 9,
+        Extension::Rid => 10,
+        Extension::RepairedRid => 11,
+        Extension::DependencyDescriptor => 12,
+        Extension::VideoOrientation => 13,
+    }
+}
+
+pub fn write(map: &ExtensionMap) -> Vec<ExtMap> {
+    map.iter()
+        .map(|(extension, id)| ExtMap {
+            id,
+            direction: None,
+            uri: extension.uri().to_owned(),
+        })
+        .collect()
+}
+
+/// What of our offered `map` the client's answer keeps.
+pub fn intersect_answer(map: &ExtensionMap, answer: &MediaSection, kind: MediaKind) -> ExtensionMap {
+    let mut kept = ExtensionMap::default();
+    for (extension, line) in usable(answer, kind, Flow::ToClient) {
+        if map.id(extension) == Some(line.id) {
+            kept.insert(extension, line.id);
+        }
+    }
+    kept
+}
