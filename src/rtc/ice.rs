@@ -1,0 +1,293 @@
+//! ICE of one transport (RFC 8445): the agent of the `is` crate with what a server on shared sockets adds to it.
+//!
+//! Owns the agent, the list of verified 5-tuples and the choice of the path that media takes. Driven by the transport
+//! after every STUN message; a lite agent needs no timer of its own. Never sends on its own: what is to leave is pushed
+//! to the transport's queue.
+
+use std::time::{Duration, Instant};
+
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+
+use super::transport::Transmits;
+use crate::types::{DropReason, IceCredentials, NetPath, NetProtocol};
+
+/// 5-tuples that may carry DTLS and SRTP at one time. A client on Wi-Fi, cellular and a VPN, each with IPv4 and IPv6,
+/// has six; the one heard least recently makes room.
+const MAX_VERIFIED_PATHS: usize = 16;
+/// A verified 5-tuple not heard from by STUN for this long has to prove itself again (RFC 7675 §5.1: 30 s).
+const PATH_LIFETIME: Duration = Duration::from_secs(30);
+/// Addresses of this machine that one transport may be reached at; beyond that, checks to new ones are refused.
+const MAX_LOCAL_ADDRESSES: usize = 32;
+/// Trickled candidates of the peer that are looked at; the rest is ignored. Browsers have about ten.
+const MAX_REMOTE_CANDIDATES: usize = 64;
+/// Checks that a full agent makes at most: it would otherwise probe whatever addresses a client names.
+const MAX_CANDIDATE_PAIRS: usize = 32;
+/// Source addresses that the agent learns before its list is cleared (lite) or closed (full): it keeps each for good.
+const MAX_LEARNED_SOURCES: usize = 64;
+/// Checks that wait inside the agent for the peer's description. Its own limit is 100.
+const MAX_WAITING_CHECKS: usize = 100;
+
+pub(super) struct Ice {
+    agent: IceAgent,
+    lite: bool,
+    verified: Vec<Verified>,
+    nominated: Option<NetPath>,
+    locals: Vec<(std::net::SocketAddr, NetProtocol)>,
+    remote_candidates: usize,
+    learned: usize,
+    /// Requests accepted before the peer's credentials were known. The agent answers one per `handle_timeout`.
+    waiting: usize,
+}
+
+struct Verified {
+    path: NetPath,
+    heard: Instant,
+}
+
+impl Ice {
+    pub(super) fn new(
+        local: &IceCredentials,
+        lite: bool,
+        controlling: bool,
+        addresses: &[std::net::SocketAddr],
+        now: Instant,
+    ) -> Self {
+        let mut agent = IceAgent::new(credentials(local));
+        agent.set_ice_lite(lite);
+        // RFC 8445 §6.1.1: a lite agent is always controlled here, our peers being full.
+        agent.set_controlling(controlling && !lite);
+        agent.set_max_candidate_pairs(MAX_CANDIDATE_PAIRS);
+        let mut ice = Self {
+            agent,
+            lite,
+            verified: Vec::new(),
+            nominated: None,
+            locals: Vec::new(),
+            remote_candidates: 0,
+            learned: 0,
+            waiting: 0,
+        };
+        for address in addresses {
+            let _ = ice.learn_local(*address, NetProtocol::Udp);
+        }
+        // The agent says no timeout until it was called once.
+        ice.agent.handle_timeout(now);
+        ice
+    }
+
+    pub(super) fn set_remote(&mut self, now: Instant, remote: &IceCredentials, out: &mut Transmits) {
+        self.agent.set_remote_credentials(credentials(remote));
+        // Checks that came before the description are answered now, not one per timer.
+        for _ in 0..std::mem::take(&mut self.waiting) {
+            self.agent.handle_timeout(now);
+        }
+        self.progress(now, out);
+    }
+
+    /// New credentials; paths stay until the new checks have chosen one (RFC 8445 §9).
+    pub(super) fn restart(&mut self, local: &IceCredentials) {
+        self.agent.ice_restart(credentials(local), true);
+        self.remote_candidates = 0;
+        self.learned = 0;
+        self.waiting = 0;
+    }
+
+    pub(super) fn add_remote_candidate(&mut self, now: Instant, text: &str, out: &mut Transmits) {
+        if self.lite || self.remote_candidates >= MAX_REMOTE_CANDIDATES {
+            return;
+        }
+        // RFC 8839 §5.1 with or without the attribute's name; candidates with mDNS names do not parse and are skipped,
+        // the peer's own checks will show its address.
+        let text = text.trim().trim_start_matches("a=");
+        let parsed = if text.starts_with("candidate:") {
+            Candidate::from_sdp_string(text)
+        } else {
+            Candidate::from_sdp_string(&format!("candidate:{text}"))
+        };
+        if let Ok(candidate) = parsed {
+            self.remote_candidates += 1;
+            self.agent.add_remote_candidate(candidate);
+            self.progress(now, out);
+        }
+    }
+
+    /// A STUN message. Ok when its integrity holds; then `path` is verified.
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        path: NetPath,
+        datagram: &[u8],
+        out: &mut Transmits,
+    ) -> Result<(), DropReason> {
+        let message = StunMessage::parse(datagram).map_err(|_| DropReason::BadStun)?;
+        // Checked before anything is learned, though the agent will do it again: a microsecond per check and client.
+        if !self.agent.accepts_message(&message) {
+            return Err(DropReason::BadStun);
+        }
+        let request = message.is_binding_request();
+        let use_candidate = request && message.use_candidate();
+        if request {
+            self.learn_local(path.local, path.protocol)?;
+            self.learn_source(path)?;
+        }
+        let packet = StunPacket {
+            proto: protocol(path.protocol),
+            source: path.remote,
+            destination: path.local,
+            message,
+        };
+        if !self.agent.handle_packet(now, packet) {
+            return Err(DropReason::BadStun);
+        }
+        self.verify(now, path);
+        if request && self.agent.remote_credentials().is_none() {
+            self.waiting = (self.waiting + 1).min(MAX_WAITING_CHECKS);
+        }
+        // A controlling agent nominates the pair it uses; the latest word counts, also when its priority is lower: that is
+        // how a client leaves Wi-Fi. libwebrtc nominates to a lite agent only the pair it has selected.
+        if self.lite && use_candidate {
+            self.nominated = Some(path);
+        }
+        self.progress(now, out);
+        Ok(())
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Transmits) {
+        if self.lite {
+            return;
+        }
+        self.agent.handle_timeout(now);
+        self.progress(now, out);
+    }
+
+    /// A lite agent only answers: the transport's own consent timer is all it needs.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.lite || self.agent.remote_credentials().is_none() {
+            return None;
+        }
+        self.agent.poll_timeout()
+    }
+
+    pub(super) fn is_verified(&self, now: Instant, path: NetPath) -> bool {
+        let mut verified = self.verified.iter();
+        verified.any(|verified| verified.path == path && now.saturating_duration_since(verified.heard) < PATH_LIFETIME)
+    }
+
+    /// The nominated path, else the one that was verified last.
+    pub(super) fn path(&self) -> Option<NetPath> {
+        self.nominated.or_else(|| {
+            let latest = self.verified.iter().max_by_key(|verified| verified.heard);
+            latest.map(|verified| verified.path)
+        })
+    }
+
+    pub(super) fn nominated(&self) -> Option<NetPath> {
+        self.nominated
+    }
+
+    /// Takes a path as verified and nominated without a check.
+    pub(super) fn inject_path(&mut self, now: Instant, path: NetPath) {
+        self.verify(now, path);
+        self.nominated = Some(path);
+    }
+
+    /// Everything that the agent has to say after an input. It nominates only in `handle_timeout`, so that comes first.
+    fn progress(&mut self, now: Instant, out: &mut Transmits) {
+        self.drain(out);
+        self.agent.handle_timeout(now);
+        self.drain(out);
+        while let Some(event) = self.agent.poll_event() {
+            if let IceAgentEvent::NominatedSend {
+                proto,
+                source,
+                destination,
+            } = event
+                && !self.lite
+            {
+                self.nominated = Some(NetPath {
+                    local: source,
+                    remote: destination,
+                    protocol: net_protocol(proto),
+                });
+            }
+        }
+    }
+
+    fn drain(&mut self, out: &mut Transmits) {
+        while let Some(transmit) = self.agent.poll_transmit() {
+            let path = NetPath {
+                local: transmit.source,
+                remote: transmit.destination,
+                protocol: net_protocol(transmit.proto),
+            };
+            out.push(path, transmit.contents.into());
+        }
+    }
+
+    fn verify(&mut self, now: Instant, path: NetPath) {
+        if let Some(at) = self.verified.iter().position(|verified| verified.path == path) {
+            // Most recent first: that is the one media arrives on.
+            let mut verified = self.verified.remove(at);
+            verified.heard = now;
+            self.verified.insert(0, verified);
+            return;
+        }
+        self.verified.truncate(MAX_VERIFIED_PATHS - 1);
+        self.verified.insert(0, Verified { path, heard: now });
+    }
+
+    /// The agent refuses requests to addresses it was not told of; a wildcard socket learns its own as they come.
+    fn learn_local(&mut self, address: std::net::SocketAddr, net: NetProtocol) -> Result<(), DropReason> {
+        if self.locals.contains(&(address, net)) {
+            return Ok(());
+        }
+        if self.locals.len() >= MAX_LOCAL_ADDRESSES {
+            return Err(DropReason::UnknownPath);
+        }
+        let candidate = Candidate::host(address, protocol(net)).map_err(|_| DropReason::UnknownPath)?;
+        self.locals.push((address, net));
+        self.agent.add_local_candidate(candidate);
+        Ok(())
+    }
+
+    fn learn_source(&mut self, path: NetPath) -> Result<(), DropReason> {
+        if self.verified.iter().any(|verified| verified.path == path) {
+            return Ok(());
+        }
+        if self.learned >= MAX_LEARNED_SOURCES {
+            // A lite agent keeps no state worth having: it starts over under the same credentials. A full one would lose
+            // its checks, and waits for a restart.
+            let (true, Some(remote)) = (self.lite, self.agent.remote_credentials().cloned()) else {
+                return Err(DropReason::UnknownPath);
+            };
+            let local = self.agent.local_credentials().clone();
+            self.agent.ice_restart(local, true);
+            self.agent.set_remote_credentials(remote);
+            self.learned = 0;
+        }
+        self.learned += 1;
+        Ok(())
+    }
+}
+
+fn credentials(credentials: &IceCredentials) -> IceCreds {
+    IceCreds {
+        ufrag: credentials.ufrag.clone(),
+        pass: credentials.pwd.clone(),
+    }
+}
+
+fn protocol(protocol: NetProtocol) -> Protocol {
+    match protocol {
+        NetProtocol::Udp => Protocol::Udp,
+        NetProtocol::Tcp => Protocol::Tcp,
+    }
+}
+
+fn net_protocol(protocol: Protocol) -> NetProtocol {
+    match protocol {
+        Protocol::Udp => NetProtocol::Udp,
+        _ => NetProtocol::Tcp,
+    }
+}

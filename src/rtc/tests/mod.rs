@@ -1,0 +1,1 @@
+//! Transports against other WebRTC stacks, in virtual time.
