@@ -147,7 +147,7 @@ mod tests {
     fn sequence_header(width: u32, height: u32) -> Vec<u8> {
         let mut buf = [0; 32];
         let mut bits = BitWriter::new(&mut buf);
-        bits.bits(0b0000_0, 5).unwrap(); // profile 0, no still picture, no reduced header
+        bits.bits(0, 5).unwrap(); // profile 0, no still picture, no reduced header
         bits.flag(false).unwrap(); // no timing info
         bits.flag(false).unwrap(); // no display delay
         bits.bits(0, 5).unwrap(); // one operating point

@@ -7,6 +7,7 @@
 pub mod av1;
 mod bits;
 mod cursor;
+pub mod dependency_descriptor;
 pub mod extension;
 mod frame;
 pub mod h264;
