@@ -1,0 +1,53 @@
+//! What the media sockets have done, readable from any thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Totals since start. Written by one shard thread, read by anyone.
+        #[derive(Debug, Default)]
+        pub struct IoCounters {
+            $($(#[$doc])* pub(super) $name: AtomicU64,)*
+        }
+
+        /// The values of [`IoCounters`] at one moment (each of its own; they are not a transaction).
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct IoSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl IoCounters {
+            pub fn snapshot(&self) -> IoSnapshot {
+                IoSnapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    datagrams_received,
+    bytes_received,
+    /// Messages that recvmmsg returned; fewer than datagrams where GRO grouped them.
+    messages_received,
+    /// Datagrams larger than `MAX_DATAGRAM`, empty, or without an IP source.
+    receive_dropped,
+    datagrams_sent,
+    bytes_sent,
+    /// Messages that sendmmsg took; fewer than datagrams where GSO grouped them.
+    messages_sent,
+    /// Datagrams that no socket would take (`DropReason::SendFailed`).
+    send_dropped,
+    /// GSO groups that were sent again one by one because the path or the device refused the group.
+    groups_split,
+    /// Coalescable events that found the node's queue full.
+    events_dropped,
+    turns,
+    /// Time between two waits, in nanoseconds: divided by the time passed, how busy the shard is.
+    busy_nanos,
+}
+
+/// Adds to a counter that only this thread writes.
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    // One writer: a plain load and store is enough, and cheaper than a locked add.
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
