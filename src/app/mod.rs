@@ -1,5 +1,51 @@
 //! L4: configuration, command line, wiring, shutdown order.
 
+pub mod cli;
 pub mod config;
+pub mod document;
+pub mod load;
+pub mod logging;
+pub mod schema;
+
+use std::process::ExitCode;
 
 pub use config::Config;
+
+use cli::{Action, CliError};
+use load::Notice;
+
+/// The program: reads arguments and environment, then either answers at once or hands the checked configuration to
+/// `serve`, with logging set up.
+pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config) -> Result<(), E>) -> ExitCode {
+    match cli::run(std::env::args()) {
+        Ok(Action::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Action::Serve(loaded)) => {
+            logging::init(&loaded.config.logging);
+            for notice in loaded.notices {
+                match notice {
+                    Notice::Info(text) => tracing::info!("{text}"),
+                    Notice::Warning(text) => tracing::warn!("{text}"),
+                    Notice::Error(text) => tracing::error!("{text}"),
+                }
+            }
+            match serve(loaded.config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Err(CliError::Arguments(error)) => {
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
