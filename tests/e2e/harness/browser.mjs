@@ -1,0 +1,75 @@
+// One Chromium for a story file, one context and page per participant, and the static server the pages come from.
+
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import { ARTEFACTS } from './server.mjs';
+
+const FILES = {
+  '/': ['page/index.html', 'text/html; charset=utf-8'],
+  '/peer.js': ['page/peer.js', 'text/javascript; charset=utf-8'],
+  '/pictures.js': ['page/pictures.js', 'text/javascript; charset=utf-8'],
+  '/livekit-client.umd.js': ['../node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript; charset=utf-8'],
+};
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--use-fake-ui-for-media-stream',
+  '--use-fake-device-for-media-stream',
+  '--autoplay-policy=no-user-gesture-required',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  // Every page of a call is in the background of some other.
+  '--disable-background-timer-throttling',
+  '--disable-renderer-backgrounding',
+  '--disable-backgrounding-occluded-windows',
+];
+
+async function serveFiles() {
+  const server = createServer(async (request, response) => {
+    const entry = FILES[new URL(request.url, 'http://localhost').pathname];
+    if (!entry) return response.writeHead(404).end();
+    const [path, type] = entry;
+    response.writeHead(200, { 'content-type': type });
+    response.end(await readFile(fileURLToPath(new URL(path, import.meta.url))));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return server;
+}
+
+/** Chromium with generated cameras; `open` gives a page of its own cookie jar, its console kept in the artefacts. */
+export async function startBrowser(label) {
+  const files = await serveFiles();
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
+    headless: true,
+    ignoreDefaultArgs: ['--mute-audio'],
+    args: ['--headless=new', ...FLAGS],
+  });
+  const log = createWriteStream(`${ARTEFACTS}${label}.pages.log`);
+  return {
+    peerPage: `http://127.0.0.1:${files.address().port}/`,
+    async open(url, name, { context: contextOptions = {} } = {}) {
+      const context = await browser.newContext(contextOptions);
+      const page = await context.newPage();
+      page.on('console', (message) => log.write(`${name} ${message.type()}: ${message.text()}\n`));
+      page.on('pageerror', (error) => log.write(`${name} uncaught: ${error.stack}\n`));
+      await page.goto(url);
+      return page;
+    },
+    async close() {
+      await browser.close();
+      files.closeAllConnections();
+      files.close();
+      log.end();
+    },
+  };
+}

@@ -1,0 +1,349 @@
+// One livekit-client participant, driven from the stories through `peer.<method>`.
+//
+// Every method that waits does so on room events, video frames and sound, with a deadline, and on failure says what it
+// had seen instead. Nothing is tried twice.
+
+/* global LivekitClient, paintPicture, readPicture, openTone, listenTo */
+/* exported peer */
+
+const connections = [];
+{
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Native {
+    constructor(...args) {
+      super(...args);
+      connections.push(this);
+    }
+  };
+}
+
+const peer = (() => {
+  const { Room, RoomEvent, Track, DisconnectReason, Participant, TrackPublication } = LivekitClient;
+  LivekitClient.setLogLevel('warn');
+
+  const DEADLINE_MS = 20_000;
+  const TICK_MS = 50; // sound has no event of its own
+
+  let room = null;
+  const events = [];
+  const sources = new Map(); // published track name → generator
+  const watched = new Map(); // remote track sid → what is watched of it
+  const received = []; // texts, files and data-track frames that reached a handler
+  const waiting = new Set();
+
+  const nudge = () => waiting.forEach((check) => check());
+  setInterval(nudge, TICK_MS);
+
+  /** Resolves with the first value of `probe` that is neither undefined, null nor false. */
+  function until(what, probe, deadline = DEADLINE_MS) {
+    return new Promise((resolve, reject) => {
+      let timer = 0;
+      const end = (settle, value) => {
+        clearTimeout(timer);
+        waiting.delete(check);
+        settle(value);
+      };
+      const check = () => {
+        let value;
+        try {
+          value = probe();
+        } catch (error) {
+          return end(reject, error);
+        }
+        if (value !== undefined && value !== null && value !== false) end(resolve, value);
+      };
+      timer = setTimeout(() => end(reject, new Error(`waited ${deadline} ms for ${what}\n${report()}`)), deadline);
+      waiting.add(check);
+      check();
+    });
+  }
+
+  function report() {
+    const tracks = [...watched.values()].map(({ who, source, name, frames, seen, video, ear }) => {
+      const detail = video ? { frames, seen, size: `${video.videoWidth}x${video.videoHeight}` } : ear.read();
+      return JSON.stringify({ who, source, name, ...detail });
+    });
+    return [`state ${room?.state}`, ...tracks, 'last events:', ...events.slice(-12).map((event) => JSON.stringify(event))].join('\n');
+  }
+
+  // --- events ---------------------------------------------------------------------------------------------------
+
+  function describe(value) {
+    if (value instanceof Participant) return { identity: value.identity };
+    if (value instanceof TrackPublication) {
+      return { trackSid: value.trackSid, source: value.source, kind: value.kind, trackName: value.trackName };
+    }
+    if (value instanceof Uint8Array) return { text: new TextDecoder().decode(value) };
+    if (Array.isArray(value) && value.every((item) => item instanceof Participant)) {
+      return { identities: value.map((item) => item.identity) };
+    }
+    if (value instanceof LivekitClient.RemoteDataTrack) return { dataTrack: value.info.name, identity: value.publisherIdentity };
+    if (value === null || value === undefined || value instanceof Track) return {};
+    if (typeof value === 'object') {
+      const plain = Object.entries(value).filter(([, item]) => ['string', 'number', 'boolean'].includes(typeof item));
+      return { object: Object.fromEntries(plain) };
+    }
+    return { values: [typeof value === 'bigint' ? Number(value) : value] };
+  }
+
+  function record(event, args) {
+    const entry = { event, values: [] };
+    for (const arg of args) {
+      const { values = [], ...rest } = describe(arg);
+      Object.assign(entry, { ...rest, ...entry });
+      entry.values.push(...values);
+    }
+    if (event === RoomEvent.Disconnected) entry.reason = DisconnectReason[args[0]];
+    events.push(entry);
+    nudge();
+  }
+
+  const matches = (entry, wanted) =>
+    Object.entries(wanted).every(([key, value]) => JSON.stringify(entry[key]) === JSON.stringify(value));
+
+  // --- remote media ---------------------------------------------------------------------------------------------
+
+  function watch(track, publication, participant) {
+    unwatch(track);
+    const entry = { who: participant.identity, source: publication.source, name: publication.trackName, track, frames: 0, lastFrame: 0, seen: [] };
+    const element = track.attach();
+    element.muted = track.kind === Track.Kind.Video;
+    document.body.append(element);
+    if (track.kind === Track.Kind.Video) {
+      entry.video = element;
+      const onFrame = () => {
+        entry.frames += 1;
+        entry.lastFrame = performance.now();
+        nudge();
+        if (watched.get(track.sid) === entry) element.requestVideoFrameCallback(onFrame);
+      };
+      element.requestVideoFrameCallback(onFrame);
+    } else {
+      entry.ear = listenTo(track.mediaStreamTrack);
+    }
+    watched.set(track.sid, entry);
+  }
+
+  function unwatch(track) {
+    const entry = watched.get(track.sid);
+    if (!entry) return;
+    watched.delete(track.sid);
+    entry.ear?.stop();
+    track.detach().forEach((element) => element.remove());
+  }
+
+  function find(identity, wanted) {
+    return [...watched.values()].find(
+      (entry) => entry.who === identity && (wanted.name ? entry.name === wanted.name : entry.source === wanted.source),
+    );
+  }
+
+  function remotePublication(identity, { source, name }) {
+    const participant = room.remoteParticipants.get(identity);
+    return name ? participant?.getTrackPublicationByName(name) : participant?.getTrackPublication(source);
+  }
+
+  function localPublication(name) {
+    return room.localParticipant.getTrackPublicationByName(name);
+  }
+
+  // --- what stories call ----------------------------------------------------------------------------------------
+
+  return {
+    async connect({ url, token, form, options = {}, connect = {} }) {
+      room = new Room({
+        singlePeerConnection: form === 'single',
+        publishDefaults: { simulcast: false, backupCodec: false, stopMicTrackOnMute: false },
+        ...options,
+      });
+      for (const event of Object.values(RoomEvent)) room.on(event, (...args) => record(event, args));
+      room.on(RoomEvent.TrackSubscribed, watch);
+      room.on(RoomEvent.TrackUnsubscribed, unwatch);
+      room.registerTextStreamHandler('text', async (reader, from) => {
+        received.push({ type: 'text', from: from.identity, attributes: reader.info.attributes, text: await reader.readAll() });
+        nudge();
+      });
+      room.registerByteStreamHandler('bytes', async (reader, from) => {
+        const bytes = new Uint8Array(await new Blob(await reader.readAll()).arrayBuffer());
+        const sum = bytes.reduce((total, byte) => (total * 31 + byte) >>> 0, 0);
+        received.push({ type: 'bytes', from: from.identity, name: reader.info.name, size: bytes.length, sum });
+        nudge();
+      });
+      room.registerRpcMethod('reverse', async (call) => [...call.payload].reverse().join(''));
+      await room.connect(url, token, { maxRetries: 0, ...connect });
+      return { sid: room.localParticipant.sid, identity: room.localParticipant.identity };
+    },
+
+    /** Leaves, and stops the generators. */
+    async leave() {
+      await room?.disconnect();
+      sources.forEach((source) => source.stop());
+    },
+
+    async publishPicture({ colour, name = 'camera', source = Track.Source.Camera, width = 320, height = 180, fps = 15, ...options }) {
+      const canvas = document.createElement('canvas');
+      canvas.width = width;
+      canvas.height = height;
+      const context = canvas.getContext('2d');
+      let counter = 0;
+      const paint = () => paintPicture(context, width, height, colour, (counter = (counter + 1) & 0xff));
+      paint();
+      const timer = setInterval(paint, 1000 / fps);
+      const track = canvas.captureStream(fps).getVideoTracks()[0];
+      sources.set(name, { track, stop: () => (clearInterval(timer), track.stop()) });
+      const publication = await room.localParticipant.publishTrack(track, { name, source, ...options });
+      return { sid: publication.trackSid, mime: publication.mimeType };
+    },
+
+    async publishTone({ hz, name = 'microphone', source = Track.Source.Microphone, ...options }) {
+      const tone = openTone(hz);
+      sources.set(name, tone);
+      const publication = await room.localParticipant.publishTrack(tone.track, { name, source, ...options });
+      return { sid: publication.trackSid, mime: publication.mimeType };
+    },
+
+    async unpublish(name) {
+      await room.localParticipant.unpublishTrack(sources.get(name).track, false);
+    },
+    async republish(name, options = {}) {
+      const source = name === 'microphone' ? Track.Source.Microphone : Track.Source.Camera;
+      await room.localParticipant.publishTrack(sources.get(name).track, { name, source, ...options });
+    },
+    mute: async (name) => void (await localPublication(name).mute()),
+    unmute: async (name) => void (await localPublication(name).unmute()),
+    isMuted: (name) => localPublication(name).isMuted,
+    setSubscribed(identity, wanted, subscribed) {
+      remotePublication(identity, wanted).setSubscribed(subscribed);
+    },
+    setQuality(identity, wanted, quality) {
+      remotePublication(identity, wanted).setVideoQuality(LivekitClient.VideoQuality[quality]);
+    },
+
+    /** Waits until `identity`'s picture has the colour and its counter has taken `advances` values. */
+    async sees(identity, colour, { source = Track.Source.Camera, name, advances = 5, deadline } = {}) {
+      const counters = new Set();
+      let frames = -1;
+      return until(
+        `${identity}'s ${name ?? source} in ${colour}`,
+        () => {
+          const entry = find(identity, { source, name });
+          if (!entry || entry.frames === frames) return null;
+          frames = entry.frames;
+          const picture = (entry.seen = readPicture(entry.video));
+          if (picture?.colour !== colour) return null;
+          counters.add(picture.counter);
+          if (counters.size < advances) return null;
+          return { width: entry.video.videoWidth, height: entry.video.videoHeight };
+        },
+        deadline,
+      );
+    },
+
+    /** Waits until `identity`'s picture is `height` lines high. */
+    seesHeight: (identity, height, { source = Track.Source.Camera, name, deadline } = {}) =>
+      until(`${identity}'s picture at ${height} lines`, () => find(identity, { source, name })?.video?.videoHeight === height, deadline),
+
+    /** Waits until the loudest frequency of `identity`'s sound is `hz`. */
+    hears: (identity, hz, { source = Track.Source.Microphone, name, deadline } = {}) =>
+      until(
+        `${identity}'s tone of ${hz} Hz`,
+        () => {
+          const heard = find(identity, { source, name })?.ear.read();
+          return heard && heard.rms > 0.02 && Math.abs(heard.hz - hz) < 25 && heard;
+        },
+        deadline,
+      ),
+
+    /** Waits until nothing has been heard of `identity` for `forMs`. */
+    silent(identity, forMs = 500, { source = Track.Source.Microphone, name } = {}) {
+      let since = performance.now();
+      return until(`${identity} to fall silent`, () => {
+        const heard = find(identity, { source, name })?.ear.read();
+        if (heard && heard.rms > 0.002) since = performance.now();
+        return performance.now() - since >= forMs;
+      });
+    },
+
+    /** Waits until no frame of `identity`'s video has come for `forMs`. */
+    still(identity, forMs = 1000, { source = Track.Source.Camera, name } = {}) {
+      const start = performance.now();
+      return until(`${identity}'s video to stop`, () => {
+        const last = find(identity, { source, name })?.lastFrame ?? 0;
+        return performance.now() - Math.max(start, last) >= forMs;
+      });
+    },
+
+    /** Position in the list of events, for `expect(…, { after })`. */
+    mark: () => events.length,
+    /** Waits for a room event whose record has the given fields. */
+    expect: (event, wanted = {}, { after = 0, deadline } = {}) =>
+      until(`event ${event} ${JSON.stringify(wanted)}`, () => events.slice(after).find((entry) => entry.event === event && matches(entry, wanted)), deadline),
+    happened: (event, wanted = {}, after = 0) => events.slice(after).some((entry) => entry.event === event && matches(entry, wanted)),
+    others: () => [...room.remoteParticipants.keys()].sort(),
+    waitForOthers: (identities) =>
+      until(`the others to be ${identities}`, () => JSON.stringify([...room.remoteParticipants.keys()].sort()) === JSON.stringify([...identities].sort())),
+    state: () => room.state,
+
+    participant(identity) {
+      const who = identity === room.localParticipant.identity ? room.localParticipant : room.remoteParticipants.get(identity);
+      return who && { sid: who.sid, name: who.name, metadata: who.metadata, attributes: { ...who.attributes }, speaking: who.isSpeaking, permissions: { ...who.permissions } };
+    },
+    roomInfo: () => ({ name: room.name, metadata: room.metadata, recording: room.isRecording }),
+    publication(identity, wanted) {
+      const who = identity === room.localParticipant.identity ? room.localParticipant : room.remoteParticipants.get(identity);
+      const found = wanted.name ? who?.getTrackPublicationByName(wanted.name) : who?.getTrackPublication(wanted.source);
+      return found && { sid: found.trackSid, mime: found.mimeType, muted: found.isMuted, simulcast: found.simulcasted, subscribed: found.isSubscribed };
+    },
+    setMetadata: (metadata) => room.localParticipant.setMetadata(metadata),
+    setName: (name) => room.localParticipant.setName(name),
+    setAttributes: (attributes) => room.localParticipant.setAttributes(attributes),
+
+    // --- data ---
+    sendData: (text, options) => room.localParticipant.publishData(new TextEncoder().encode(text), options),
+    sendChat: async (text) => void (await room.localParticipant.sendChatMessage(text)),
+    sendText: async (text, options) => void (await room.localParticipant.sendText(text, { topic: 'text', ...options })),
+    /** Sends `size` generated bytes as a stream; returns the checksum the receivers should get. */
+    async sendBytes(size, name) {
+      const bytes = Uint8Array.from({ length: size }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
+      const writer = await room.localParticipant.streamBytes({ name, topic: 'bytes', totalSize: size, mimeType: 'application/octet-stream' });
+      await writer.write(bytes);
+      await writer.close();
+      return bytes.reduce((total, byte) => (total * 31 + byte) >>> 0, 0);
+    },
+    received: (wanted) => until(`a stream ${JSON.stringify(wanted)}`, () => received.find((entry) => matches(entry, wanted))),
+    call: (identity, method, payload) => room.localParticipant.performRpc({ destinationIdentity: identity, method, payload }),
+    async publishDataTrack(name) {
+      sources.set(`data ${name}`, { track: await room.localParticipant.publishDataTrack({ name }), stop() {} });
+    },
+    pushDataTrack: (name, text) => sources.get(`data ${name}`).track.tryPush({ payload: new TextEncoder().encode(text) }),
+    unpublishDataTrack: (name) => sources.get(`data ${name}`).track.unpublish(),
+    /** Collects the frames of a remote data track into what `received` looks at. */
+    async subscribeDataTrack(identity, name) {
+      const track = await room.remoteParticipants.get(identity).dataTracks.getDeferred(name);
+      const reader = track.subscribe().getReader();
+      (async () => {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          received.push({ type: 'frame', from: identity, name, text: new TextDecoder().decode(value.payload) });
+          nudge();
+        }
+      })();
+    },
+
+    // --- transport ---
+    simulate: (scenario, arg) => room.simulateScenario(scenario, arg),
+    publisherCodecs: () => RTCRtpSender.getCapabilities('video').codecs.map((codec) => codec.mimeType.toLowerCase()),
+    /** Every statistics record of every open peer connection. */
+    async stats(type) {
+      const open = connections.filter((connection) => connection.connectionState === 'connected');
+      const reports = await Promise.all(open.map((connection) => connection.getStats()));
+      return reports.flatMap((report) => [...report.values()]).filter((entry) => entry.type === type);
+    },
+    /** The m-lines of every open peer connection: [[{ kind, direction }]]. */
+    sections: () =>
+      connections
+        .filter((connection) => connection.connectionState === 'connected')
+        .map((connection) => connection.getTransceivers().map((one) => ({ kind: one.receiver.track.kind, direction: one.currentDirection }))),
+  };
+})();

@@ -1,0 +1,109 @@
+// What a story file uses: one server and one browser for the file, a fresh room for every story.
+//
+//   story('a story', { forms: ['single', 'dual'] }, async (world) => { const alice = await world.join('alice'); … });
+//
+// `single` is one peer connection (/rtc/v1), `dual` is two (/rtc).
+
+import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
+import { after, test } from 'node:test';
+import { RoomServiceClient } from 'livekit-server-sdk';
+import { startBrowser } from './browser.mjs';
+import { startOutside } from './outside.mjs';
+import { startServer } from './server.mjs';
+
+const STORY_DEADLINE_MS = 90_000;
+const label = basename(process.argv[1] ?? 'story', '.test.mjs');
+
+let started = null;
+/** The server and browser of this file, started by the first story that needs them. */
+function start() {
+  started ??= (async () => {
+    const server = await startServer(label);
+    return { server, browser: await startBrowser(label) };
+  })();
+  return started;
+}
+
+after(async () => {
+  if (!started) return;
+  const { server, browser } = await started;
+  await browser.close();
+  await server.stop();
+});
+
+export function story(title, { forms = ['single', 'dual'], ...options }, body) {
+  for (const form of forms) {
+    test(forms.length > 1 ? `${title} (${form})` : title, { timeout: STORY_DEADLINE_MS, ...options }, async (context) => {
+      const { server, browser } = await start();
+      const world = new World(server, browser, form, context);
+      try {
+        await body(world, form);
+        server.check();
+      } finally {
+        await world.end();
+      }
+    });
+  }
+}
+
+class World {
+  #browser;
+  #pages = [];
+  #ends = [];
+
+  constructor(server, browser, form, context) {
+    this.server = server;
+    this.form = form;
+    this.room = `e2e-${randomBytes(5).toString('hex')}`;
+    this.api = new RoomServiceClient(server.url, server.key, server.secret);
+    this.context = context;
+    this.#browser = browser;
+  }
+
+  /** An access token for this story's room. */
+  token(identity, options) {
+    return this.server.token(this.room, identity, options);
+  }
+
+  /** A page with a participant who has not connected yet: for joins that must fail. */
+  async page(name) {
+    const page = await this.#browser.open(this.#browser.peerPage, name);
+    this.#pages.push(page);
+    const peer = new Proxy({}, {
+      // A promise's own names must not look like methods of the page.
+      get: (_, method) =>
+        method === 'then' || typeof method === 'symbol'
+          ? undefined
+          : (...args) => page.evaluate(([name, list]) => peer[name](...list), [method, args]),
+    });
+    this.#ends.push(() => peer.leave());
+    return peer;
+  }
+
+  /** A browser participant. `token` options: grant, metadata, attributes, name. */
+  async join(identity, { token, form = this.form, options, connect } = {}) {
+    const peer = await this.page(identity);
+    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, options, connect });
+    return peer;
+  }
+
+  /** Any other page, in a context of its own. */
+  async open(url, name, options) {
+    const page = await this.#browser.open(url, name, options);
+    this.#pages.push(page);
+    return page;
+  }
+
+  /** A participant of another SDK, `python` or `node`, in a process of its own. */
+  async outside(kind, identity, wishes) {
+    const peer = await startOutside(kind, { url: this.server.signal, token: await this.token(identity), identity, ...wishes });
+    this.#ends.push(() => peer.leave());
+    return peer;
+  }
+
+  async end() {
+    await Promise.allSettled(this.#ends.map((end) => end()));
+    await Promise.allSettled(this.#pages.map((page) => page.context().close()));
+  }
+}
