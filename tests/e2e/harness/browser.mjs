@@ -57,11 +57,12 @@ export async function startBrowser(label) {
   const log = createWriteStream(`${ARTEFACTS}${label}.pages.log`);
   return {
     peerPage: `http://127.0.0.1:${files.address().port}/`,
-    async open(url, name, { context: contextOptions = {} } = {}) {
+    async open(url, name, { context: contextOptions = {}, prepare } = {}) {
       const context = await browser.newContext(contextOptions);
       const page = await context.newPage();
       page.on('console', (message) => log.write(`${name} ${message.type()}: ${message.text()}\n`));
       page.on('pageerror', (error) => log.write(`${name} uncaught: ${error.stack}\n`));
+      await prepare?.(page);
       await page.goto(url);
       return page;
     },

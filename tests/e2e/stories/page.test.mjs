@@ -1,0 +1,142 @@
+// The built-in page in two tabs, one of them a phone: they see and hear each other and chat; and with a livekit-client participant.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { ARTEFACTS } from '../harness/server.mjs';
+import { story } from '../harness/story.mjs';
+
+const DEADLINE_MS = 20_000;
+const PAGE = process.env.PATCHBAY_PAGE ?? '/page/';
+const DESKTOP = { viewport: { width: 1280, height: 800 } };
+const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+
+/** In the page: devices that give the pictures and tones of the other stories. */
+function generatedDevices({ colour, hz }) {
+  navigator.mediaDevices.getUserMedia = async ({ video, audio }) => {
+    if (audio) return new MediaStream([openTone(hz).track]);
+    if (!video) throw new TypeError('nothing asked for');
+    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+    const context = canvas.getContext('2d');
+    let counter = 0;
+    setInterval(() => paintPicture(context, 640, 360, colour, (counter = (counter + 1) & 0xff)), 66);
+    return canvas.captureStream(15);
+  };
+}
+
+async function openPage(world, name, { colour, hz, context }) {
+  const pictures = await readFile(new URL('../harness/page/pictures.js', import.meta.url), 'utf8');
+  return world.open(`${world.server.url}${PAGE}#room=${world.room}`, name, {
+    context,
+    prepare: (page) => page.addInitScript({ content: `${pictures}\n(${generatedDevices})(${JSON.stringify({ colour, hz })});\nObject.assign(window, { readPicture, listenTo });` }),
+  });
+}
+
+async function joinCall(page, name) {
+  await page.fill('#name', name);
+  await page.click('#preview-camera');
+  await page.click('#preview-mic');
+  await page.waitForSelector('#preview-mic[aria-pressed=true]');
+  await page.waitForSelector('#preview-camera[aria-pressed=true]');
+  await page.screenshot({ path: `${ARTEFACTS}page-lobby-${name}.png` });
+  await page.click('#join-button');
+  await page.waitForSelector('#call:not([hidden])');
+}
+
+/** Waits for the tile of somebody whose identity begins so, in a colour and moving. */
+async function sees(page, identity, colour) {
+  await page.waitForFunction(
+    ([identity, colour]) => {
+      const video = document.querySelector(`.tile[data-identity^="${identity}"][data-source=camera].has-video video`);
+      const picture = video && readPicture(video);
+      const seen = (window.seen ??= {});
+      if (picture?.colour === colour) (seen[identity] ??= new Set()).add(picture.counter);
+      return seen[identity]?.size >= 5;
+    },
+    [identity, colour],
+    { timeout: DEADLINE_MS, polling: 50 },
+  );
+}
+
+async function hears(page, hz) {
+  await page.waitForFunction(
+    (hz) =>
+      [...document.querySelectorAll('audio')].some((element) => {
+        element.ear ??= listenTo(element.srcObject.getAudioTracks()[0]);
+        const heard = element.ear.read();
+        return heard.rms > 0.02 && Math.abs(heard.hz - hz) < 25;
+      }),
+    hz,
+    { timeout: DEADLINE_MS, polling: 50 },
+  );
+}
+
+const message = (page, text) => page.waitForSelector(`#messages li p:text-is("${text}")`, { timeout: DEADLINE_MS, state: 'attached' });
+
+async function say(page, text) {
+  if (await page.isHidden('#chat')) await page.click('#chat-toggle');
+  await page.fill('#chat-text', text);
+  await page.press('#chat-text', 'Enter');
+}
+
+story('the built-in page: two tabs and a livekit-client', { forms: ['single'] }, async (world) => {
+  const ada = await openPage(world, 'ada', { colour: 'red', hz: 440, context: DESKTOP });
+  const bo = await openPage(world, 'bo', { colour: 'green', hz: 660, context: PHONE });
+  await joinCall(ada, 'Ada');
+  await joinCall(bo, 'Bo');
+
+  await Promise.all([sees(ada, 'bo-', 'green'), hears(ada, 660), sees(bo, 'ada-', 'red'), hears(bo, 440)]);
+  await ada.waitForSelector('.tile.speaking[data-identity^="bo-"]', { timeout: DEADLINE_MS });
+
+  const carol = await world.join('carol');
+  await Promise.all([carol.publishPicture({ colour: 'blue' }), carol.publishTone({ hz: 880 })]);
+  const identities = await carol.others();
+  const of = (name) => identities.find((identity) => identity.startsWith(name));
+  await Promise.all([
+    sees(ada, 'carol', 'blue'), hears(ada, 880), sees(bo, 'carol', 'blue'),
+    carol.sees(of('ada-'), 'red'), carol.hears(of('bo-'), 660),
+  ]);
+  assert.equal(await ada.textContent('#people'), '3 people');
+
+  await bo.screenshot({ path: `${ARTEFACTS}page-phone.png` });
+  await say(ada, 'hello from the desk');
+  await message(bo, 'hello from the desk');
+  assert.equal(await bo.textContent('#unread'), '1');
+  await say(bo, 'hello from the phone');
+  await message(ada, 'hello from the phone');
+  await carol.expect('chatMessage', { identity: of('ada-') });
+  await carol.sendChat('hello from the library');
+  await Promise.all([message(ada, 'hello from the library'), message(bo, 'hello from the library')]);
+  await ada.screenshot({ path: `${ARTEFACTS}page-desktop.png` });
+  await bo.screenshot({ path: `${ARTEFACTS}page-phone-chat.png` });
+  await bo.click('#chat-close');
+
+  await bo.click('#mic');
+  await ada.waitForSelector('.tile.is-muted[data-identity^="bo-"]', { timeout: DEADLINE_MS });
+  await bo.click('#camera');
+  await ada.waitForSelector('.tile[data-identity^="bo-"]:not(.has-video)', { timeout: DEADLINE_MS });
+  await bo.click('#camera');
+  await bo.click('#mic');
+  await ada.waitForSelector('.tile.has-video:not(.is-muted)[data-identity^="bo-"]', { timeout: DEADLINE_MS });
+  await ada.evaluate(() => (window.seen = {}));
+  await sees(ada, 'bo-', 'green');
+
+  await bo.click('#leave');
+  await bo.waitForSelector('#lobby:not([hidden])');
+  await ada.waitForSelector('.tile[data-identity^="bo-"]', { state: 'detached', timeout: DEADLINE_MS });
+  await carol.leave();
+  await ada.waitForFunction(() => document.querySelector('#people').textContent === 'Only you are here', null, { timeout: DEADLINE_MS });
+});
+
+story('the built-in page says in words what went wrong', { forms: ['single'] }, async (world) => {
+  const page = await openPage(world, 'eve', { colour: 'cyan', hz: 500, context: DESKTOP });
+  await page.click('#token-details summary');
+  await page.fill('#token', 'not.a.token');
+  await page.click('#join-button');
+  await page.waitForSelector('#join-problem:has-text("does not accept this access token")', { timeout: DEADLINE_MS });
+
+  await page.fill('#token', await world.token('eve', { name: 'Eve' }));
+  await page.click('#join-button');
+  await page.waitForSelector('.tile[data-identity=eve] .name:text-is("Eve (you)")', { timeout: DEADLINE_MS });
+  await world.join('eve');
+  await page.waitForSelector('#join-problem:has-text("joined this room again")', { timeout: DEADLINE_MS });
+});
