@@ -195,9 +195,7 @@ impl PeerConnection {
                 });
             }
             None => {
-                let sender = section
-                    .sender
-                    .and_then(|handle| self.senders.iter().find(|sender| sender.subscription == handle));
+                let sender = section.sender.and_then(|handle| self.sender(handle));
                 let stereo = sender.is_some_and(|sender| sender.stereo);
                 codecs::set_opus_fmtp(&mut kept, &codecs::opus_to_client(stereo));
                 if kept.is_empty() {

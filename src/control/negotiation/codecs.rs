@@ -252,7 +252,8 @@ pub fn offer_table(kind: MediaKind, allowed: &[Codec]) -> Vec<CodecParameters> {
             nack: video,
             pli: video,
             fir: video,
-            transport_cc: true,
+            // As browsers list it: of the audio codecs only Opus.
+            transport_cc: video || *codec == Codec::Opus,
             remb: false,
             fmtp: (*fmtp).to_owned(),
         })
@@ -287,4 +288,98 @@ pub fn can_receive(codecs: &[CodecParameters], codec: Codec) -> bool {
     codecs
         .iter()
         .any(|parameters| parameters.codec == codec || (codec == Codec::Red && parameters.codec == Codec::Opus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdp::SessionDescription;
+
+    fn video(lines: &str) -> MediaSection {
+        let formats: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.strip_prefix("a=rtpmap:")?.split(' ').next())
+            .collect();
+        let text = format!("v=0\nm=video 9 UDP/TLS/RTP/SAVPF {}\n{lines}\n", formats.join(" "));
+        SessionDescription::parse(&text).unwrap().media.remove(0)
+    }
+
+    fn kept(section: &MediaSection) -> Vec<(u8, Codec, Option<u8>)> {
+        let codecs = select(section, &Codec::ALL, true);
+        codecs
+            .iter()
+            .map(|codec| (codec.pt.0, codec.codec, codec.rtx.map(|rtx| rtx.0)))
+            .collect()
+    }
+
+    fn h264(entries: &[(u8, &str)]) -> Vec<u8> {
+        let lines = entries
+            .iter()
+            .map(|(pt, fmtp)| format!("a=rtpmap:{pt} H264/90000\na=fmtp:{pt} {fmtp}\n"));
+        kept(&video(&lines.collect::<String>()))
+            .iter()
+            .map(|(pt, ..)| *pt)
+            .collect()
+    }
+
+    #[test]
+    fn h264_constrained_baseline_of_any_level_once_per_packetization_mode() {
+        let all = [
+            (102, "packetization-mode=1;profile-level-id=42001f"),
+            (104, "packetization-mode=0;profile-level-id=42001f"),
+            (108, "packetization-mode=1;profile-level-id=42E034"),
+            (114, "profile-level-id=42c02a"),
+            (116, "packetization-mode=1;profile-level-id=4d001f"),
+            (118, "packetization-mode=1;profile-level-id=640c1f"),
+            (120, "packetization-mode=1;profile-level-id=42e01f"),
+            (122, "packetization-mode=2;profile-level-id=42e01f"),
+        ];
+        assert_eq!(h264(&all), [108, 114]);
+        // Baseline where there is nothing better; no profile at all means baseline.
+        assert_eq!(h264(&all[..2]), [102, 104]);
+        assert_eq!(h264(&[(97, "packetization-mode=1")]), [97]);
+        assert_eq!(
+            h264(&[(97, "profile-level-id=nonsense"), (98, "profile-level-id=640034")]),
+            [0u8; 0]
+        );
+    }
+
+    #[test]
+    fn profiles_that_browsers_do_not_all_have_are_left_out() {
+        let section = video(
+            "a=rtpmap:98 VP9/90000\na=fmtp:98 profile-id=0\na=rtpmap:100 VP9/90000\na=fmtp:100 profile-id=2\n\
+             a=rtpmap:35 VP9/90000\na=fmtp:35 profile-id=1\na=rtpmap:45 AV1/90000\na=fmtp:45 profile=1\n\
+             a=rtpmap:46 AV1/90000\na=rtpmap:49 H265/90000\na=fmtp:49 level-id=180;profile-id=1;tx-mode=SRST\n\
+             a=rtpmap:51 H265/90000\na=fmtp:51 profile-id=2\na=rtpmap:96 vp8/90000\na=rtpmap:97 VP8/48000\n\
+             a=rtpmap:118 red/90000\na=rtpmap:120 ulpfec/90000\na=rtpmap:121 flexfec-03/90000",
+        );
+        let codecs: Vec<_> = kept(&section).into_iter().map(|(pt, codec, _)| (pt, codec)).collect();
+        assert_eq!(
+            codecs,
+            [(98, Codec::Vp9), (46, Codec::Av1), (49, Codec::H265), (96, Codec::Vp8)]
+        );
+    }
+
+    #[test]
+    fn retransmission_goes_by_apt() {
+        let section = video(
+            "a=rtpmap:96 VP8/90000\na=rtpmap:97 rtx/90000\na=fmtp:97 apt=98\na=rtpmap:98 VP9/90000\n\
+             a=rtpmap:99 rtx/90000\na=fmtp:99 rtx-time=200;apt=96",
+        );
+        assert_eq!(kept(&section), [(96, Codec::Vp8, Some(99)), (98, Codec::Vp9, Some(97))]);
+    }
+
+    #[test]
+    fn red_needs_the_opus_it_wraps() {
+        let audio = |lines: &str| {
+            let text = format!("v=0\nm=audio 9 UDP/TLS/RTP/SAVPF 63 111\na=rtpmap:63 red/48000/2\n{lines}");
+            kept(&SessionDescription::parse(&text).unwrap().media.remove(0)).len()
+        };
+        assert_eq!(audio("a=rtpmap:111 opus/48000/2\na=fmtp:63 111/111\n"), 2);
+        assert_eq!(audio("a=rtpmap:111 opus/48000/2\n"), 2);
+        assert_eq!(audio("a=rtpmap:111 opus/48000/2\na=fmtp:63 9/9\n"), 1);
+        assert_eq!(audio("a=rtpmap:111 G722/8000\na=fmtp:63 111/111\n"), 0);
+        // RFC 7587 §4.1: Opus is always written with two channels.
+        assert_eq!(audio("a=rtpmap:111 opus/48000\na=fmtp:63 111/111\n"), 0);
+    }
 }

@@ -125,3 +125,74 @@ pub fn cid(section: &MediaSection) -> Option<String> {
         .and_then(|msid| msid.track.clone())
         .or_else(from_ssrc)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdp::SessionDescription;
+
+    fn rids(names: &[&str]) -> Vec<Rid> {
+        names.iter().map(|name| Rid::new(name).unwrap()).collect()
+    }
+
+    fn sorted(names: &[&str], announced: &[&str]) -> String {
+        let mut sorted = rids(names);
+        sort_rids(&mut sorted, &rids(announced));
+        sorted.iter().map(|rid| rid.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn smallest_first() {
+        assert_eq!(sorted(&["f", "h", "q"], &[]), "q h f");
+        assert_eq!(sorted(&["h", "q"], &[]), "q h");
+        assert_eq!(sorted(&["hi", "lo", "mid"], &[]), "lo mid hi");
+        assert_eq!(sorted(&["2", "1", "0"], &[]), "2 1 0", "unknown names stay as listed");
+        assert_eq!(
+            sorted(&["f", "h", "q"], &["f", "h", "q"]),
+            "f h q",
+            "AddTrack knows better"
+        );
+        assert_eq!(sorted(&["f", "h", "q"], &["f"]), "q h f");
+    }
+
+    fn section(lines: &str) -> MediaSection {
+        let text = format!("v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\n{lines}");
+        SessionDescription::parse(&text).unwrap().media.remove(0)
+    }
+
+    #[test]
+    fn at_most_three_distinct_ones() {
+        let section = section(
+            "a=rid:a send\na=rid:b send\na=rid:c send\na=rid:d send\na=rid:x recv\na=simulcast:send x;y;a;a;~b;c;d\n",
+        );
+        assert_eq!(offered_rids(&section), rids(&["a", "b", "c"]));
+        assert_eq!(encodings(&section, &[]).len(), 3);
+    }
+
+    #[test]
+    fn one_unnamed_encoding_when_nothing_is_said() {
+        assert_eq!(encodings(&section(""), &[]), [EncodingParameters::default()]);
+    }
+
+    #[test]
+    fn ssrcs_that_repair_are_not_streams() {
+        let one = |lines: &str| {
+            let encodings = encodings(&section(lines), &[]);
+            assert_eq!(encodings.len(), 1);
+            (
+                encodings[0].ssrc.map(|ssrc| ssrc.0),
+                encodings[0].rtx_ssrc.map(|ssrc| ssrc.0),
+            )
+        };
+        assert_eq!(
+            one("a=ssrc-group:FID 1 2\na=ssrc:2 cname:x\na=ssrc:1 cname:x\n"),
+            (Some(1), Some(2))
+        );
+        assert_eq!(one("a=ssrc-group:FID 1 1\na=ssrc:1 cname:x\n"), (None, None));
+        assert_eq!(
+            one("a=ssrc-group:FEC-FR 1 3\na=ssrc:3 cname:x\na=ssrc:1 cname:x\n"),
+            (Some(1), None)
+        );
+        assert_eq!(one("a=ssrc-group:SIM 1 1\n"), (Some(1), None));
+    }
+}

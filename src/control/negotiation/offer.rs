@@ -89,9 +89,7 @@ impl PeerConnection {
         };
         let mut media = MediaSection::new(section.kind.clone(), MEDIA_PROTOCOL);
         media.mid = Some(section.mid);
-        let sender = section
-            .sender
-            .and_then(|handle| self.senders.iter().find(|sender| sender.subscription == handle));
+        let sender = section.sender.and_then(|handle| self.sender(handle));
         codecs::write(&self.offered_codecs(kind, sender), &mut media);
         if section.rejected || media.formats.is_empty() {
             media.port = 0;
@@ -207,9 +205,7 @@ impl PeerConnection {
     ) -> (Result<Vec<CodecParameters>, Option<SubscriptionHandle>>, ExtensionMap) {
         let map = extensions::intersect_answer(&extensions::offer_map(kind), answer, kind);
         let transport_cc = map.id(crate::types::Extension::TransportCc).is_some();
-        let sender = section
-            .sender
-            .and_then(|handle| self.senders.iter().find(|sender| sender.subscription == handle));
+        let sender = section.sender.and_then(|handle| self.sender(handle));
         let offered = self.offered_codecs(kind, sender);
         let codecs = codecs::intersect_answer(&offered, answer, transport_cc);
         let refused =
@@ -227,30 +223,5 @@ impl PeerConnection {
             table.retain(|ours| codecs.iter().any(|kept| kept.pt == ours.pt));
         }
         (result, map)
-    }
-
-    /// What is new about the section's sender.
-    pub(super) fn bind(
-        &self,
-        section: &mut Section,
-        codecs: Vec<CodecParameters>,
-        extensions: ExtensionMap,
-    ) -> Option<BoundSender> {
-        let handle = section.sender?;
-        let sender = self.senders.iter().find(|sender| sender.subscription == handle)?;
-        let with_rtx = codecs.iter().any(|parameters| parameters.rtx.is_some());
-        let now = BoundSender {
-            subscription: handle,
-            mid: section.mid,
-            ssrc: sender.ssrc,
-            rtx_ssrc: sender.rtx_ssrc.filter(|_| with_rtx),
-            codecs,
-            extensions,
-        };
-        if section.reported.as_ref() == Some(&now) {
-            return None;
-        }
-        section.reported = Some(now.clone());
-        Some(now)
     }
 }

@@ -10,7 +10,7 @@ use crate::sdp::{
     SsrcAttribute, SsrcGroup, TransportAttributes,
 };
 use crate::types::{
-    Codec, CodecParameters, DtlsRole, IceCredentials, MediaKind, Mid, NetProtocol, RemoteParameters, Rid,
+    Codec, CodecParameters, DtlsRole, ExtensionMap, IceCredentials, MediaKind, Mid, NetProtocol, RemoteParameters, Rid,
     SubscriptionHandle,
 };
 
@@ -259,6 +259,35 @@ impl PeerConnection {
             first.candidates = self.candidates();
             first.end_of_candidates = !first.candidates.is_empty();
         }
+    }
+
+    pub(super) fn sender(&self, handle: SubscriptionHandle) -> Option<&Sender> {
+        self.senders.iter().find(|sender| sender.subscription == handle)
+    }
+
+    /// What is new about the section's sender.
+    pub(super) fn bind(
+        &self,
+        section: &mut Section,
+        codecs: Vec<CodecParameters>,
+        extensions: ExtensionMap,
+    ) -> Option<BoundSender> {
+        let handle = section.sender?;
+        let sender = self.sender(handle)?;
+        let with_rtx = codecs.iter().any(|parameters| parameters.rtx.is_some());
+        let now = BoundSender {
+            subscription: handle,
+            mid: section.mid,
+            ssrc: sender.ssrc,
+            rtx_ssrc: sender.rtx_ssrc.filter(|_| with_rtx),
+            codecs,
+            extensions,
+        };
+        if section.reported.as_ref() == Some(&now) {
+            return None;
+        }
+        section.reported = Some(now.clone());
+        Some(now)
     }
 
     /// Compares the peer's parameters with its last description's. True = it restarts ICE.

@@ -10,7 +10,8 @@ pub struct ClientQuirks {
     /// A publishing m-line is answered with the preferred codec alone, because the client does not take the first
     /// codec of an answer for the one to send.
     pub preferred_codec_only: bool,
-    /// A freed m-line is not used again for another track.
+    /// A freed m-line is not used again for another track. Safari; also for protocols below 4 and in rooms with
+    /// `sync_streams`, which only the caller knows.
     pub no_transceiver_reuse: bool,
     /// The client does not connect to an ICE-lite agent reliably: be a full agent.
     pub full_ice: bool,

@@ -163,7 +163,7 @@ pub enum NegotiationError {
     MissingMid(usize),
     #[error("a=mid:{0} is used twice")]
     DuplicateMid(Mid),
-    #[error("{got} m-lines where at least {expected} were expected")]
+    #[error("{got} m-lines where {expected} were expected")]
     SectionCount { expected: usize, got: usize },
     #[error("m-line {index} has a=mid:{got} where {expected} was expected")]
     MidMismatch { index: usize, expected: Mid, got: Mid },
