@@ -3,12 +3,60 @@
 //! Owns what clients are told and what shards are asked: one [`Room`] takes joins, `SignalRequest`s and media events
 //! and gives `SignalResponse`s and `media::edge` commands. Driven by `node` (one task per room), which passes the time
 //! in. Never touches a socket, a clock, a packet, or another room.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `room` | the map of everything, timers, events of the shard |
+//! | `join`, `session`, `resume`, `leave` | how a session begins, goes on after a lost socket, and ends |
+//! | `requests` | one arm per client message |
+//! | `negotiate`, `peer`, [`negotiation`] | offers, answers and candidates |
+//! | `publish`, `publication` | announced → bound → live tracks |
+//! | `subscribe`, `subscription`, `acl`, `layers`, `dynacast` | who receives what, in which quality |
+//! | `updates`, `speakers`, `quality` | what everybody hears about everybody |
+//! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
+//! | `data_tracks`, `data_blobs` | data beside media |
 
+// Fields that LiveKit marks deprecated are what clients in use still send and read.
+#![allow(deprecated)]
+
+mod acl;
+mod administration;
+mod client;
+mod data_blobs;
+mod data_tracks;
+mod dynacast;
+mod ids;
 mod join;
+mod layers;
+mod leave;
+mod negotiate;
 pub mod negotiation;
+mod outbox;
 mod output;
+mod participant;
+mod peer;
+mod permissions;
+mod publication;
+mod publish;
+mod quality;
+mod requests;
+mod resume;
+mod room;
+mod session;
 mod settings;
+mod simulate;
+mod speakers;
+mod subscribe;
+mod subscription;
+mod track_info;
+mod updates;
 
+#[cfg(test)]
+mod tests;
+
+pub use administration::AdministrationError;
 pub use join::{Join, JoinError, Signer};
 pub use output::{ConnectionHandle, Output, RoomEvent};
+pub use permissions::MetadataError;
+pub use room::Room;
 pub use settings::{Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings};

@@ -1,0 +1,133 @@
+//! What the client's software can and cannot do, from its `ClientInfo`.
+
+use livekit_protocol::ClientInfo;
+use livekit_protocol::client_info::{Capability, Sdk};
+
+use super::settings::PROTOCOL_VERSION;
+
+/// The first protocol number with a behaviour (LiveKit: `protocol_version.go`, where the test is "greater than").
+const SUBSCRIBER_PRIMARY: u32 = 3;
+const CONNECTION_QUALITY: u32 = 5;
+const ICE_LITE: u32 = 6;
+const TRACK_UNPUBLISHED: u32 = 7;
+const DEPARTED_ON_RESUME: u32 = 9;
+const SYNC_STREAMS: u32 = 10;
+const QUALITY_LOST: u32 = 11;
+const IDENTITY_BASED_RECONNECT: u32 = 12;
+const LEAVE_ACTION: u32 = 13;
+const OK_RESPONSES: u32 = 15;
+
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub info: ClientInfo,
+    /// At most `PROTOCOL_VERSION`.
+    pub protocol: u32,
+}
+
+impl Client {
+    pub(super) fn new(info: ClientInfo) -> Self {
+        let protocol = u32::try_from(info.protocol).unwrap_or(0).min(PROTOCOL_VERSION);
+        Self { info, protocol }
+    }
+
+    pub(super) fn is_firefox(&self) -> bool {
+        self.info.browser.to_ascii_lowercase().starts_with("firefox")
+    }
+
+    /// LiveKit: Firefox does not work with an ICE-lite peer, and old SDKs treat it as a failure.
+    pub(super) fn accepts_ice_lite(&self) -> bool {
+        self.protocol >= ICE_LITE && !self.is_firefox()
+    }
+
+    pub(super) fn accepts_subscriber_primary(&self) -> bool {
+        self.protocol >= SUBSCRIBER_PRIMARY
+    }
+
+    pub(super) fn reads_connection_quality(&self) -> bool {
+        self.protocol >= CONNECTION_QUALITY
+    }
+
+    /// Older ones are told POOR.
+    pub(super) fn reads_quality_lost(&self) -> bool {
+        self.protocol >= QUALITY_LOST
+    }
+
+    /// Older ones are sent a mute instead.
+    pub(super) fn reads_track_unpublished(&self) -> bool {
+        self.protocol >= TRACK_UNPUBLISHED
+    }
+
+    pub(super) fn reads_departed_on_resume(&self) -> bool {
+        self.protocol >= DEPARTED_ON_RESUME
+    }
+
+    pub(super) fn accepts_sync_streams(&self) -> bool {
+        self.protocol >= SYNC_STREAMS && !self.is_firefox()
+    }
+
+    /// It takes a new session of a known identity for the same person; older ones must see the first one leave.
+    pub(super) fn reconnects_by_identity(&self) -> bool {
+        self.protocol >= IDENTITY_BASED_RECONNECT
+    }
+
+    pub(super) fn reads_leave_action(&self) -> bool {
+        self.protocol >= LEAVE_ACTION
+    }
+
+    /// `RequestResponse` with reason OK; errors are sent to everyone who knows the message.
+    pub(super) fn reads_ok_responses(&self) -> bool {
+        self.protocol >= OK_RESPONSES
+    }
+
+    /// LiveKit: a Rust core of protocol 9 or older stops at messages it does not know.
+    pub(super) fn reads_late_messages(&self) -> bool {
+        self.info.sdk() != Sdk::Rust || self.protocol >= 10
+    }
+
+    /// LiveKit: JS before 1.6.3 does not know `ReconnectResponse`.
+    pub(super) fn reads_reconnect_response(&self) -> bool {
+        if self.info.sdk() != Sdk::Js {
+            return true;
+        }
+        let mut parts = self
+            .info
+            .version
+            .split(['.', '-', '+'])
+            .map(|part| part.parse::<u32>().ok());
+        let mut next = || parts.next().flatten().unwrap_or(0);
+        (next(), next(), next()) >= (1, 6, 3)
+    }
+
+    pub(super) fn reads_packet_trailer(&self) -> bool {
+        self.info.capabilities.contains(&(Capability::CapPacketTrailer as i32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn higher_protocols_are_treated_as_ours() {
+        let client = Client::new(ClientInfo {
+            protocol: 18,
+            ..Default::default()
+        });
+        assert_eq!(client.protocol, PROTOCOL_VERSION);
+        assert!(client.reads_leave_action());
+    }
+
+    #[test]
+    fn old_js_has_no_reconnect_response() {
+        let client = |version: &str| {
+            Client::new(ClientInfo {
+                sdk: Sdk::Js as i32,
+                version: version.into(),
+                ..Default::default()
+            })
+        };
+        assert!(!client("1.6.2").reads_reconnect_response());
+        assert!(client("1.6.3").reads_reconnect_response());
+        assert!(client("2.23.0").reads_reconnect_response());
+    }
+}

@@ -1,0 +1,217 @@
+//! What a publisher is asked to encode: the best quality any subscriber wants, per codec (`SubscribedQualityUpdate`).
+//!
+//! A higher wish is passed on at once; a lower one after a delay, because a viewer who switches tiles comes back soon.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{
+    SubscribedAudioCodec, SubscribedAudioCodecUpdate, SubscribedCodec, SubscribedQuality, SubscribedQualityUpdate,
+    VideoQuality,
+};
+
+use crate::types::{MediaKind, ParticipantHandle, TrackId};
+
+use super::layers::wanted_quality;
+use super::publication::Publication;
+use super::room::Room;
+use super::subscribe::settings_of;
+
+/// Wanted quality by index of the publication's codec; None = nothing. Codecs nobody ever subscribed to are not in it.
+pub(super) type Wanted = BTreeMap<usize, Option<VideoQuality>>;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dynacast {
+    /// What the publisher was told last.
+    told: Wanted,
+    pub downgrade_at: Option<Instant>,
+}
+
+impl Dynacast {
+    /// True when the publisher has to be told now: `told` has been brought up to date for that.
+    fn update(&mut self, now: Instant, wanted: &Wanted, pause_delay: Duration) -> bool {
+        let mut changed = false;
+        let mut lower = false;
+        for (codec, quality) in wanted {
+            match self.told.get(codec) {
+                Some(told) if told == quality => {}
+                Some(told) if told > quality => lower = true,
+                _ => {
+                    self.told.insert(*codec, *quality);
+                    changed = true;
+                }
+            }
+        }
+        let unwanted = |(codec, told): (&usize, &Option<VideoQuality>)| told.is_some() && !wanted.contains_key(codec);
+        lower |= self.told.iter().any(unwanted);
+        if !lower {
+            self.downgrade_at = None;
+        } else if self.downgrade_at.is_none() {
+            self.downgrade_at = Some(now + pause_delay);
+        }
+        changed
+    }
+
+    /// The delay is over.
+    fn downgrade(&mut self, wanted: &Wanted) {
+        self.downgrade_at = None;
+        for (codec, told) in &mut self.told {
+            *told = wanted.get(codec).copied().flatten();
+        }
+    }
+}
+
+fn qualities(best: Option<VideoQuality>) -> Vec<SubscribedQuality> {
+    [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High]
+        .into_iter()
+        .map(|quality| SubscribedQuality {
+            quality: quality as i32,
+            enabled: best.is_some_and(|best| quality <= best),
+        })
+        .collect()
+}
+
+/// The codec's short name as `SubscribedCodec.codec` has it: `vp8`.
+fn codec_name(publication: &Publication, index: usize) -> Option<String> {
+    let codec = publication.codecs.get(index)?.sent()?;
+    Some(codec.rtpmap_name().to_ascii_lowercase())
+}
+
+fn quality_message(publication: &Publication) -> Message {
+    let codecs: Vec<SubscribedCodec> = publication
+        .dynacast
+        .told
+        .iter()
+        .filter_map(|(index, best)| {
+            Some(SubscribedCodec {
+                codec: codec_name(publication, *index)?,
+                qualities: qualities(*best),
+            })
+        })
+        .collect();
+    Message::SubscribedQualityUpdate(SubscribedQualityUpdate {
+        track_sid: publication.sid.0.clone(),
+        subscribed_qualities: codecs.first().map(|codec| codec.qualities.clone()).unwrap_or_default(),
+        subscribed_codecs: codecs,
+    })
+}
+
+/// Only for tracks with more than one audio codec.
+fn audio_message(publication: &Publication) -> Message {
+    let subscribed_audio_codecs = publication
+        .dynacast
+        .told
+        .iter()
+        .filter_map(|(index, wanted)| {
+            Some(SubscribedAudioCodec {
+                codec: codec_name(publication, *index)?,
+                enabled: wanted.is_some(),
+            })
+        })
+        .collect();
+    Message::SubscribedAudioCodecUpdate(SubscribedAudioCodecUpdate {
+        track_sid: publication.sid.0.clone(),
+        subscribed_audio_codecs,
+    })
+}
+
+impl Room {
+    /// What the bound subscribers of a track want.
+    fn wanted(&self, publication: &Publication) -> Wanted {
+        let mut wanted = Wanted::new();
+        for subscriber in &publication.subscribers {
+            let Some(subscriber) = self.participants.get(subscriber) else {
+                continue;
+            };
+            let Some(subscription) = subscriber.subscriptions.get(&publication.sid) else {
+                continue;
+            };
+            if subscription.bound.is_none() {
+                continue;
+            }
+            let quality = wanted_quality(&publication.info, &settings_of(subscriber, &publication.sid));
+            let best = wanted.entry(subscription.codec).or_insert(None);
+            *best = (*best).max(quality);
+        }
+        wanted
+    }
+
+    /// Somebody's subscription to the track, or its settings, changed.
+    pub(super) fn update_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId) {
+        self.refresh_dynacast(now, publisher, track, false);
+    }
+
+    pub(super) fn downgrade_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId) {
+        self.refresh_dynacast(now, publisher, track, true);
+    }
+
+    fn refresh_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId, downgrade: bool) {
+        let Some(publication) = self
+            .participants
+            .get(&publisher)
+            .and_then(|participant| participant.publications.get(track))
+        else {
+            return;
+        };
+        let wanted = self.wanted(publication);
+        let pause_delay = self.settings.dynacast_pause_delay;
+        let Some(participant) = self.participants.get_mut(&publisher) else {
+            return;
+        };
+        let Some(publication) = participant.publications.get_mut(track) else {
+            return;
+        };
+        let tell = if downgrade {
+            publication.dynacast.downgrade(&wanted);
+            true
+        } else {
+            publication.dynacast.update(now, &wanted, pause_delay)
+        };
+        if !tell {
+            return;
+        }
+        let message = match publication.kind {
+            MediaKind::Video => quality_message(publication),
+            MediaKind::Audio if publication.codecs.len() > 1 => audio_message(publication),
+            MediaKind::Audio => return,
+        };
+        self.out.signal(participant, message);
+    }
+
+    /// After a resume the client has to hear again what it should encode.
+    pub(super) fn repeat_dynacast(&mut self, publisher: ParticipantHandle) {
+        let Some(participant) = self.participants.get(&publisher) else {
+            return;
+        };
+        for publication in participant.publications.values() {
+            if publication.kind == MediaKind::Video && !publication.dynacast.told.is_empty() {
+                self.out.signal(participant, quality_message(publication));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_at_once_down_after_the_delay() {
+        let start = Instant::now();
+        let delay = Duration::from_secs(5);
+        let high = Wanted::from([(0, Some(VideoQuality::High))]);
+        let low = Wanted::from([(0, Some(VideoQuality::Low))]);
+        let mut dynacast = Dynacast::default();
+        assert!(dynacast.update(start, &low, delay));
+        assert!(dynacast.update(start, &high, delay));
+        assert!(!dynacast.update(start, &low, delay));
+        assert_eq!(dynacast.downgrade_at, Some(start + delay));
+        // Back before the delay is over: nothing was said, nothing is.
+        assert!(!dynacast.update(start, &high, delay));
+        assert_eq!(dynacast.downgrade_at, None);
+        assert!(!dynacast.update(start, &Wanted::new(), delay));
+        dynacast.downgrade(&Wanted::new());
+        assert_eq!(dynacast.told.get(&0), Some(&None));
+    }
+}

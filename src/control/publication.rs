@@ -1,0 +1,121 @@
+//! One track a participant publishes, from its announcement (AddTrack) to its end.
+
+use std::collections::BTreeSet;
+
+use livekit_protocol::{BackupCodecPolicy, TrackInfo, TrackSource, TrackType};
+
+use crate::media::edge::Publish;
+use crate::types::{Codec, MediaKind, Mid, ParticipantHandle, TrackHandle, TrackId};
+
+use super::dynacast::Dynacast;
+
+/// pending (announced) → bound (negotiated) → live (shown to the others).
+pub(super) struct Publication {
+    pub sid: TrackId,
+    /// What clients are shown.
+    pub info: TrackInfo,
+    pub kind: MediaKind,
+    /// The order of announcement, for m-lines that match no cid.
+    pub order: u64,
+    /// Names this source in RTCP of every subscription.
+    pub cname: String,
+    /// The primary codec first, then backup codecs. Never empty.
+    pub codecs: Vec<PublishedCodec>,
+    /// The others know of it.
+    pub live: bool,
+    /// Participants who have a subscription, bound or not.
+    pub subscribers: BTreeSet<ParticipantHandle>,
+    /// `TrackSubscribed` was sent.
+    pub subscribed_told: bool,
+    pub dynacast: Dynacast,
+}
+
+/// One codec of a track: an m-line of its own, and a track of its own on the shard.
+pub(super) struct PublishedCodec {
+    /// The client's name for the m-line; empty for a backup codec that is not asked for yet.
+    pub cid: String,
+    /// As announced; None = whatever is negotiated first.
+    pub codec: Option<Codec>,
+    /// What was sent to the shard when it was negotiated.
+    pub bound: Option<Box<Publish>>,
+}
+
+impl PublishedCodec {
+    pub(super) fn handle(&self) -> Option<TrackHandle> {
+        self.bound.as_ref().map(|publish| publish.track)
+    }
+
+    pub(super) fn mid(&self) -> Option<Mid> {
+        self.bound.as_ref().map(|publish| publish.mid)
+    }
+
+    /// What the client sends: the first negotiated codec.
+    pub(super) fn sent(&self) -> Option<Codec> {
+        let negotiated = self.bound.as_ref().and_then(|publish| publish.codecs.first());
+        negotiated.map(|parameters| parameters.codec).or(self.codec)
+    }
+}
+
+impl Publication {
+    pub(super) fn is_pending(&self) -> bool {
+        self.codecs.iter().all(|codec| codec.bound.is_none())
+    }
+
+    pub(super) fn uses_cid(&self, cid: &str) -> bool {
+        self.codecs.iter().any(|codec| codec.cid == cid)
+    }
+
+    /// Which codec is bound to an m-line.
+    pub(super) fn codec_on(&self, mid: Mid) -> Option<usize> {
+        self.codecs.iter().position(|codec| codec.mid() == Some(mid))
+    }
+
+    pub(super) fn codec_of(&self, handle: TrackHandle) -> Option<usize> {
+        self.codecs.iter().position(|codec| codec.handle() == Some(handle))
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.info.encryption != 0
+    }
+}
+
+/// `VC`, `AM`, …: the letters behind `TR_`.
+pub(super) fn id_letters(kind: MediaKind, source: TrackSource) -> String {
+    let kind = match kind {
+        MediaKind::Audio => 'A',
+        MediaKind::Video => 'V',
+    };
+    let source = match source {
+        TrackSource::Camera => 'C',
+        TrackSource::Microphone => 'M',
+        TrackSource::ScreenShare => 'S',
+        TrackSource::ScreenShareAudio => 's',
+        TrackSource::Unknown => 'U',
+    };
+    format!("{kind}{source}")
+}
+
+/// Tracks of one group are played in step.
+pub(super) fn default_stream(source: TrackSource) -> &'static str {
+    match source {
+        TrackSource::Camera | TrackSource::Microphone => "camera",
+        TrackSource::ScreenShare | TrackSource::ScreenShareAudio => "screen",
+        TrackSource::Unknown => "unknown",
+    }
+}
+
+pub(super) fn kind_of(track_type: i32) -> Option<MediaKind> {
+    match TrackType::try_from(track_type) {
+        Ok(TrackType::Audio) => Some(MediaKind::Audio),
+        Ok(TrackType::Video) => Some(MediaKind::Video),
+        _ => None,
+    }
+}
+
+/// Audio has no regression: LiveKit shows SIMULCAST for it.
+pub(super) fn backup_policy(kind: MediaKind, requested: i32) -> i32 {
+    match kind {
+        MediaKind::Audio => BackupCodecPolicy::Simulcast as i32,
+        MediaKind::Video => requested,
+    }
+}

@@ -1,0 +1,402 @@
+//! One life of one room: its participants, its clock work and its end.
+//!
+//! Driven by the node: any number of `handle_*` calls, then `poll_output` until it is empty, then `poll_timeout` (an
+//! instant in the past = call `handle_timeout` again now). Deterministic: the same calls with the same times and the
+//! same seed give the same outputs. What a client or the shard causes here is in the files beside this one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use livekit_protocol::participant_info::State;
+use livekit_protocol::{DisconnectReason, ParticipantInfo};
+
+use crate::media::edge::{Command, Event};
+use crate::types::{
+    Codec, Identity, ParticipantHandle, RoomHandle, RoomId, RoomName, SubscriptionHandle, TrackHandle, TrackId,
+    TransportHandle, WallClock,
+};
+
+use super::ids::Ids;
+use super::outbox::Outbox;
+use super::output::{ConnectionHandle, Output, RoomEvent};
+use super::participant::Participant;
+use super::peer::Peer;
+use super::settings::{QUALITY_INTERVAL, RoomSettings, UPDATE_BATCH_INTERVAL};
+
+/// LiveKit: lengths of the texts that clients see in `Room.turn_password` and `JoinResponse.sif_trailer`.
+const TURN_PASSWORD_LENGTH: usize = 44;
+const SIF_TRAILER_LENGTH: usize = 43;
+
+pub struct Room {
+    pub(super) name: RoomName,
+    pub(super) handle: RoomHandle,
+    pub(super) sid: RoomId,
+    pub(super) settings: RoomSettings,
+    pub(super) wall: WallClock,
+    pub(super) ids: Ids,
+    pub(super) out: Outbox,
+
+    pub(super) created_at: Instant,
+    pub(super) turn_password: String,
+    /// Marks server-injected frames of end-to-end encrypted tracks.
+    pub(super) sif_trailer: Vec<u8>,
+    pub(super) metadata: String,
+    pub(super) closed: bool,
+
+    /// Every map below holds entries of living participants only: `end_session` removes them all.
+    pub(super) participants: BTreeMap<ParticipantHandle, Participant>,
+    pub(super) identities: BTreeMap<Identity, ParticipantHandle>,
+    pub(super) connections: BTreeMap<ConnectionHandle, ParticipantHandle>,
+    pub(super) transports: BTreeMap<TransportHandle, ParticipantHandle>,
+    /// The publisher of every track, pending ones included.
+    pub(super) tracks: BTreeMap<TrackId, ParticipantHandle>,
+    pub(super) track_handles: BTreeMap<TrackHandle, TrackId>,
+    pub(super) subscriptions: BTreeMap<SubscriptionHandle, (ParticipantHandle, TrackId)>,
+    /// The publisher of every data track, and its handle for it.
+    pub(super) data_tracks: BTreeMap<TrackId, (ParticipantHandle, u16)>,
+    /// Orders announcements of tracks.
+    pub(super) publication_counter: u64,
+
+    /// Updates that wait for the next batch; at most one for every identity.
+    pub(super) updates: BTreeMap<Identity, ParticipantInfo>,
+    pub(super) next_update_batch: Instant,
+    pub(super) next_quality: Instant,
+    /// For clients that resume; at most `MAX_DEPARTED`.
+    pub(super) departed: VecDeque<Departed>,
+    pub(super) room_update_at: Option<Instant>,
+    pub(super) last_room_update: Instant,
+    /// Quantised levels of those who speak.
+    pub(super) speakers: BTreeMap<ParticipantHandle, f32>,
+
+    /// When the last participant who counts left; None = nobody has left yet.
+    pub(super) departed_at: Option<Instant>,
+}
+
+pub(super) struct Departed {
+    pub at: Instant,
+    pub info: ParticipantInfo,
+}
+
+impl Room {
+    /// `handle` is never reused; `seed` must be unpredictable, since ICE passwords come from it.
+    pub fn new(
+        name: RoomName,
+        handle: RoomHandle,
+        settings: RoomSettings,
+        wall: WallClock,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let mut ids = Ids::new(handle, seed);
+        let mut room = Self {
+            name,
+            handle,
+            sid: ids.room_id(),
+            turn_password: ids.secret(TURN_PASSWORD_LENGTH),
+            sif_trailer: ids.secret(SIF_TRAILER_LENGTH).into_bytes(),
+            metadata: settings.metadata.clone(),
+            settings,
+            wall,
+            ids,
+            out: Outbox::default(),
+            created_at: now,
+            closed: false,
+            participants: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            transports: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            track_handles: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            data_tracks: BTreeMap::new(),
+            publication_counter: 0,
+            updates: BTreeMap::new(),
+            next_update_batch: now + UPDATE_BATCH_INTERVAL,
+            next_quality: now + QUALITY_INTERVAL,
+            departed: VecDeque::new(),
+            room_update_at: None,
+            last_room_update: now,
+            speakers: BTreeMap::new(),
+            departed_at: None,
+        };
+        room.out.media(Command::OpenRoom {
+            room: handle,
+            sif_trailer: room.sif_trailer.clone(),
+        });
+        room.out.happened(RoomEvent::RoomStarted);
+        room
+    }
+
+    /// The signalling socket is gone without a `Leave`. A participant whose transport has been up stays until that
+    /// fails; any other is lost with its socket.
+    pub fn handle_connection_closed(&mut self, now: Instant, connection: ConnectionHandle) {
+        let Some(handle) = self.connections.remove(&connection) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        participant.connection = None;
+        participant.last_signal_at = now;
+        if !participant.peers().any(|peer| peer.connected) {
+            self.close_participant(
+                now,
+                handle,
+                DisconnectReason::SignalClose,
+                super::leave::Farewell::Silent,
+            );
+        }
+    }
+
+    /// What the shard reports. Events about something gone are normal and ignored.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::TransportConnected { transport, .. } => self.transport_connected(now, transport),
+            Event::TransportClosed { transport, .. } => self.transport_closed(now, transport),
+            Event::EncodingSeen {
+                track,
+                encoding,
+                ssrc,
+                codec,
+                ..
+            } => self.encoding_seen(now, track, usize::from(encoding), ssrc, codec),
+            Event::SubscriptionStarted { subscription } => self.subscription_started(subscription),
+            Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
+            Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
+            Event::Quality { participant, score } => {
+                if let Some(participant) = self.participants.get_mut(&participant) {
+                    participant.score = Some(score);
+                }
+            }
+            Event::DataSequence { participant, sequence } => {
+                if let Some(participant) = self.participants.get_mut(&participant) {
+                    participant.last_data_sequence = participant.last_data_sequence.max(sequence);
+                }
+            }
+            // Replaying reliable data to a late reader is the shard's.
+            Event::ChannelsOpen { .. } => {}
+            Event::RoomPanicked { .. } => self.close_for_reconnect(now),
+        }
+    }
+
+    fn transport_connected(&mut self, now: Instant, transport: TransportHandle) {
+        let Some(handle) = self.transports.get(&transport).copied() else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        if let Some(peer) = participant.peer_mut(transport) {
+            peer.connected = true;
+        }
+        if participant.primary().transport != transport || participant.state == State::Active {
+            return;
+        }
+        participant.state = State::Active;
+        participant.activate_by = None;
+        let info = participant.info();
+        self.changed(handle);
+        self.out.happened(RoomEvent::ParticipantJoined {
+            participant: Box::new(info),
+        });
+        self.reconcile_subscriber(now, handle);
+    }
+
+    fn transport_closed(&mut self, now: Instant, transport: TransportHandle) {
+        let Some(handle) = self.transports.get(&transport).copied() else {
+            return;
+        };
+        if let Some(peer) = self
+            .participants
+            .get_mut(&handle)
+            .and_then(|participant| participant.peer_mut(transport))
+        {
+            peer.connected = false;
+            peer.opened = false;
+        }
+        self.lose_transport(now, handle);
+    }
+
+    /// The earliest deadline. Never None while the room lives.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let participants = self.participants.values().map(Participant::next_timeout);
+        let batch = (!self.updates.is_empty()).then_some(self.next_update_batch);
+        let quality = (!self.participants.is_empty()).then_some(self.next_quality);
+        let own = [batch, quality, self.room_update_at, self.end_at()];
+        own.into_iter().flatten().chain(participants).min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        let due: Vec<ParticipantHandle> = self
+            .participants
+            .values()
+            .filter(|participant| participant.next_timeout() <= now)
+            .map(|participant| participant.handle)
+            .collect();
+        for handle in due {
+            self.participant_timeout(now, handle);
+        }
+        if self.next_update_batch <= now {
+            self.next_update_batch = next_tick(self.created_at, UPDATE_BATCH_INTERVAL, now);
+            self.flush_updates();
+        }
+        if self.next_quality <= now {
+            self.next_quality = next_tick(self.created_at, QUALITY_INTERVAL, now);
+            self.send_connection_quality();
+        }
+        if self.room_update_at.is_some_and(|at| at <= now) {
+            self.send_room_update(now);
+        }
+        if self.end_at().is_some_and(|at| at <= now) {
+            self.close(now, DisconnectReason::RoomClosed);
+        }
+    }
+
+    fn participant_timeout(&mut self, now: Instant, handle: ParticipantHandle) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if passed(participant.activate_by) {
+            return self.expire(now, handle, DisconnectReason::JoinFailure);
+        }
+        if passed(participant.disconnect_at) {
+            return self.expire(now, handle, DisconnectReason::ConnectionTimeout);
+        }
+        if participant.peers().any(|peer| peer.turn.timed_out(now)) {
+            return self.full_reconnect(now, handle, DisconnectReason::StateMismatch);
+        }
+        if passed(participant.simulated_speech_until) {
+            participant.simulated_speech_until = None;
+            self.simulate_speaker(handle, 0.0);
+        }
+        if self
+            .participants
+            .get(&handle)
+            .is_some_and(|it| it.refresh_token_at <= now)
+        {
+            self.send_refresh_token(now, handle);
+        }
+        self.give_up_missing_tracks(now, handle);
+        self.downgrade_due_tracks(now, handle);
+        self.negotiate_due(now, handle);
+    }
+
+    fn expire(&mut self, now: Instant, handle: ParticipantHandle, reason: DisconnectReason) {
+        let disconnect = livekit_protocol::leave_request::Action::Disconnect;
+        self.close_participant(now, handle, reason, super::leave::Farewell::Leave(disconnect));
+    }
+
+    fn downgrade_due_tracks(&mut self, now: Instant, handle: ParticipantHandle) {
+        let Some(participant) = self.participants.get(&handle) else {
+            return;
+        };
+        let due: Vec<TrackId> = participant
+            .publications
+            .values()
+            .filter(|publication| publication.dynacast.downgrade_at.is_some_and(|at| at <= now))
+            .map(|publication| publication.sid.clone())
+            .collect();
+        for track in due {
+            self.downgrade_dynacast(now, handle, &track);
+        }
+    }
+
+    /// When the room ends unless somebody joins; None while somebody who counts is in it.
+    fn end_at(&self) -> Option<Instant> {
+        if self
+            .participants
+            .values()
+            .any(|participant| !participant.is_dependent())
+        {
+            return None;
+        }
+        Some(match self.departed_at {
+            Some(left) => left + self.settings.departure_timeout,
+            None => self.created_at + self.settings.empty_timeout,
+        })
+    }
+
+    /// In the order in which they must happen; None = all done, the room waits for the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop()
+    }
+
+    /// As clients see it.
+    pub fn info(&self) -> livekit_protocol::Room {
+        let unix = self.wall.unix(self.created_at);
+        let rtx = livekit_protocol::Codec {
+            mime: "video/rtx".into(),
+            ..Default::default()
+        };
+        livekit_protocol::Room {
+            sid: self.sid.0.clone(),
+            name: self.name.0.clone(),
+            empty_timeout: seconds(self.settings.empty_timeout),
+            departure_timeout: seconds(self.settings.departure_timeout),
+            max_participants: self.settings.max_participants,
+            creation_time: i64::try_from(unix.as_secs()).unwrap_or(i64::MAX),
+            creation_time_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+            turn_password: self.turn_password.clone(),
+            enabled_codecs: self
+                .settings
+                .enabled_codecs
+                .iter()
+                .copied()
+                .map(codec_info)
+                .chain([rtx])
+                .collect(),
+            metadata: self.metadata.clone(),
+            num_participants: self.count(|participant| !participant.is_dependent()),
+            num_publishers: self.count(|participant| participant.is_publisher),
+            active_recording: self.participants.values().any(Participant::is_recorder),
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn count(&self, counts: impl Fn(&Participant) -> bool) -> u32 {
+        u32::try_from(
+            self.participants
+                .values()
+                .filter(|participant| counts(participant))
+                .count(),
+        )
+        .unwrap_or(u32::MAX)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+impl Participant {
+    pub(super) fn peer_mut(&mut self, transport: TransportHandle) -> Option<&mut Peer> {
+        std::iter::once(&mut self.publisher)
+            .chain(&mut self.subscriber)
+            .find(|peer| peer.transport == transport)
+    }
+}
+
+pub(super) fn codec_info(codec: Codec) -> livekit_protocol::Codec {
+    livekit_protocol::Codec {
+        mime: codec.mime_type(),
+        ..Default::default()
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The first multiple of `interval` after `start` that is later than `now`.
+pub(super) fn next_tick(start: Instant, interval: Duration, now: Instant) -> Instant {
+    let elapsed = now.saturating_duration_since(start);
+    let ticks = elapsed.as_millis() / interval.as_millis().max(1) + 1;
+    start + interval * u32::try_from(ticks).unwrap_or(u32::MAX)
+}

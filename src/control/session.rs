@@ -1,0 +1,335 @@
+//! A new session: checks, peer connections, the JoinResponse, and everything a client hears right after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use livekit_protocol::leave_request::Action;
+use livekit_protocol::participant_info::State;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{DisconnectReason, JoinResponse, ServerInfo};
+
+use crate::media::edge::{Command, OpenTransport};
+use crate::proto::claims::Claims;
+use crate::proto::join_request::JoinParameters;
+use crate::types::{ChannelLabel, Codec, Identity, MediaKind, ParticipantHandle};
+
+use super::acl::Acl;
+use super::client::Client;
+use super::data_blobs::DataBlobs;
+use super::data_tracks::DataSubscriptions;
+use super::join::{Join, JoinError};
+use super::leave::{Departure, Farewell};
+use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
+use super::participant::Participant;
+use super::peer::{Peer, Turn};
+use super::room::{Room, codec_info};
+use super::settings::{
+    ACTIVATION_TIMEOUT, Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings, TOKEN_REFRESH_INTERVAL,
+    exceeds,
+};
+
+/// LiveKit: `ServerInfo.agent_protocol`.
+const AGENT_PROTOCOL: i32 = 1;
+
+impl Room {
+    /// On success the first signal for `join.connection` is the JoinResponse; for a resume it is the ReconnectResponse,
+    /// or a Leave where there is nothing to resume (the returned handle then names nobody).
+    pub fn handle_join(&mut self, now: Instant, join: Join) -> Result<ParticipantHandle, JoinError> {
+        if self.closed {
+            return Err(JoinError::RoomClosed);
+        }
+        let claims = merged_claims(join.claims.clone(), &join.parameters, &self.settings.limits)?;
+        let identity = Identity(claims.identity.clone());
+        let known = self.identities.get(&identity).copied();
+        if join.parameters.reconnect {
+            return Ok(self.resume(now, join.connection, known));
+        }
+        if let Some(known) = known {
+            let farewell = Farewell::Leave(Action::Disconnect);
+            self.end_session(
+                now,
+                known,
+                DisconnectReason::DuplicateIdentity,
+                farewell,
+                Departure::Replaced,
+            );
+        }
+        let count = self.count(|participant| !participant.is_dependent());
+        let limit = self.settings.max_participants;
+        if limit > 0 && count >= limit && !claims.is_dependent() {
+            return Err(JoinError::RoomFull);
+        }
+        Ok(self.admit(now, join, claims, identity, known.is_some()))
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        join: Join,
+        claims: Claims,
+        identity: Identity,
+        replaced: bool,
+    ) -> ParticipantHandle {
+        let Join {
+            connection,
+            signer,
+            parameters,
+            ..
+        } = join;
+        let client = Client::new(parameters.client_info);
+        let handle = self.ids.participant_handle();
+        let single = parameters.single_connection;
+        let quirks = quirks(&client, parameters.disable_ice_lite || !self.settings.ice_lite);
+        let role = if single { Role::Single } else { Role::Publisher };
+        let publisher = self.new_peer(role, quirks.clone());
+        let subscriber = (!single).then(|| self.new_peer(Role::Subscriber, quirks));
+        let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
+        let subscriber_primary = !single && can_subscribe && client.accepts_subscriber_primary();
+
+        let participant = Participant {
+            handle,
+            sid: self.ids.participant_id(),
+            identity: identity.clone(),
+            claims,
+            signer,
+            client,
+            state: State::Joining,
+            version: 0,
+            joined_unix: self.wall.unix(now),
+            is_publisher: false,
+            disconnect_reason: DisconnectReason::UnknownReason,
+            connection: Some(connection),
+            last_signal_at: now,
+            publisher,
+            subscriber,
+            subscriber_primary,
+            auto_subscribe: parameters.auto_subscribe,
+            auto_subscribe_data: parameters.auto_subscribe_data_track,
+            adaptive_stream: parameters.adaptive_stream,
+            publications: BTreeMap::new(),
+            queued: Vec::new(),
+            acl: Acl::default(),
+            wishes: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            data_tracks: BTreeMap::new(),
+            data_subscriptions: DataSubscriptions::new(self.ids.number(1..=u32::from(u16::MAX))),
+            blobs: DataBlobs::default(),
+            last_data_sequence: 0,
+            score: None,
+            told_quality: BTreeMap::new(),
+            activate_by: Some(now + ACTIVATION_TIMEOUT),
+            refresh_token_at: now + TOKEN_REFRESH_INTERVAL,
+            disconnect_at: None,
+            simulated_speech_until: None,
+            simulated_resume: None,
+        };
+        for peer in participant.peers() {
+            self.transports.insert(peer.transport, handle);
+        }
+        self.connections.insert(connection, handle);
+        self.identities.insert(identity, handle);
+        let response = self.join_response(&participant);
+        self.participants.insert(handle, participant);
+        self.send_data_rights(handle);
+        self.out.to_connection(connection, Message::Join(response));
+
+        self.after_join(now, handle, replaced);
+        for request in parameters.add_track_requests {
+            self.handle_add_track(handle, request);
+        }
+        if let Some(offer) = parameters.publisher_offer {
+            self.handle_offer(now, handle, offer);
+        }
+        handle
+    }
+
+    /// From here on the participant is told what happens in the room.
+    fn after_join(&mut self, now: Instant, handle: ParticipantHandle, replaced: bool) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        participant.state = State::Joined;
+        participant.version += 1;
+        if replaced {
+            // The others have not seen the old session go: they learn the new sid at once.
+            self.send_current_info(handle);
+        } else if !self.participants.get(&handle).is_some_and(Participant::is_dependent) {
+            self.room_changed(now);
+        }
+        self.send_refresh_token(now, handle);
+        self.open_subscriber(now, handle);
+        self.reconcile_subscriber(now, handle);
+        self.auto_subscribe_data(handle);
+    }
+
+    fn join_response(&self, participant: &Participant) -> JoinResponse {
+        let settings = &self.settings;
+        JoinResponse {
+            room: Some(self.info()),
+            participant: Some(participant.info()),
+            other_participants: self
+                .participants
+                .values()
+                .filter(|other| !other.is_hidden())
+                .map(Participant::info)
+                .collect(),
+            server_version: settings.server_version.clone(),
+            ice_servers: settings.ice_servers.clone(),
+            subscriber_primary: participant.subscriber_primary,
+            server_region: settings.region.clone(),
+            ping_timeout: PING_TIMEOUT,
+            ping_interval: PING_INTERVAL,
+            server_info: Some(server_info(settings)),
+            sif_trailer: self.sif_trailer.clone(),
+            enabled_publish_codecs: publish_codecs(&settings.enabled_codecs)
+                .into_iter()
+                .map(codec_info)
+                .collect(),
+            fast_publish: participant.can_publish(),
+            ..Default::default()
+        }
+    }
+
+    fn new_peer(&mut self, role: Role, quirks: ClientQuirks) -> Peer {
+        let settings = &self.settings;
+        let local = self.ids.ice_credentials();
+        let ice_lite = !quirks.full_ice;
+        let negotiator = PeerConnection::new(PeerConfig {
+            role,
+            local: local.clone(),
+            fingerprint: settings.fingerprint,
+            ice_lite,
+            candidates: settings.udp_candidates.clone(),
+            tcp_candidates: settings.tcp_candidates.clone(),
+            publish_codecs: settings.enabled_codecs.clone(),
+            subscribe_codecs: settings.enabled_codecs.clone(),
+            quirks,
+            session_id: self.ids.session_id(),
+        });
+        Peer {
+            transport: self.ids.transport_handle(),
+            negotiator,
+            local,
+            ice_lite,
+            opened: false,
+            remote_set: false,
+            connected: false,
+            early_candidates: Vec::new(),
+            candidates_sent: false,
+            // LiveKit: offers of the server start at a random number, so that a stale answer is noticed.
+            turn: Turn::starting_at(self.ids.number(1..=256)),
+        }
+    }
+
+    /// Tells the shard of a transport, once.
+    pub(super) fn open_transport(&mut self, handle: ParticipantHandle, subscriber: bool) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        let peer = match &mut participant.subscriber {
+            Some(peer) if subscriber => peer,
+            _ => &mut participant.publisher,
+        };
+        if std::mem::replace(&mut peer.opened, true) {
+            return;
+        }
+        let offers = peer.negotiator.role() == Role::Subscriber;
+        self.out.media(Command::OpenTransport(Box::new(OpenTransport {
+            room: self.handle,
+            participant: handle,
+            transport: peer.transport,
+            local: peer.local.clone(),
+            ice_lite: peer.ice_lite,
+            ice_controlling: offers,
+            open_channels: match offers {
+                true => vec![ChannelLabel::Reliable, ChannelLabel::Lossy, ChannelLabel::DataTrack],
+                false => Vec::new(),
+            },
+        })));
+    }
+}
+
+fn quirks(client: &Client, full_ice: bool) -> ClientQuirks {
+    let info = &client.info;
+    let mut quirks = ClientQuirks::detect(ClientDescription {
+        browser: &info.browser,
+        browser_version: &info.browser_version,
+        os: &info.os,
+        device_model: &info.device_model,
+    });
+    quirks.full_ice |= full_ice || !client.accepts_ice_lite();
+    quirks
+}
+
+pub(super) fn server_info(settings: &RoomSettings) -> ServerInfo {
+    ServerInfo {
+        version: settings.server_version.clone(),
+        protocol: i32::try_from(PROTOCOL_VERSION).unwrap_or(i32::MAX),
+        region: settings.region.clone(),
+        node_id: settings.node_id.clone(),
+        agent_protocol: AGENT_PROTOCOL,
+        ..Default::default()
+    }
+}
+
+/// VP8, H264, the other video codecs, then audio. LiveKit: clients take the first as the fallback for publishing.
+fn publish_codecs(enabled: &[Codec]) -> Vec<Codec> {
+    let rank = |codec: &Codec| match (codec, codec.kind()) {
+        (Codec::Vp8, _) => 0,
+        (Codec::H264, _) => 1,
+        (_, MediaKind::Video) => 2,
+        (_, MediaKind::Audio) => 3,
+    };
+    let mut codecs = enabled.to_vec();
+    codecs.sort_by_key(rank);
+    codecs
+}
+
+/// The token's claims with what the connection itself asks for: metadata, attributes, the publish-only form.
+fn merged_claims(mut claims: Claims, parameters: &JoinParameters, limits: &Limits) -> Result<Claims, JoinError> {
+    let grant = claims.video.get_or_insert_default();
+    if let Some(publish) = parameters.publish.as_deref().filter(|publish| !publish.is_empty()) {
+        if !grant.can_publish() {
+            return Err(JoinError::NotAllowed);
+        }
+        grant.can_subscribe = Some(false);
+        claims.identity = format!("{}#{publish}", claims.identity);
+    }
+    let grant = claims.video.get_or_insert_default();
+    if (!parameters.metadata.is_empty() || !parameters.attributes.is_empty()) && !grant.can_update_own_metadata() {
+        return Err(JoinError::NotAllowed);
+    }
+    if !parameters.metadata.is_empty() {
+        claims.metadata = parameters.metadata.clone();
+    }
+    let attributes = parameters
+        .attributes
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()));
+    claims.attributes.extend(attributes);
+
+    if claims.identity.is_empty() {
+        return Err(JoinError::IdentityEmpty);
+    }
+    let max = limits.max_participant_identity_length;
+    if exceeds(claims.identity.len(), max) {
+        return Err(JoinError::IdentityTooLong { max });
+    }
+    let max = limits.max_participant_name_length;
+    if exceeds(claims.name.len(), max) {
+        return Err(JoinError::NameTooLong { max });
+    }
+    if exceeds(claims.metadata.len(), limits.max_metadata_size) {
+        return Err(JoinError::MetadataTooLarge);
+    }
+    if exceeds(attributes_size(&claims.attributes), limits.max_attributes_size) {
+        return Err(JoinError::AttributesTooLarge);
+    }
+    Ok(claims)
+}
+
+/// Bytes of all keys and values.
+pub(super) fn attributes_size(attributes: &BTreeMap<String, String>) -> usize {
+    attributes.iter().map(|(key, value)| key.len() + value.len()).sum()
+}

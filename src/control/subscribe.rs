@@ -1,0 +1,669 @@
+//! Subscribing: what a participant wants and may have, against what it is sent.
+//!
+//! One rule decides (`reconcile`), whatever has changed: a wish, a permission, a track that came. Everything else here
+//! carries a decision out.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{
+    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionError, SubscriptionPermission,
+    SubscriptionPermissionUpdate, SubscriptionResponse, TrackSubscribed, UpdateSubscription, UpdateTrackSettings,
+};
+
+use crate::media::edge::{Command, Subscribe};
+use crate::types::{Codec, MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
+
+use super::acl::Acl;
+use super::layers::{default_settings, subscription_settings};
+use super::negotiation::{BoundSender, Sender};
+use super::participant::Participant;
+use super::publication::Publication;
+use super::room::Room;
+use super::settings::{MAX_WISHES, TRACK_NOT_FOUND_TIMEOUT, exceeds};
+use super::subscription::{Subscription, TrackSettings, Wish};
+
+/// What `reconcile` finds about one participant and one live track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Subscribe,
+    /// The publisher does not allow it.
+    Denied,
+    /// It is not wanted, or the participant may receive nothing.
+    Leave,
+}
+
+impl Room {
+    /// All tracks of the room, for one participant.
+    pub(super) fn reconcile_subscriber(&mut self, now: Instant, subscriber: ParticipantHandle) {
+        let tracks: Vec<TrackId> = self.tracks.keys().cloned().collect();
+        for track in tracks {
+            self.reconcile(now, subscriber, &track);
+        }
+    }
+
+    /// One track, for all participants.
+    pub(super) fn reconcile_track(&mut self, now: Instant, track: &TrackId) {
+        let subscribers: Vec<ParticipantHandle> = self.participants.keys().copied().collect();
+        for subscriber in subscribers {
+            self.reconcile(now, subscriber, track);
+        }
+    }
+
+    fn reconcile(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId) {
+        let Some(publisher) = self.tracks.get(track).copied() else {
+            return;
+        };
+        if publisher == subscriber {
+            return;
+        }
+        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&subscriber)) else {
+            return;
+        };
+        let Some(publication) = from.publications.get(track).filter(|publication| publication.live) else {
+            return;
+        };
+        let verdict = verdict(from, to, publication);
+        let subscribed = to.subscriptions.contains_key(track);
+        match verdict {
+            Verdict::Subscribe if subscribed => {}
+            Verdict::Subscribe => {
+                if self.has_room_for(to, publication.kind) {
+                    self.subscribe(now, subscriber, publisher, track, 0);
+                }
+            }
+            Verdict::Denied => {
+                let told = self
+                    .participants
+                    .get_mut(&subscriber)
+                    .is_some_and(|participant| !participant.denied.insert(track.clone()));
+                if !told {
+                    self.send_permission(subscriber, publisher, track, false);
+                }
+                self.unsubscribe(now, subscriber, track);
+            }
+            Verdict::Leave => self.unsubscribe(now, subscriber, track),
+        }
+    }
+
+    /// `limit.subscription_limit_*`.
+    fn has_room_for(&self, subscriber: &Participant, kind: MediaKind) -> bool {
+        let limits = &self.settings.limits;
+        let limit = match kind {
+            MediaKind::Audio => limits.subscription_limit_audio,
+            MediaKind::Video => limits.subscription_limit_video,
+        };
+        let same = subscriber
+            .subscriptions
+            .values()
+            .filter(|subscription| subscription.kind == kind);
+        !exceeds(same.count() + 1, limit)
+    }
+
+    fn subscribe(
+        &mut self,
+        now: Instant,
+        subscriber: ParticipantHandle,
+        publisher: ParticipantHandle,
+        track: &TrackId,
+        codec: usize,
+    ) {
+        let handle = self.ids.subscription_handle();
+        let ssrc = self.ids.ssrc();
+        let rtx_ssrc = self.ids.ssrc();
+        let sync_streams = self.settings.sync_streams;
+        let Some(from) = self.participants.get(&publisher) else {
+            return;
+        };
+        let Some(publication) = from.publications.get(track) else {
+            return;
+        };
+        let Some(sent) = publication.codecs.get(codec).and_then(|codec| codec.sent()) else {
+            return;
+        };
+        let publisher_sid = from.sid.clone();
+        let cname = publication.cname.clone();
+        let kind = publication.kind;
+        let stream = publication.info.stream.clone();
+        let stereo = publication.info.stereo;
+        let first_of_publisher = self
+            .participants
+            .get(&subscriber)
+            .is_some_and(|participant| !participant.is_subscribed_to(publisher));
+
+        let Some(to) = self.participants.get_mut(&subscriber) else {
+            return;
+        };
+        let with_stream = sync_streams && to.client.accepts_sync_streams();
+        let subscription = Subscription {
+            handle,
+            publisher,
+            kind,
+            cname: cname.clone(),
+            codec,
+            bound: None,
+            sending: None,
+        };
+        let added = to.sending_peer().negotiator.add_sender(Sender {
+            subscription: handle,
+            track: track.clone(),
+            publisher: publisher_sid,
+            kind,
+            codec: sent,
+            stream: with_stream.then_some(stream),
+            ssrc,
+            rtx_ssrc: (kind == MediaKind::Video).then_some(rtx_ssrc),
+            cname,
+            stereo,
+        });
+        if !added {
+            tracing::info!(participant = %to.sid, %track, "no m-line left for another subscription");
+            return;
+        }
+        to.subscriptions.insert(track.clone(), subscription);
+        to.denied.remove(track);
+        self.subscriptions.insert(handle, (subscriber, track.clone()));
+        if let Some(publication) = self.publication_mut(publisher, track) {
+            publication.subscribers.insert(subscriber);
+        }
+        self.send_permission(subscriber, publisher, track, true);
+        self.want_negotiation(now, subscriber);
+        if first_of_publisher {
+            self.show_speaker(subscriber, publisher);
+        }
+    }
+
+    fn send_permission(
+        &mut self,
+        subscriber: ParticipantHandle,
+        publisher: ParticipantHandle,
+        track: &TrackId,
+        allowed: bool,
+    ) {
+        let Some(publisher) = self.participants.get(&publisher) else {
+            return;
+        };
+        let update = SubscriptionPermissionUpdate {
+            participant_sid: publisher.sid.0.clone(),
+            track_sid: track.0.clone(),
+            allowed,
+        };
+        if let Some(subscriber) = self.participants.get(&subscriber) {
+            self.out
+                .signal(subscriber, Message::SubscriptionPermissionUpdate(update));
+        }
+    }
+
+    /// Takes a subscription back; nothing if there is none.
+    fn unsubscribe(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId) {
+        let Some(subscription) = self.drop_subscription(now, subscriber, track) else {
+            return;
+        };
+        if subscription.sending.is_some() {
+            self.out.media(Command::Unsubscribe {
+                subscription: subscription.handle,
+            });
+        }
+        if let Some(publication) = self.publication_mut(subscription.publisher, track) {
+            publication.subscribers.remove(&subscriber);
+        }
+        self.update_dynacast(now, subscription.publisher, track);
+    }
+
+    /// Removes a subscription on the subscriber's side.
+    pub(super) fn drop_subscription(
+        &mut self,
+        now: Instant,
+        subscriber: ParticipantHandle,
+        track: &TrackId,
+    ) -> Option<Subscription> {
+        let participant = self.participants.get_mut(&subscriber)?;
+        let subscription = participant.subscriptions.remove(track)?;
+        participant.sending_peer().negotiator.remove_sender(subscription.handle);
+        let last_of_publisher = !participant.is_subscribed_to(subscription.publisher);
+        self.subscriptions.remove(&subscription.handle);
+        if last_of_publisher {
+            self.hide_speaker(subscriber, subscription.publisher);
+        }
+        self.want_negotiation(now, subscriber);
+        self.fill_freed_place(now, subscriber, subscription.kind);
+        Some(subscription)
+    }
+
+    /// With `limit.subscription_limit_*` another track may have waited for this place.
+    fn fill_freed_place(&mut self, now: Instant, subscriber: ParticipantHandle, kind: MediaKind) {
+        let limits = &self.settings.limits;
+        let limited = match kind {
+            MediaKind::Audio => limits.subscription_limit_audio > 0,
+            MediaKind::Video => limits.subscription_limit_video > 0,
+        };
+        if limited {
+            let tracks: Vec<TrackId> = self.tracks.keys().cloned().collect();
+            for track in tracks {
+                let subscribed = |participant: &Participant| participant.subscriptions.contains_key(&track);
+                if !self.participants.get(&subscriber).is_some_and(subscribed) {
+                    self.reconcile(now, subscriber, &track);
+                }
+            }
+        }
+    }
+
+    /// The participant goes: its publishers lose a subscriber.
+    pub(super) fn drop_all_subscriptions(&mut self, now: Instant, subscriber: ParticipantHandle) {
+        let Some(participant) = self.participants.get_mut(&subscriber) else {
+            return;
+        };
+        let subscriptions = std::mem::take(&mut participant.subscriptions);
+        for (track, subscription) in subscriptions {
+            self.subscriptions.remove(&subscription.handle);
+            if subscription.sending.is_some() {
+                self.out.media(Command::Unsubscribe {
+                    subscription: subscription.handle,
+                });
+            }
+            if let Some(publication) = self.publication_mut(subscription.publisher, &track) {
+                publication.subscribers.remove(&subscriber);
+            }
+            self.update_dynacast(now, subscription.publisher, &track);
+        }
+    }
+
+    pub(super) fn publication_mut(
+        &mut self,
+        publisher: ParticipantHandle,
+        track: &TrackId,
+    ) -> Option<&mut Publication> {
+        self.participants.get_mut(&publisher)?.publications.get_mut(track)
+    }
+
+    /// Negotiated senders start; returns the tracks whose publishers have to be told.
+    pub(super) fn bind_senders(&mut self, subscriber: ParticipantHandle, bound: &[BoundSender]) -> Vec<TrackId> {
+        let mut tracks = Vec::new();
+        for sender in bound {
+            let Some((_, track)) = self.subscriptions.get(&sender.subscription).cloned() else {
+                continue;
+            };
+            let Some(participant) = self.participants.get_mut(&subscriber) else {
+                break;
+            };
+            let Some(subscription) = participant.subscriptions.get_mut(&track) else {
+                continue;
+            };
+            subscription.bound = Some(sender.clone());
+            if participant.adaptive_stream
+                && let Some(settings) = participant
+                    .wishes
+                    .get_mut(&track)
+                    .and_then(|wish| wish.settings.as_mut())
+            {
+                // LiveKit: a client that disabled the old element would otherwise stay without picture on the new one.
+                settings.disabled = false;
+            }
+            self.start_sending(subscriber, &track);
+            tracks.push(track);
+        }
+        tracks
+    }
+
+    /// Tells the shard to forward, once both the m-line and the codec are there.
+    fn start_sending(&mut self, subscriber: ParticipantHandle, track: &TrackId) {
+        let Some(publisher) = self.tracks.get(track).copied() else {
+            return;
+        };
+        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&subscriber)) else {
+            return;
+        };
+        let (Some(publication), Some(subscription)) = (from.publications.get(track), to.subscriptions.get(track))
+        else {
+            return;
+        };
+        let Some(source) = publication
+            .codecs
+            .get(subscription.codec)
+            .and_then(|codec| codec.handle())
+        else {
+            return;
+        };
+        let Some(bound) = &subscription.bound else {
+            return;
+        };
+        let transport = to.subscriber.as_ref().unwrap_or(&to.publisher).transport;
+        let command = Subscribe {
+            room: self.handle,
+            participant: subscriber,
+            subscription: subscription.handle,
+            track: source,
+            transport,
+            mid: bound.mid,
+            codecs: bound.codecs.clone(),
+            extensions: bound.extensions.clone(),
+            ssrc: bound.ssrc,
+            rtx_ssrc: bound.rtx_ssrc,
+            cname: subscription.cname.clone(),
+            strip_packet_trailer: !to.client.reads_packet_trailer(),
+            settings: subscription_settings(&publication.info, &settings_of(to, track)),
+        };
+        self.out.media(Command::Subscribe(Box::new(command)));
+        if let Some(subscription) = self
+            .participants
+            .get_mut(&subscriber)
+            .and_then(|participant| participant.subscriptions.get_mut(track))
+        {
+            subscription.sending = Some(source);
+        }
+    }
+
+    /// The client took the m-line away; the sender waits for another one.
+    pub(super) fn unbind_sender(&mut self, subscriber: ParticipantHandle, handle: SubscriptionHandle) {
+        let Some((_, track)) = self.subscriptions.get(&handle) else {
+            return;
+        };
+        let Some(subscription) = self
+            .participants
+            .get_mut(&subscriber)
+            .and_then(|participant| participant.subscriptions.get_mut(track))
+        else {
+            return;
+        };
+        subscription.bound = None;
+        if subscription.sending.take().is_some() {
+            self.out.media(Command::Unsubscribe { subscription: handle });
+        }
+    }
+
+    /// A backup codec got its m-line: whoever waited for it is served.
+    pub(super) fn start_waiting_subscriptions(&mut self, track: &TrackId, codec: usize) {
+        for subscriber in self.subscribers_with(track, codec) {
+            self.start_sending(subscriber, track);
+        }
+    }
+
+    /// A backup codec lost its m-line.
+    pub(super) fn stop_sending(&mut self, track: &TrackId, codec: usize) {
+        for subscriber in self.subscribers_with(track, codec) {
+            if let Some(subscription) = self
+                .participants
+                .get_mut(&subscriber)
+                .and_then(|participant| participant.subscriptions.get_mut(track))
+            {
+                subscription.sending = None;
+            }
+        }
+    }
+
+    fn subscribers_with(&self, track: &TrackId, codec: usize) -> Vec<ParticipantHandle> {
+        self.participants
+            .values()
+            .filter(|participant| {
+                participant
+                    .subscriptions
+                    .get(track)
+                    .is_some_and(|subscription| subscription.codec == codec)
+            })
+            .map(|participant| participant.handle)
+            .collect()
+    }
+
+    /// After binding: what the publishers should encode, and that somebody watches.
+    pub(super) fn tell_publishers(&mut self, now: Instant, tracks: Vec<TrackId>) {
+        for track in tracks {
+            let Some(publisher) = self.tracks.get(&track).copied() else {
+                continue;
+            };
+            self.update_dynacast(now, publisher, &track);
+            let Some(participant) = self.participants.get_mut(&publisher) else {
+                continue;
+            };
+            let Some(publication) = participant.publications.get_mut(&track) else {
+                continue;
+            };
+            if !std::mem::replace(&mut publication.subscribed_told, true) && participant.client.reads_late_messages() {
+                let message = TrackSubscribed {
+                    track_sid: track.0.clone(),
+                };
+                self.out.signal(participant, Message::TrackSubscribed(message));
+            }
+        }
+    }
+
+    /// The client cannot receive the codec of a subscription: the next declared one, or the end.
+    pub(super) fn try_next_codec(&mut self, now: Instant, handle: SubscriptionHandle) {
+        let Some((subscriber, track)) = self.subscriptions.get(&handle).cloned() else {
+            return;
+        };
+        let Some(publisher) = self.tracks.get(&track).copied() else {
+            return;
+        };
+        let Some(codec) = self
+            .participants
+            .get(&subscriber)
+            .and_then(|participant| participant.subscriptions.get(&track))
+            .map(|subscription| subscription.codec + 1)
+        else {
+            return;
+        };
+        self.unsubscribe(now, subscriber, &track);
+        let declared: Option<Codec> = self
+            .publication_mut(publisher, &track)
+            .and_then(|publication| publication.codecs.get(codec))
+            .and_then(|codec| codec.sent());
+        if declared.is_some() {
+            return self.subscribe(now, subscriber, publisher, &track, codec);
+        }
+        self.fail_subscription(subscriber, &track, SubscriptionError::SeCodecUnsupported);
+    }
+
+    /// The client is told, and the wish is taken back so that nobody tries again.
+    fn fail_subscription(&mut self, subscriber: ParticipantHandle, track: &TrackId, error: SubscriptionError) {
+        let Some(participant) = self.participants.get_mut(&subscriber) else {
+            return;
+        };
+        let wish = participant.wishes.entry(track.clone()).or_default();
+        wish.subscribe = Some(false);
+        wish.missing_until = None;
+        let response = SubscriptionResponse {
+            track_sid: track.0.clone(),
+            err: error as i32,
+        };
+        self.out.signal(participant, Message::SubscriptionResponse(response));
+    }
+
+    /// Media of a subscription flows.
+    pub(super) fn subscription_started(&mut self, handle: SubscriptionHandle) {
+        let Some((subscriber, track)) = self.subscriptions.get(&handle).cloned() else {
+            return;
+        };
+        let Some(participant) = self.participants.get(&subscriber) else {
+            return;
+        };
+        let Some(subscription) = participant.subscriptions.get(&track) else {
+            return;
+        };
+        // LiveKit: only the dual form has a stream allocator that speaks of streams.
+        if participant.is_single() || subscription.kind != MediaKind::Video {
+            return;
+        }
+        let Some(publisher) = self.participants.get(&subscription.publisher) else {
+            return;
+        };
+        let state = StreamStateInfo {
+            participant_sid: publisher.sid.0.clone(),
+            track_sid: track.0,
+            state: StreamState::Active as i32,
+        };
+        let update = StreamStateUpdate {
+            stream_states: vec![state],
+        };
+        self.out.signal(participant, Message::StreamStateUpdate(update));
+    }
+
+    pub(super) fn handle_subscription(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        request: &UpdateSubscription,
+    ) {
+        // LiveKit: the JS client names a track in both lists; it counts once.
+        let listed = request.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids);
+        let mut seen = BTreeSet::new();
+        for sid in request.track_sids.iter().chain(listed).take(2 * MAX_WISHES) {
+            if seen.insert(sid) {
+                self.wish_for(now, handle, &TrackId(sid.clone()), request.subscribe);
+            }
+        }
+    }
+
+    pub(super) fn wish_for(&mut self, now: Instant, handle: ParticipantHandle, track: &TrackId, subscribe: bool) {
+        let known = self.tracks.contains_key(track);
+        if !known && !subscribe {
+            return;
+        }
+        let Some(wish) = self.wish_mut(handle, track) else {
+            return;
+        };
+        wish.subscribe = Some(subscribe);
+        wish.missing_until = (!known).then(|| now + TRACK_NOT_FOUND_TIMEOUT);
+        self.reconcile(now, handle, track);
+    }
+
+    fn wish_mut(&mut self, handle: ParticipantHandle, track: &TrackId) -> Option<&mut Wish> {
+        let wishes = &mut self.participants.get_mut(&handle)?.wishes;
+        if wishes.len() >= MAX_WISHES && !wishes.contains_key(track) {
+            return None;
+        }
+        Some(wishes.entry(track.clone()).or_default())
+    }
+
+    pub(super) fn give_up_missing_tracks(&mut self, now: Instant, handle: ParticipantHandle) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        let missing = |wish: &Wish| wish.missing_until.is_some_and(|at| at <= now);
+        let tracks: Vec<TrackId> = participant
+            .wishes
+            .iter()
+            .filter(|(_, wish)| missing(wish))
+            .map(|(track, _)| track.clone())
+            .collect();
+        for track in tracks {
+            if self.tracks.contains_key(&track) {
+                if let Some(wish) = self.wish_mut(handle, &track) {
+                    wish.missing_until = None;
+                }
+                continue;
+            }
+            let asked = self
+                .wish_mut(handle, &track)
+                .is_some_and(|wish| wish.subscribe == Some(true));
+            if asked {
+                self.fail_subscription(handle, &track, SubscriptionError::SeTrackNotfound);
+            }
+            if let Some(participant) = self.participants.get_mut(&handle) {
+                participant.wishes.remove(&track);
+            }
+        }
+    }
+
+    pub(super) fn handle_track_setting(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        request: &UpdateTrackSettings,
+    ) {
+        let settings = TrackSettings::from(request);
+        for sid in request.track_sids.iter().take(MAX_WISHES) {
+            self.set_track_settings(now, handle, &TrackId(sid.clone()), settings);
+        }
+    }
+
+    /// Kept for a track that is not subscribed yet, or not even there.
+    pub(super) fn set_track_settings(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        track: &TrackId,
+        settings: TrackSettings,
+    ) {
+        let known = self.tracks.contains_key(track);
+        let Some(wish) = self.wish_mut(handle, track) else {
+            return;
+        };
+        if wish.settings == Some(settings) {
+            return;
+        }
+        wish.settings = Some(settings);
+        if !known {
+            // Forgotten with the wish if the track never comes.
+            wish.missing_until.get_or_insert(now + TRACK_NOT_FOUND_TIMEOUT);
+            return;
+        }
+        let Some(publisher) = self.tracks.get(track).copied() else {
+            return;
+        };
+        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&handle)) else {
+            return;
+        };
+        let (Some(publication), Some(subscription)) = (from.publications.get(track), to.subscriptions.get(track))
+        else {
+            return;
+        };
+        if subscription.sending.is_some() {
+            self.out.media(Command::UpdateSubscription {
+                subscription: subscription.handle,
+                settings: subscription_settings(&publication.info, &settings),
+            });
+        }
+        self.update_dynacast(now, publisher, track);
+    }
+
+    /// The publisher says who may subscribe to its tracks.
+    pub(super) fn handle_subscription_permission(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        request: SubscriptionPermission,
+    ) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        let acl = Acl::new(request);
+        if participant.acl == acl {
+            return;
+        }
+        participant.acl = acl;
+        let tracks: Vec<TrackId> = participant.publications.keys().cloned().collect();
+        for track in tracks {
+            self.reconcile_track(now, &track);
+        }
+        self.reconcile_data_tracks_of(handle);
+    }
+}
+
+fn verdict(publisher: &Participant, subscriber: &Participant, publication: &Publication) -> Verdict {
+    let wish = subscriber.wishes.get(&publication.sid).and_then(|wish| wish.subscribe);
+    let wanted = wish.unwrap_or(subscriber.auto_subscribe);
+    // A hidden publisher is not known to the others, so that they could not make sense of its tracks.
+    if !wanted || !subscriber.can_subscribe() || publisher.is_hidden() {
+        return Verdict::Leave;
+    }
+    if may_receive(publisher, subscriber, &publication.sid) {
+        Verdict::Subscribe
+    } else {
+        Verdict::Denied
+    }
+}
+
+/// The publisher's word; recorders are exempt from it.
+pub(super) fn may_receive(publisher: &Participant, subscriber: &Participant, track: &TrackId) -> bool {
+    subscriber.is_recorder() || publisher.acl.allows(&subscriber.identity, &subscriber.sid, track)
+}
+
+/// What the participant said it wants of the track.
+pub(super) fn settings_of(subscriber: &Participant, track: &TrackId) -> TrackSettings {
+    subscriber
+        .wishes
+        .get(track)
+        .and_then(|wish| wish.settings)
+        .unwrap_or_else(|| default_settings(subscriber.adaptive_stream))
+}
