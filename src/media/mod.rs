@@ -1,3 +1,8 @@
 //! L1, sans-IO: what an SFU is: shard, tracks, fanout, subscriptions, retransmission, data, speakers.
 
 pub mod edge;
+pub mod nack;
+pub mod quality;
+pub mod receiver_stats;
+pub mod speakers;
+pub mod transport_feedback;

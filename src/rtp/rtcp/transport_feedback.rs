@@ -198,7 +198,7 @@ impl Writer<'_> {
     /// `media` must be an SSRC that the receiver of the feedback sends: libwebrtc silently ignores feedback for others.
     ///
     /// # Errors
-    /// `TooLarge` when not even one entry fits; `Malformed` when the first entry is missing or was not received.
+    /// `TooLarge` when not even one entry fits; `Malformed` when none of them was received.
     pub fn transport_feedback(
         &mut self,
         sender: Ssrc,
@@ -207,7 +207,7 @@ impl Writer<'_> {
         feedback_count: u8,
         arrivals: &[Option<i64>],
     ) -> Result<usize, DropReason> {
-        let first = arrivals.first().copied().flatten().ok_or(DropReason::Malformed)?;
+        let first = arrivals.iter().copied().flatten().next().ok_or(DropReason::Malformed)?;
         let reference = first.div_euclid(TICKS_PER_REFERENCE);
         self.packet(fmt::TRANSPORT_WIDE, pt::TRANSPORT_FEEDBACK, |out| {
             out.u32(sender.0)?;
@@ -241,8 +241,7 @@ impl Writer<'_> {
     }
 }
 
-/// Fills in the symbol of each arrival and returns how many can be reported in `room` bytes of chunks and deltas. What
-/// is reported last is always a received packet or the end of the list.
+/// Fills in the symbol of each arrival and returns how many can be reported in `room` bytes of chunks and deltas.
 fn classify(reference: i64, arrivals: &[Option<i64>], room: usize, symbols: &mut [u8; WRITE_STATUSES]) -> usize {
     let mut last = reference;
     let mut delta_bytes = 0;
