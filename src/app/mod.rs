@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod document;
+pub mod http;
 pub mod load;
 pub mod logging;
 pub mod schema;

@@ -1,1 +1,15 @@
-//! L2: the tokio driver: one task per room, placement, shard handles.
+//! L2, the tokio driver: one task per room, placement of rooms on shards, shard handles.
+//!
+//! Owns the clock, the queues and the names that `control::Room` must not have: a room's task passes it what arrives
+//! (joins, requests, shard events, time) and carries out what it asks (messages to clients, commands to its shard).
+//! Driven by `signal` and `api`. Never decides what a room decides, and never sees a packet.
+
+mod connection;
+mod driver;
+mod registry;
+mod room_task;
+
+pub use crate::control::JoinError;
+pub use connection::{Connection, ToClient};
+pub use driver::{JoinFailure, Node, NodeConfig, ShardLink};
+pub use room_task::RoomGone;

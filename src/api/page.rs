@@ -1,0 +1,36 @@
+//! The built-in page: a call in the browser without anything to install. Served in development mode only.
+
+use axum::http::header;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Path, content type and contents of every file of the page.
+const ASSETS: [(&str, &str, &str); 5] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/style.css", CSS, include_str!("page/style.css")),
+    ("/call.js", SCRIPT, include_str!("page/call.js")),
+    ("/session.js", SCRIPT, include_str!("page/session.js")),
+    ("/packets.js", SCRIPT, include_str!("page/packets.js")),
+];
+
+/// A browser asks for a page to show; health checks and SDKs do not.
+pub fn wants_page(parts: &Parts) -> bool {
+    parts
+        .headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/html"))
+}
+
+/// The file at `path`.
+pub fn asset(path: &str) -> Option<Response> {
+    let (_, kind, contents) = ASSETS.iter().find(|(name, _, _)| *name == path)?;
+    // A page of an older build must not outlive an upgrade of the binary it came from.
+    let headers = [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "no-cache")];
+    Some((headers, *contents).into_response())
+}

@@ -1,0 +1,393 @@
+//! The node: rooms by name, their placement on shards, and the way in for clients.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rand::RngExt;
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{self, Connection, LoadShare, ToClient};
+use super::registry::{LiveRoom, Registry};
+use super::room_task::{self, MAILBOX, RoomInput};
+use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer};
+use crate::io::ShardHandle;
+use crate::media::edge::Event;
+use crate::proto::claims::{ApiKeys, Claims};
+use crate::proto::join_request::JoinParameters;
+use crate::proto::livekit::RoomConfiguration;
+use crate::types::{
+    ParticipantHandle, RoomHandle, RoomName, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
+};
+
+/// How often a join that meets a closing room tries again with a new one.
+const JOIN_ATTEMPTS: usize = 3;
+
+/// How long the first message for a new connection may take. It comes with the join itself; only a node far behind is
+/// this late. LiveKit waits 3 s at first.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long rooms get to say goodbye when the node stops.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// LiveKit's alphabet for ids: no 0, 1, I, O, l.
+const ID_ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const ID_LENGTH: usize = 12;
+
+/// What the node is told once, at start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub keys: ApiKeys,
+    /// False: a room must be made (or its token must hold `roomCreate`) before anybody joins.
+    pub auto_create: bool,
+    /// What every room starts from; identity, fingerprint and addresses are filled in by the node.
+    pub room: RoomSettings,
+    /// `room.room_configurations`: what a token's `roomPreset` may name.
+    pub presets: BTreeMap<String, RoomConfiguration>,
+    /// Bytes; 0 = no limit.
+    pub max_room_name_length: usize,
+    /// Bytes of one signalling message; 0 = no limit.
+    pub signal_message_size_limit: usize,
+}
+
+/// One running shard and how its clients reach it.
+#[derive(Debug)]
+pub struct ShardLink {
+    pub handle: ShardHandle,
+    pub events: mpsc::Receiver<Event>,
+    /// Best first.
+    pub udp_candidates: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    handle: ShardHandle,
+    udp_candidates: Vec<SocketAddr>,
+    /// Connections of all rooms on it.
+    load: Arc<AtomicUsize>,
+}
+
+/// Why a client did not get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinFailure {
+    /// LiveKit: clients match this text.
+    #[error("requested room does not exist")]
+    NoSuchRoom,
+    #[error("node has exceeded its configured limit")]
+    NodeFull,
+    #[error(transparent)]
+    Refused(JoinError),
+    #[error("timed out while waiting for signal response")]
+    TimedOut,
+    /// The room ended, or cut the connection, before its first message.
+    #[error("connection closed by media")]
+    Closed,
+}
+
+/// One process's rooms and shards. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: NodeConfig,
+    shards: Vec<Shard>,
+    registry: Arc<Registry>,
+    wall: WallClock,
+    next_connection: AtomicU64,
+    undecodable_frames: AtomicU64,
+}
+
+impl Node {
+    /// Takes over the running shards; must be called inside a tokio runtime. `shards` must not be empty.
+    pub fn start(mut config: NodeConfig, shards: Vec<ShardLink>) -> Self {
+        if config.room.node_id.is_empty() {
+            config.room.node_id = new_node_id();
+        }
+        let registry = Arc::new(Registry::default());
+        let shards = shards
+            .into_iter()
+            .map(|link| {
+                tokio::spawn(deliver_events(link.events, Arc::clone(&registry)));
+                Shard {
+                    handle: link.handle,
+                    udp_candidates: link.udp_candidates,
+                    load: Arc::default(),
+                }
+            })
+            .collect();
+        let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                shards,
+                registry,
+                wall: WallClock::new(Instant::now(), unix),
+                next_connection: AtomicU64::new(1),
+                undecodable_frames: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    pub fn config(&self) -> &NodeConfig {
+        &self.inner.config
+    }
+
+    /// Time since 1970, as tokens and pongs carry it.
+    pub fn unix(&self) -> Duration {
+        self.inner.wall.unix(Instant::now())
+    }
+
+    /// Whether a join with these claims would find or make its room.
+    ///
+    /// # Errors
+    /// `NoSuchRoom`.
+    pub fn check_room(&self, claims: &Claims) -> Result<(), JoinFailure> {
+        let may_create = self.inner.config.auto_create || claims.video.as_ref().is_some_and(|grant| grant.room_create);
+        if may_create || self.inner.registry.find(&room_name(claims)).is_some() {
+            Ok(())
+        } else {
+            Err(JoinFailure::NoSuchRoom)
+        }
+    }
+
+    /// Brings a client into the room its claims name. On success the first message is there already: the JoinResponse,
+    /// or what a resume is answered with.
+    ///
+    /// # Errors
+    /// See [`JoinFailure`]; nothing is left behind.
+    pub async fn join(
+        &self,
+        claims: Claims,
+        parameters: JoinParameters,
+    ) -> Result<(Connection, ToClient), JoinFailure> {
+        self.check_room(&claims)?;
+        let name = room_name(&claims);
+        for _ in 0..JOIN_ATTEMPTS {
+            let room = self.room(&name, &claims)?;
+            let handle = ConnectionHandle(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
+            let join = Join {
+                connection: handle,
+                signer: self.signer(&claims),
+                claims: claims.clone(),
+                parameters: parameters.clone(),
+            };
+            match self.join_room(&room, join).await {
+                // It was closing: the name is free for a new one.
+                Err(JoinFailure::Refused(JoinError::RoomClosed)) => {
+                    self.inner.registry.forget_name(&name, room.handle);
+                }
+                result => return result,
+            }
+        }
+        Err(JoinFailure::Closed)
+    }
+
+    async fn join_room(&self, room: &LiveRoom, join: Join) -> Result<(Connection, ToClient), JoinFailure> {
+        let gone = JoinFailure::Refused(JoinError::RoomClosed);
+        let (outbox, inbox) = connection::queue();
+        let (answer, answered) = oneshot::channel();
+        let handle = join.connection;
+        let input = RoomInput::Join {
+            join: Box::new(join),
+            outbox,
+            answer,
+        };
+        room.mailbox.send(input).await.map_err(|_| gone)?;
+        // From here on dropping the connection tells the room.
+        let load = self
+            .inner
+            .shards
+            .get(room.shard)
+            .map(|shard| LoadShare::new(&shard.load))
+            .ok_or(gone)?;
+        let mut connection = Connection::new(handle, inbox, room.mailbox.clone(), load);
+        let first = async {
+            match answered.await {
+                Ok(Ok(())) => connection.next().await.ok_or(JoinFailure::Closed),
+                Ok(Err(error)) => Err(JoinFailure::Refused(error)),
+                // The task has ended with the join still in its mailbox.
+                Err(_) => Err(gone),
+            }
+        };
+        let first = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, first)
+            .await
+            .map_err(|_| JoinFailure::TimedOut)??;
+        Ok((connection, first))
+    }
+
+    /// Counts a signalling frame that was neither protobuf nor JSON.
+    pub fn count_undecodable(&self) {
+        self.inner.undecodable_frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Signalling frames that could not be read, since start.
+    pub fn undecodable_frames(&self) -> u64 {
+        self.inner.undecodable_frames.load(Ordering::Relaxed)
+    }
+
+    /// Tells everybody in every room that the server stops, and waits until they were told (at most 2 s).
+    pub async fn shut_down(&self) {
+        for mailbox in self.inner.registry.mailboxes() {
+            let _ = mailbox.send(RoomInput::Shutdown).await;
+        }
+        let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
+        while !self.inner.registry.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn signer(&self, claims: &Claims) -> Signer {
+        Signer {
+            api_key: claims.api_key.clone(),
+            secret: self
+                .inner
+                .config
+                .keys
+                .secret(&claims.api_key)
+                .unwrap_or_default()
+                .to_owned(),
+        }
+    }
+
+    /// The live room of that name, or a new one on the least loaded shard.
+    fn room(&self, name: &RoomName, claims: &Claims) -> Result<LiveRoom, JoinFailure> {
+        let create = |handle| self.spawn_room(name.clone(), handle, claims);
+        self.inner
+            .registry
+            .find_or_create(name, create)
+            .ok_or(JoinFailure::NodeFull)
+    }
+
+    fn spawn_room(&self, name: RoomName, handle: RoomHandle, claims: &Claims) -> LiveRoom {
+        let shards = &self.inner.shards;
+        let index = (0..shards.len())
+            .min_by_key(|index| shards[*index].load.load(Ordering::Relaxed))
+            .unwrap_or(0);
+        let shard = &shards[index];
+        let mut settings = self.inner.config.room.clone();
+        settings.udp_candidates.clone_from(&shard.udp_candidates);
+        if let Some(preset) = self.inner.config.presets.get(&claims.room_preset) {
+            apply(&mut settings, preset);
+        }
+        if let Some(wanted) = &claims.room_config {
+            apply(&mut settings, wanted);
+        }
+        let seed = rand::rng().random();
+        let room = Room::new(name.clone(), handle, settings, self.inner.wall, seed, Instant::now());
+        let (mailbox, inbox) = mpsc::channel(MAILBOX);
+        let registry = Arc::clone(&self.inner.registry);
+        tokio::spawn(room_task::run(
+            room,
+            name,
+            handle,
+            inbox,
+            shard.handle.clone(),
+            registry,
+        ));
+        LiveRoom {
+            handle,
+            mailbox,
+            shard: index,
+        }
+    }
+}
+
+fn room_name(claims: &Claims) -> RoomName {
+    RoomName(
+        claims
+            .video
+            .as_ref()
+            .map(|grant| grant.room.clone())
+            .unwrap_or_default(),
+    )
+}
+
+/// What a token or preset says about the room it creates; zero and empty mean "as configured".
+fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
+    if wanted.empty_timeout > 0 {
+        settings.empty_timeout = Duration::from_secs(wanted.empty_timeout.into());
+    }
+    if wanted.departure_timeout > 0 {
+        settings.departure_timeout = Duration::from_secs(wanted.departure_timeout.into());
+    }
+    if wanted.max_participants > 0 {
+        settings.max_participants = wanted.max_participants;
+    }
+    if !wanted.metadata.is_empty() {
+        settings.metadata.clone_from(&wanted.metadata);
+    }
+    settings.sync_streams |= wanted.sync_streams;
+}
+
+fn new_node_id() -> String {
+    let mut random = rand::rng();
+    let id: String = (0..ID_LENGTH)
+        .map(|_| char::from(ID_ALPHABET[random.random_range(0..ID_ALPHABET.len())]))
+        .collect();
+    format!("ND_{id}")
+}
+
+/// Passes a shard's events on to the rooms they belong to. Levels and quality are dropped for a room that is behind;
+/// edges wait for it (a room waits only for its shard's command queue, which empties without us).
+async fn deliver_events(mut events: mpsc::Receiver<Event>, registry: Arc<Registry>) {
+    while let Some(event) = events.recv().await {
+        let Some(mailbox) = registry.mailbox(room_of(&event)) else {
+            continue;
+        };
+        if is_coalescable(&event) {
+            let _ = mailbox.try_send(RoomInput::Event(event));
+        } else {
+            let _ = mailbox.send(RoomInput::Event(event)).await;
+        }
+    }
+}
+
+fn is_coalescable(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Speakers { .. } | Event::Quality { .. } | Event::DataSequence { .. }
+    )
+}
+
+/// The room's number is the upper half of every handle made in it.
+fn room_of(event: &Event) -> RoomHandle {
+    let inside = match event {
+        Event::Speakers { room, .. } | Event::RoomPanicked { room } => return *room,
+        Event::TransportConnected {
+            transport: TransportHandle(handle),
+            ..
+        }
+        | Event::ChannelsOpen {
+            transport: TransportHandle(handle),
+        }
+        | Event::TransportClosed {
+            transport: TransportHandle(handle),
+            ..
+        }
+        | Event::EncodingSeen {
+            track: TrackHandle(handle),
+            ..
+        }
+        | Event::SubscriptionStarted {
+            subscription: SubscriptionHandle(handle),
+        }
+        | Event::CodecUnsupported {
+            subscription: SubscriptionHandle(handle),
+            ..
+        }
+        | Event::Quality {
+            participant: ParticipantHandle(handle),
+            ..
+        }
+        | Event::DataSequence {
+            participant: ParticipantHandle(handle),
+            ..
+        } => handle,
+    };
+    RoomHandle(inside >> 32)
+}

@@ -1,0 +1,193 @@
+//! The task of one room: it owns the `control::Room`, reads the clock for it, and does what it asks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{Outbox, ToClient};
+use super::registry::Registry;
+use crate::control::{ConnectionHandle, Join, JoinError, Output, Room, RoomEvent};
+use crate::io::ShardHandle;
+use crate::media::edge::{Command, Event};
+use crate::proto::livekit::{DisconnectReason, SignalRequest};
+use crate::types::{RoomHandle, RoomName};
+
+/// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
+/// coalescable events are dropped.
+pub(super) const MAILBOX: usize = 1024;
+
+/// Inputs handled before the room's outputs are carried out.
+const INPUTS_PER_TURN: usize = 64;
+
+pub(super) type Mailbox = mpsc::Sender<RoomInput>;
+
+#[derive(Debug)]
+pub(super) enum RoomInput {
+    Join {
+        join: Box<Join>,
+        outbox: Outbox,
+        answer: oneshot::Sender<Result<(), JoinError>>,
+    },
+    Request {
+        connection: ConnectionHandle,
+        request: Box<SignalRequest>,
+    },
+    ConnectionClosed(ConnectionHandle),
+    Event(Event),
+    /// Everybody is told, then the room ends.
+    Shutdown,
+}
+
+/// The room has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the room has ended")]
+pub struct RoomGone;
+
+struct RoomTask {
+    room: Room,
+    name: RoomName,
+    inbox: mpsc::Receiver<RoomInput>,
+    shard: ShardHandle,
+    outboxes: HashMap<ConnectionHandle, Outbox>,
+}
+
+/// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
+/// media is dropped, and the next join makes a new one.
+pub(super) async fn run(
+    room: Room,
+    name: RoomName,
+    handle: RoomHandle,
+    inbox: mpsc::Receiver<RoomInput>,
+    shard: ShardHandle,
+    registry: Arc<Registry>,
+) {
+    let task = RoomTask {
+        room,
+        name: name.clone(),
+        inbox,
+        shard: shard.clone(),
+        outboxes: HashMap::new(),
+    };
+    if let Err(panic) = tokio::spawn(task.run()).await {
+        tracing::error!(room = %name, %panic, "a room has panicked and is gone");
+        let _ = shard.send(Command::CloseRoom { room: handle }).await;
+    }
+    registry.remove(&name, handle);
+}
+
+impl RoomTask {
+    async fn run(mut self) {
+        let mut inputs = Vec::with_capacity(INPUTS_PER_TURN);
+        loop {
+            let due = self.room.poll_timeout();
+            let timeout = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = self.inbox.recv_many(&mut inputs, INPUTS_PER_TURN) => if count == 0 {
+                    return;
+                },
+                () = timeout => {}
+            }
+            let now = Instant::now();
+            for input in inputs.drain(..) {
+                self.handle(now, input);
+            }
+            if self.room.poll_timeout().is_some_and(|due| due <= now) {
+                self.room.handle_timeout(now);
+            }
+            if !self.carry_out(now).await {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, input: RoomInput) {
+        match input {
+            RoomInput::Join { join, outbox, answer } => {
+                let connection = join.connection;
+                self.outboxes.insert(connection, outbox);
+                let result = self.room.handle_join(now, *join).map(|_| ());
+                if result.is_err() {
+                    self.outboxes.remove(&connection);
+                }
+                // Whoever asked may have given up; then its `Connection` says so.
+                let _ = answer.send(result);
+            }
+            RoomInput::Request { connection, request } => self.room.handle_request(now, connection, *request),
+            RoomInput::ConnectionClosed(connection) => {
+                self.outboxes.remove(&connection);
+                self.room.handle_connection_closed(now, connection);
+            }
+            RoomInput::Event(event) => self.room.handle_event(now, event),
+            RoomInput::Shutdown => self.room.close(now, DisconnectReason::ServerShutdown),
+        }
+    }
+
+    /// False when the room is over.
+    async fn carry_out(&mut self, now: Instant) -> bool {
+        while let Some(output) = self.room.poll_output() {
+            match output {
+                Output::Signal { connection, message } => self.tell(now, connection, message),
+                Output::CloseConnection { connection } => {
+                    if let Some(outbox) = self.outboxes.remove(&connection) {
+                        // A full queue: dropping the outbox cuts the client off, which is all a Close would do.
+                        let _ = outbox.send(ToClient::Close);
+                    }
+                }
+                Output::Media(command) => {
+                    if self.shard.send(command).await.is_err() {
+                        tracing::error!(room = %self.name, "the room's shard has ended");
+                        return false;
+                    }
+                }
+                Output::Happened(event) => log(&self.name, &event),
+                Output::Closed => return false,
+            }
+        }
+        true
+    }
+
+    fn tell(
+        &mut self,
+        now: Instant,
+        connection: ConnectionHandle,
+        message: Box<crate::proto::livekit::SignalResponse>,
+    ) {
+        let Some(outbox) = self.outboxes.get(&connection) else {
+            return;
+        };
+        if outbox.send(ToClient::Message(message)).is_err() {
+            tracing::warn!(room = %self.name, connection = connection.0, "a client does not read its messages and is cut off");
+            self.outboxes.remove(&connection);
+            self.room.handle_connection_closed(now, connection);
+        }
+    }
+}
+
+fn log(room: &RoomName, event: &RoomEvent) {
+    match event {
+        RoomEvent::RoomStarted => tracing::info!(%room, "room started"),
+        RoomEvent::RoomFinished => tracing::info!(%room, "room finished"),
+        RoomEvent::ParticipantJoined { participant } => {
+            tracing::info!(%room, participant = participant.identity, sid = participant.sid, "participant joined");
+        }
+        RoomEvent::ParticipantLeft { participant } => {
+            tracing::info!(%room, participant = participant.identity, sid = participant.sid, "participant left");
+        }
+        RoomEvent::ParticipantConnectionAborted { participant } => {
+            tracing::info!(%room, participant = participant.identity, sid = participant.sid, "participant never connected");
+        }
+        RoomEvent::TrackPublished { participant, track } => {
+            tracing::info!(%room, participant = participant.identity, track = track.sid, mime = track.mime_type, "track published");
+        }
+        RoomEvent::TrackUnpublished { participant, track } => {
+            tracing::info!(%room, participant = participant.identity, track = track.sid, "track unpublished");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Frames of the signalling WebSocket: protobuf in binary ones, its JSON form in text ones.
+
+use axum::body::Bytes;
+use axum::extract::ws::Message;
+use prost::Message as _;
+
+use crate::proto::json::{signal_request_from_json, signal_response_to_json};
+use crate::proto::livekit::{SignalRequest, SignalResponse};
+
+/// What the next message to this client is written as. Starts in binary; the client's latest frame decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Encoding {
+    #[default]
+    Binary,
+    Json,
+}
+
+/// One frame from the client, as far as it concerns a session.
+#[derive(Debug, PartialEq)]
+pub(super) enum Incoming {
+    Request(Box<SignalRequest>),
+    /// Not protobuf, or not JSON: LiveKit ends the connection.
+    Undecodable,
+    /// Ping or pong; the socket has answered already.
+    Control,
+    Closed,
+}
+
+impl Encoding {
+    /// Reads a frame and takes its form for the answers.
+    pub(super) fn read(&mut self, frame: &Message) -> Incoming {
+        let request = match frame {
+            Message::Binary(bytes) => {
+                *self = Self::Binary;
+                SignalRequest::decode(bytes.as_ref()).ok()
+            }
+            Message::Text(text) => {
+                *self = Self::Json;
+                signal_request_from_json(text).ok()
+            }
+            Message::Ping(_) | Message::Pong(_) => return Incoming::Control,
+            Message::Close(_) => return Incoming::Closed,
+        };
+        request.map_or(Incoming::Undecodable, |request| Incoming::Request(Box::new(request)))
+    }
+
+    /// None for a message that has no JSON form (an enum number its type does not know).
+    pub(super) fn write(self, message: &SignalResponse) -> Option<Message> {
+        match self {
+            Self::Binary => Some(Message::Binary(Bytes::from(message.encode_to_vec()))),
+            Self::Json => signal_response_to_json(message)
+                .ok()
+                .map(|text| Message::Text(text.into())),
+        }
+    }
+}
