@@ -116,6 +116,10 @@ impl NackGenerator {
 
     /// A packet that came as a retransmission.
     pub fn handle_recovered(&mut self, sequence: u64, now: Instant) -> Arrival {
+        // Probes repeat packets that were never lost, and may overtake them. A stream never starts with one.
+        if self.highest.is_some_and(|highest| sequence > highest) {
+            return self.handle_packet(sequence, false, now);
+        }
         match self.remove(sequence) {
             Some(missing) => {
                 // Only an answer to the first request says how long the round trip is (Karn's rule).
@@ -387,6 +391,21 @@ mod tests {
         bench.nack.handle_recovered(1, bench.now);
         assert_eq!(bench.nack.rtt(), DEFAULT_RTT);
         assert_eq!(bench.nack.handle_recovered(1, bench.now), Arrival::Old);
+    }
+
+    #[test]
+    fn a_retransmission_that_overtakes_is_not_asked_for_again() {
+        let mut bench = Bench::new(MediaKind::Video);
+        assert_eq!(
+            bench.nack.handle_recovered(1, bench.now),
+            Arrival::Old,
+            "it starts no stream"
+        );
+        bench.packet(1);
+        assert_eq!(bench.nack.handle_recovered(2, bench.now), Arrival::Newest);
+        bench.packet(3);
+        assert_eq!(bench.nack.missing(), 0);
+        assert_eq!(bench.packet(2), Arrival::Old);
     }
 
     #[test]

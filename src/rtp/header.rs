@@ -55,11 +55,12 @@ impl RtpHeader {
             }
         }
         let mut writer = Writer::new(buf);
-        writer.u8(if any { 0x90 } else { 0x80 })?;
-        writer.u8(u8::from(self.marker) << 7 | (self.pt.0 & 0x7f))?;
-        writer.u16(self.sequence)?;
-        writer.u32(self.timestamp)?;
-        writer.u32(self.ssrc.0)?;
+        let first = if any { 0x90 } else { 0x80 };
+        let second = u8::from(self.marker) << 7 | (self.pt.0 & 0x7f);
+        let [s0, s1] = self.sequence.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [c0, c1, c2, c3] = self.ssrc.0.to_be_bytes();
+        writer.put(&[first, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3])?;
         let mut written = WrittenHeader {
             len: FIXED_HEADER_LEN,
             transport_cc: None,

@@ -31,13 +31,10 @@ impl<'a> RtpPacket<'a> {
     /// cannot be.
     pub fn parse(packet: &'a [u8]) -> Result<Self, DropReason> {
         let mut reader = Reader::new(packet);
-        let [first, second] = reader.array().ok_or(DropReason::Truncated)?;
+        let [first, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = reader.array().ok_or(DropReason::Truncated)?;
         if first >> 6 != 2 {
             return Err(DropReason::Malformed);
         }
-        let sequence = reader.u16().ok_or(DropReason::Truncated)?;
-        let timestamp = reader.u32().ok_or(DropReason::Truncated)?;
-        let ssrc = reader.u32().ok_or(DropReason::Truncated)?;
         let csrc_len = usize::from(first & 0x0f) * 4;
         reader.bytes(csrc_len).ok_or(DropReason::Truncated)?;
         let (profile, extension_block) = if first & 0x10 != 0 {
@@ -67,9 +64,9 @@ impl<'a> RtpPacket<'a> {
         Ok(Self {
             marker: second & 0x80 != 0,
             pt: Pt(second & 0x7f),
-            sequence,
-            timestamp,
-            ssrc: Ssrc(ssrc),
+            sequence: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: Ssrc(u32::from_be_bytes([c0, c1, c2, c3])),
             padding_len,
             header_len,
             profile,
