@@ -22,47 +22,56 @@ fn is_wanted(extension: Extension, kind: MediaKind, flow: Flow) -> bool {
     }
 }
 
-/// The extensions of an offered m-line that are kept, with its ids, and the lines that say so in the answer.
-pub fn select(section: &MediaSection, kind: MediaKind, flow: Flow) -> (ExtensionMap, Vec<ExtMap>) {
-    let offered = usable(section, kind, flow);
-    let transport_cc = offered
-        .iter()
-        .any(|(extension, _)| *extension == Extension::TransportCc);
-    let mut map = ExtensionMap::default();
-    let mut lines = Vec::new();
-    for (extension, line) in offered {
-        // Eight bytes a packet that say nothing transport-wide feedback does not say better.
-        if extension == Extension::AbsSendTime && flow == Flow::FromClient && transport_cc {
-            continue;
-        }
-        if map.id(extension).is_some() || map.extension(line.id).is_some() {
-            continue;
-        }
-        map.insert(extension, line.id);
-        if map.id(extension) == Some(line.id) {
-            lines.push(ExtMap {
-                direction: line.direction.map(Direction::reversed),
-                ..line.clone()
-            });
-        }
-    }
-    (map, lines)
+/// libwebrtc offers on later m-lines of a kind only what the first one of it settled on, and fails on a simulcast m-line
+/// without rid: so these are agreed on m-lines we send on too, where nobody writes them.
+fn is_kept_for_later(extension: Extension, kind: MediaKind) -> bool {
+    kind == MediaKind::Video && matches!(extension, Extension::Rid | Extension::RepairedRid)
 }
 
-fn usable(section: &MediaSection, kind: MediaKind, flow: Flow) -> Vec<(Extension, &ExtMap)> {
+/// The extensions of an offered m-line that are used, with its ids, and the lines of the answer.
+pub fn select(section: &MediaSection, kind: MediaKind, flow: Flow) -> (ExtensionMap, Vec<ExtMap>) {
+    let transport_cc = usable(section, flow).any(|(extension, _)| extension == Extension::TransportCc);
+    let mut agreed = ExtensionMap::default();
+    let mut used = ExtensionMap::default();
+    let mut lines = Vec::new();
+    for (extension, line) in usable(section, flow) {
+        // Eight bytes a packet that say nothing transport-wide feedback does not say better.
+        let superseded = extension == Extension::AbsSendTime && flow == Flow::FromClient && transport_cc;
+        let wanted = is_wanted(extension, kind, flow) && !superseded;
+        if !wanted && !is_kept_for_later(extension, kind) {
+            continue;
+        }
+        if agreed.id(extension).is_some() || agreed.extension(line.id).is_some() {
+            continue;
+        }
+        agreed.insert(extension, line.id);
+        if agreed.id(extension) != Some(line.id) {
+            continue;
+        }
+        if wanted {
+            used.insert(extension, line.id);
+        }
+        lines.push(ExtMap {
+            direction: line.direction.map(Direction::reversed),
+            ..line.clone()
+        });
+    }
+    (used, lines)
+}
+
+fn usable(section: &MediaSection, flow: Flow) -> impl Iterator<Item = (Extension, &ExtMap)> {
+    let fits = move |line: &&ExtMap| {
+        let direction = line.direction.unwrap_or(Direction::SendRecv);
+        match flow {
+            Flow::FromClient => direction.sends(),
+            Flow::ToClient => direction.receives(),
+        }
+    };
     section
         .extensions
         .iter()
-        .filter(|line| {
-            let direction = line.direction.unwrap_or(Direction::SendRecv);
-            match flow {
-                Flow::FromClient => direction.sends(),
-                Flow::ToClient => direction.receives(),
-            }
-        })
+        .filter(fits)
         .filter_map(|line| Some((Extension::from_uri(&line.uri)?, line)))
-        .filter(|(extension, _)| is_wanted(*extension, kind, flow))
-        .collect()
 }
 
 /// The ids of our own offers, the same on every m-line (RFC 8843 §9.2): the numbers Chromium offers.
@@ -104,9 +113,9 @@ pub fn write(map: &ExtensionMap) -> Vec<ExtMap> {
 }
 
 /// What of our offered `map` the client's answer keeps.
-pub fn intersect_answer(map: &ExtensionMap, answer: &MediaSection, kind: MediaKind) -> ExtensionMap {
+pub fn intersect_answer(map: &ExtensionMap, answer: &MediaSection) -> ExtensionMap {
     let mut kept = ExtensionMap::default();
-    for (extension, line) in usable(answer, kind, Flow::ToClient) {
+    for (extension, line) in usable(answer, Flow::ToClient) {
         if map.id(extension) == Some(line.id) {
             kept.insert(extension, line.id);
         }

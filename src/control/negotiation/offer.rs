@@ -4,7 +4,7 @@ use super::codecs;
 use super::extensions;
 use super::peer::{self, Section};
 use super::remote;
-use super::{AnswerOutcome, BoundSender, NegotiationError, PeerConnection, Role, Sender};
+use super::{AnswerOutcome, NegotiationError, PeerConnection, Role, Sender};
 use crate::sdp::{Direction, MAX_SECTIONS, MediaSection, SectionKind, SessionDescription, Setup};
 use crate::types::{Codec, CodecParameters, ExtensionMap, IceCredentials, MediaKind, Mid, SubscriptionHandle};
 
@@ -203,7 +203,7 @@ impl PeerConnection {
         section: &Section,
         answer: &MediaSection,
     ) -> (Result<Vec<CodecParameters>, Option<SubscriptionHandle>>, ExtensionMap) {
-        let map = extensions::intersect_answer(&extensions::offer_map(kind), answer, kind);
+        let map = extensions::intersect_answer(&extensions::offer_map(kind), answer);
         let transport_cc = map.id(crate::types::Extension::TransportCc).is_some();
         let sender = section.sender.and_then(|handle| self.sender(handle));
         let offered = self.offered_codecs(kind, sender);

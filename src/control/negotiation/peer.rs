@@ -110,7 +110,7 @@ impl PeerConnection {
         config.tcp_candidates.truncate(MAX_CANDIDATES);
         let quirks = &config.quirks;
         let allowed =
-            |codec: &Codec| !quirks.disabled_codecs.contains(codec) && !(quirks.no_red && *codec == Codec::Red);
+            |codec: &Codec| !quirks.disabled_codecs.contains(codec) && (*codec != Codec::Red || !quirks.no_red);
         let publish_codecs = config
             .publish_codecs
             .iter()

@@ -75,9 +75,14 @@ fn senders_take_the_lowest_spare_lines_and_the_rest_is_outstanding() {
     assert_eq!(video.extensions.id(Extension::AbsSendTime), Some(2));
     assert_eq!(video.extensions.id(Extension::VideoOrientation), Some(13));
 
+    assert_eq!(video.extensions.id(Extension::Rid), None, "nothing for us to write");
+
     let described = parse(&first.sdp);
     let media = section(&described, "3");
     assert_eq!(media.direction, Direction::SendOnly);
+    // Chromium could not offer simulcast on a later m-line otherwise.
+    let rid = |line: &&crate::sdp::ExtMap| line.uri.ends_with(":rtp-stream-id");
+    assert_eq!(media.extensions.iter().find(rid).map(|line| line.id), Some(10));
     let msid = media.msid.as_ref().unwrap();
     assert_eq!(
         (msid.stream.as_str(), msid.track.as_deref()),
