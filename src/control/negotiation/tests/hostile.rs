@@ -248,16 +248,16 @@ proptest! {
             peer.add_sender(sender(number, if number % 2 == 0 { MediaKind::Audio } else { MediaKind::Video }));
         }
         let pending = [announced(VIDEO_CID, MediaKind::Video), announced("x", MediaKind::Audio)];
-        peer.handle_offer(original, &pending, credentials("one")).expect("a good offer");
+        peer.handle_offer(original, &pending, credentials("first")).expect("a good offer");
         let mutated = mutate(original, &mutations);
-        if let Ok(answer) = peer.handle_offer(&mutated, &pending, credentials("two")) {
+        if let Ok(answer) = peer.handle_offer(&mutated, &pending, credentials("second")) {
             let (ours, theirs) = (parse(&answer.sdp), parse(&mutated));
             prop_assert_eq!(mids(&ours), mids(&theirs));
             for received in &answer.received {
                 prop_assert!(!received.encodings.is_empty() && !received.codecs.is_empty());
             }
         }
-        let _ = peer.handle_offer(original, &[], credentials("three"));
+        let _ = peer.handle_offer(original, &[], credentials("third"));
     }
 
     #[test]
