@@ -22,6 +22,7 @@ const peer = (() => {
   LivekitClient.setLogLevel('warn');
 
   const DEADLINE_MS = 20_000;
+  const REASONS = ['OK', 'NOT_FOUND', 'NOT_ALLOWED', 'LIMIT_EXCEEDED', 'QUEUED']; // of RequestResponse
   const TICK_MS = 50; // sound has no event of its own
 
   let room = null;
@@ -94,6 +95,8 @@ const peer = (() => {
       entry.values.push(...values);
     }
     if (event === RoomEvent.Disconnected) entry.reason = DisconnectReason[args[0]];
+    if (event === RoomEvent.DataReceived) Object.assign(entry, { reliable: args[2] === 0, topic: args[3] ?? '' });
+    if (event === RoomEvent.ChatMessage) entry.text = args[0].message;
     events.push(entry);
     nudge();
   }
@@ -114,6 +117,7 @@ const peer = (() => {
       const onFrame = () => {
         entry.frames += 1;
         entry.lastFrame = performance.now();
+        entry.firstFrame ??= entry.lastFrame;
         nudge();
         if (watched.get(track.sid) === entry) element.requestVideoFrameCallback(onFrame);
       };
@@ -171,7 +175,18 @@ const peer = (() => {
       });
       room.registerRpcMethod('reverse', async (call) => [...call.payload].reverse().join(''));
       await room.connect(url, token, { maxRetries: 0, ...connect });
+      // The client keeps the server's refusals to itself.
+      room.engine.on('signalRequestResponse', ({ reason }) => record('requestResponse', [REASONS[reason] ?? reason]));
       return { sid: room.localParticipant.sid, identity: room.localParticipant.identity };
+    },
+
+    /** Joins and waits for `identity`'s picture: ms from the call of connect() to its return and to the first frame. */
+    async timeJoin(wishes, identity) {
+      const start = performance.now();
+      await this.connect(wishes);
+      const connected = performance.now() - start;
+      const firstFrame = await until(`${identity}'s first frame`, () => find(identity, { source: Track.Source.Camera })?.firstFrame);
+      return { connected, firstFrame: firstFrame - start };
     },
 
     /** Leaves, and stops the generators. */
@@ -294,6 +309,11 @@ const peer = (() => {
       const found = wanted.name ? who?.getTrackPublicationByName(wanted.name) : who?.getTrackPublication(wanted.source);
       return found && { sid: found.trackSid, mime: found.mimeType, muted: found.isMuted, simulcast: found.simulcasted, subscribed: found.isSubscribed };
     },
+    /** Makes the client forget what it may not do, so that the server has to say it. */
+    forgetPermissions() {
+      const all = { canPublish: true, canPublishData: true, canSubscribe: true, canUpdateMetadata: true, canPublishSources: [] };
+      Object.defineProperty(room.localParticipant, 'permissions', { get: () => all, set() {} });
+    },
     setMetadata: (metadata) => room.localParticipant.setMetadata(metadata),
     setName: (name) => room.localParticipant.setName(name),
     setAttributes: (attributes) => room.localParticipant.setAttributes(attributes),
@@ -312,23 +332,32 @@ const peer = (() => {
     },
     received: (wanted) => until(`a stream ${JSON.stringify(wanted)}`, () => received.find((entry) => matches(entry, wanted))),
     call: (identity, method, payload) => room.localParticipant.performRpc({ destinationIdentity: identity, method, payload }),
+    /** Publishes a data track that carries a growing number, 20 times a second. */
     async publishDataTrack(name) {
-      sources.set(`data ${name}`, { track: await room.localParticipant.publishDataTrack({ name }), stop() {} });
+      const track = await room.localParticipant.publishDataTrack({ name });
+      let number = 0;
+      const push = () => track.tryPush({ payload: new TextEncoder().encode(String((number += 1))) }).catch(() => {});
+      const timer = setInterval(push, 50);
+      sources.set(`data ${name}`, { track, stop: () => clearInterval(timer) });
     },
-    pushDataTrack: (name, text) => sources.get(`data ${name}`).track.tryPush({ payload: new TextEncoder().encode(text) }),
-    unpublishDataTrack: (name) => sources.get(`data ${name}`).track.unpublish(),
-    /** Collects the frames of a remote data track into what `received` looks at. */
-    async subscribeDataTrack(identity, name) {
+    unpublishDataTrack: (name) => (sources.get(`data ${name}`).stop(), sources.get(`data ${name}`).track.unpublish()),
+    /** The next `count` numbers of a remote data track. */
+    async readDataTrack(identity, name, count) {
       const track = await room.remoteParticipants.get(identity).dataTracks.getDeferred(name);
       const reader = track.subscribe().getReader();
-      (async () => {
-        for (;;) {
+      const numbers = [];
+      const reading = (async () => {
+        while (numbers.length < count) {
           const { done, value } = await reader.read();
-          if (done) return;
-          received.push({ type: 'frame', from: identity, name, text: new TextDecoder().decode(value.payload) });
+          if (done) break;
+          numbers.push(Number(new TextDecoder().decode(value.payload)));
           nudge();
         }
       })();
+      await until(`${count} frames of data track ${name}`, () => numbers.length >= count);
+      await reading;
+      await reader.cancel();
+      return numbers;
     },
 
     // --- transport ---
