@@ -385,10 +385,9 @@ fn random_text(alphabet: &[u8], len: usize) -> Result<String, CliError> {
         aws_lc_rs::rand::fill(&mut byte).map_err(|_| CliError::Other("no randomness".to_owned()))?;
         // Equal chances: bytes beyond the last whole multiple are drawn again.
         let usable = 256 / alphabet.len() * alphabet.len();
-        if let Some(character) = alphabet.get(usize::from(byte[0]) % alphabet.len()) {
-            if usize::from(byte[0]) < usable {
-                out.push(char::from(*character));
-            }
+        let byte = usize::from(byte[0]);
+        if let Some(character) = alphabet.get(byte % alphabet.len()).filter(|_| byte < usable) {
+            out.push(char::from(*character));
         }
     }
     Ok(out)

@@ -217,10 +217,11 @@ fn rename_deprecated(value: &mut Value) {
             "limit.max_participant_identity_length",
         ),
     ] {
-        if let Some(setting) = take(value, old) {
-            if setting != json!(0) && setting != "" {
-                set(value, new, setting);
-            }
+        if let Some(setting) = take(value, old)
+            && setting != json!(0)
+            && setting != ""
+        {
+            set(value, new, setting);
         }
     }
 }

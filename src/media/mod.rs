@@ -1,5 +1,7 @@
 //! L1, sans-IO: what an SFU is: shard, tracks, fanout, subscriptions, retransmission, data, speakers.
 
+pub mod data;
+mod data_tracks;
 pub mod edge;
 pub mod nack;
 pub mod quality;

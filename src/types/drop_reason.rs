@@ -82,6 +82,8 @@ drop_reasons! {
     DataDuplicate => "data_duplicate",
     /// Lossy data to a reader whose channel is full.
     DataSlowReader => "data_slow_reader",
+    /// A data packet meant for the server, not for other participants (client metrics).
+    DataNotForwarded => "data_not_forwarded",
     /// A command that names something gone.
     StaleCommand => "stale_command",
 }
