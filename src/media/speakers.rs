@@ -103,9 +103,9 @@ impl TrackLevel {
         self.last_observed = Some(now);
         let step_ms = u64::from(step) * 1000 / u64::from(self.clock_rate.max(1));
         let step_ms = step_ms.min(u64::from(MAX_OBSERVED_MS)) as u32;
-        self.observed_ms += step_ms;
+        self.observed_ms = self.observed_ms.saturating_add(step_ms);
         if level <= settings.active_level {
-            self.active_ms += step_ms;
+            self.active_ms = self.active_ms.saturating_add(step_ms);
             self.loudest = self.loudest.min(level);
         }
         if self.observed_ms >= settings.interval_ms() {

@@ -40,4 +40,6 @@ mod fmt {
 const REMB_IDENTIFIER: [u8; 4] = *b"REMB";
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
