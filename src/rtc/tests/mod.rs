@@ -3,7 +3,10 @@
 //! `str0m` shares `is`, `dimpl` and `sctp-proto` with us and is independent above SRTP only; `webrtc-rs` shares none of
 //! the engines. Both are offerers here, the transport answers, as in a LiveKit publisher connection.
 
+mod hostile;
+mod raw;
 mod str0m;
+mod webrtc_rs;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -69,6 +72,7 @@ pub(super) struct World<P> {
     pub(super) now: Instant,
     pub(super) start: Instant,
     pub(super) transport: Transport,
+    pub(super) fingerprint: [u8; 32],
     pub(super) peer: P,
     pub(super) wire: VecDeque<Packet>,
     pub(super) events: Vec<TransportEvent>,
@@ -91,6 +95,7 @@ impl<P: Peer> World<P> {
             now,
             start: now,
             transport,
+            fingerprint: identity.fingerprint(),
             peer,
             wire: VecDeque::new(),
             events: Vec::new(),
