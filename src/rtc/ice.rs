@@ -17,6 +17,8 @@ use crate::types::{DropReason, IceCredentials, NetPath, NetProtocol};
 const MAX_VERIFIED_PATHS: usize = 16;
 /// A verified 5-tuple not heard from by STUN for this long has to prove itself again (RFC 7675 §5.1: 30 s).
 const PATH_LIFETIME: Duration = Duration::from_secs(30);
+/// Browsers check the path in use every 2.5 s, or every 6 s at the slowest (RFC 7675 §5.1).
+const NOMINATION_SILENCE: Duration = Duration::from_secs(12);
 /// Addresses of this machine that one transport may be reached at; beyond that, checks to new ones are refused.
 const MAX_LOCAL_ADDRESSES: usize = 32;
 /// Trickled candidates of the peer that are looked at; the rest is ignored. Browsers have about ten.
@@ -76,13 +78,19 @@ impl Ice {
         ice
     }
 
-    pub(super) fn set_remote(&mut self, now: Instant, remote: &IceCredentials, out: &mut Transmits) {
-        self.agent.set_remote_credentials(credentials(remote));
+    /// True when the credentials are new.
+    pub(super) fn set_remote(&mut self, now: Instant, remote: &IceCredentials, out: &mut Transmits) -> bool {
+        let remote = credentials(remote);
+        if self.agent.remote_credentials() == Some(&remote) {
+            return false;
+        }
+        self.agent.set_remote_credentials(remote);
         // Checks that came before the description are answered now, not one per timer.
         for _ in 0..std::mem::take(&mut self.waiting) {
             self.agent.handle_timeout(now);
         }
         self.progress(now, out);
+        true
     }
 
     /// New credentials; paths stay until the new checks have chosen one (RFC 8445 §9).
@@ -149,6 +157,7 @@ impl Ice {
         if self.lite && use_candidate {
             self.nominated = Some(path);
         }
+        self.forget_silent_nomination(now);
         self.progress(now, out);
         Ok(())
     }
@@ -222,6 +231,22 @@ impl Ice {
                 protocol: net_protocol(transmit.proto),
             };
             out.push(path, transmit.contents.into());
+        }
+    }
+
+    /// A nominated path that is silent while another one is checked has died before the peer could name its successor.
+    fn forget_silent_nomination(&mut self, now: Instant) {
+        let Some(nominated) = self.nominated.filter(|_| self.lite) else {
+            return;
+        };
+        let heard = |verified: &&Verified| now.saturating_duration_since(verified.heard) < NOMINATION_SILENCE;
+        if !self
+            .verified
+            .iter()
+            .filter(heard)
+            .any(|verified| verified.path == nominated)
+        {
+            self.nominated = None;
         }
     }
 

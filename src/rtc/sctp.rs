@@ -50,13 +50,13 @@ const CHANNEL_SEND_BUFFER: usize = 128 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Channels of one transport. LiveKit's clients open three; more are reset.
 const MAX_CHANNELS: usize = 32;
-/// Stream ids are given out in order from 0 (RFC 8832 §6), and libwebrtc stops at 1023. A packet for a higher one is
-/// dropped: each id that is used costs the engine memory.
-const MAX_STREAM_ID: u16 = 1024;
-/// While a channel is not read, DATA chunks that are taken in before the peer has to wait for its retransmission timer.
-/// The window counts payload bytes only, so a peer that sends one-byte messages would otherwise fill it with a hundred
-/// times its size in bookkeeping.
-const MAX_PAUSED_CHUNKS: usize = 2048;
+/// Stream ids are given out from the lowest free one (RFC 8832 §6). A packet for a higher one is dropped: each id that is
+/// used costs the engine memory.
+const MAX_STREAM_ID: u16 = 256;
+/// DATA chunks that wait to be read or completed. The window counts payload bytes only, so a peer that sends one-byte
+/// messages or fragments would otherwise fill it with two hundred times its size in bookkeeping. At the limit the packet
+/// is dropped while a channel is not read, which its retransmission repairs; else the association ends.
+const MAX_HELD_CHUNKS: usize = 2048;
 /// SCTP packets leave in DTLS records of at most 1200 bytes: 48 for the record, 40 for SCTP's own headers.
 const MAX_PAYLOAD: u32 = 1200 - 48 - 40;
 /// Above the peer's delayed acknowledgement (200 ms), below the engine's one second; the figures of libwebrtc.
@@ -77,7 +77,9 @@ pub(super) struct Sctp {
     max_send_message: u32,
     channels: Vec<Channel>,
     to_open: Vec<ChannelLabel>,
-    paused_chunks: usize,
+    /// See `MAX_HELD_CHUNKS`. Set right whenever an acknowledgement says that nothing is held.
+    held_chunks: usize,
+    overrun: bool,
 }
 
 struct Channel {
@@ -119,7 +121,8 @@ impl Sctp {
             },
             channels: Vec::new(),
             to_open,
-            paused_chunks: 0,
+            held_chunks: 0,
+            overrun: false,
         }
     }
 
@@ -130,26 +133,28 @@ impl Sctp {
             config.transport = self.transport_config.clone();
             if let Ok(association) = self.endpoint.connect(config, fake_peer()) {
                 self.association = Some(association);
+                self.endpoint.reject_new_associations();
             }
         }
     }
 
     pub(super) fn handle(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
         let chunks = data_chunks(packet)?;
-        if self.channels.iter().any(|channel| !channel.reading) {
-            if chunks > 0 && self.paused_chunks + chunks > MAX_PAUSED_CHUNKS {
-                return Err(DropReason::QueueFull);
-            }
-            self.paused_chunks += chunks;
+        if chunks > 0 && self.held_chunks + chunks > MAX_HELD_CHUNKS {
+            self.overrun = self.channels.iter().all(|channel| channel.reading);
+            return Err(DropReason::QueueFull);
         }
+        self.held_chunks += chunks;
         let packet = Bytes::copy_from_slice(packet);
         match self.endpoint.handle(now, fake_peer(), None, None, packet) {
             None => Err(DropReason::BadSctp),
             Some((handle, DatagramEvent::NewAssociation(association))) => {
-                // A second INIT under another tag must not replace the association (RFC 8831: there is one).
+                // There is one association (RFC 8831 §6.2): a second INIT under another tag neither replaces it nor is
+                // remembered.
                 if self.association.is_none() {
                     self.association = Some((handle, association));
                 }
+                self.endpoint.reject_new_associations();
                 Ok(())
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => match &mut self.association {
@@ -203,6 +208,9 @@ impl Sctp {
                 _ => {}
             }
         }
+        if self.overrun {
+            return Err(AssociationLost);
+        }
         self.report_writable(events);
         Ok(())
     }
@@ -222,6 +230,9 @@ impl Sctp {
             while let Some(transmit) = association.poll_transmit(now) {
                 take(transmit);
             }
+        }
+        if packets.iter().any(|packet| acknowledges_all(packet)) {
+            self.held_chunks = 0;
         }
         packets
     }
@@ -277,7 +288,6 @@ impl Sctp {
             channel.reading = reading;
         }
         if reading {
-            self.paused_chunks = 0;
             self.read(id.0, events);
         }
     }
@@ -334,6 +344,7 @@ impl Sctp {
             let Ok(Some(mut message)) = stream.read_sctp() else {
                 return;
             };
+            self.held_chunks = self.held_chunks.saturating_sub(message.chunks.len());
             let kind = message.ppi;
             let length = message.len();
             let data = message.next(length).map(|whole| whole.bytes).unwrap_or_default();
@@ -422,9 +433,6 @@ impl Sctp {
     fn forget(&mut self, id: u16, events: &mut VecDeque<TransportEvent>) {
         if let Some(at) = self.channels.iter().position(|channel| channel.id == id) {
             let channel = self.channels.remove(at);
-            if !channel.reading {
-                self.paused_chunks = 0;
-            }
             if channel.open {
                 events.push_back(TransportEvent::ChannelClosed { channel: ChannelId(id) });
             }
@@ -466,26 +474,45 @@ fn fake_peer() -> SocketAddr {
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 5000))
 }
 
-/// The number of DATA chunks in a packet (RFC 9260 §3.2, §3.3.1), refusing stream ids that are out of bounds.
+/// The number of DATA chunks in a packet (RFC 9260 §3.3.1), refusing stream ids that are out of bounds.
 fn data_chunks(packet: &[u8]) -> Result<usize, DropReason> {
-    const COMMON_HEADER: usize = 12;
     const DATA: u8 = 0;
-    const I_DATA: u8 = 64;
-    let mut rest = packet.get(COMMON_HEADER..).ok_or(DropReason::BadSctp)?;
     let mut count = 0;
-    while let Some((&[kind, _, high, low], _)) = rest.split_first_chunk::<4>() {
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        if length < 4 {
-            return Err(DropReason::BadSctp);
-        }
-        if kind == DATA || kind == I_DATA {
+    for chunk in chunks(packet) {
+        let chunk = chunk?;
+        if chunk.first() == Some(&DATA) {
             count += 1;
-            let stream = rest.get(8..10).ok_or(DropReason::BadSctp)?;
-            if stream >= MAX_STREAM_ID.to_be_bytes().as_slice() {
+            if chunk.get(8..10).ok_or(DropReason::BadSctp)? >= MAX_STREAM_ID.to_be_bytes().as_slice() {
                 return Err(DropReason::BadSctp);
             }
         }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(count)
 }
+
+/// Whether one of our packets advertises the whole window (SACK, RFC 9260 §3.3.4): then nothing is held.
+fn acknowledges_all(packet: &[u8]) -> bool {
+    const SACK: u8 = 3;
+    let whole = RECEIVE_WINDOW.to_be_bytes();
+    chunks(packet)
+        .any(|chunk| chunk.is_ok_and(|chunk| chunk.first() == Some(&SACK) && chunk.get(8..12) == Some(&whole)))
+}
+
+/// The chunks of a packet, headers included (RFC 9260 §3.2).
+fn chunks(packet: &[u8]) -> impl Iterator<Item = Result<&[u8], DropReason>> {
+    const COMMON_HEADER: usize = 12;
+    let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (&[_, _, high, low], _) = rest.split_first_chunk::<4>()?;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(chunk) = rest.get(..length).filter(|_| length >= 4) else {
+            rest = &[];
+            return Some(Err(DropReason::BadSctp));
+        };
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(chunk))
+    })
+}
+
+#[cfg(test)]
+mod tests;

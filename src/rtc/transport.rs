@@ -86,6 +86,8 @@ pub enum TransportEvent {
 pub struct TransportStats {
     /// Refused by `seal_rtp`: an index half the sequence space behind the newest of its SSRC.
     pub seals_refused: u64,
+    /// SCTP packets that made no sense, or were more than a channel that is not read may hold.
+    pub sctp_dropped: u64,
     /// STUN, DTLS or SCTP datagrams that found the transmit queue full.
     pub transmits_dropped: u64,
 }
@@ -129,6 +131,7 @@ pub struct Transport {
     transmits: Transmits,
     events: VecDeque<TransportEvent>,
     seals_refused: u64,
+    sctp_dropped: u64,
 }
 
 struct Srtp {
@@ -162,6 +165,7 @@ impl Transport {
             },
             events: VecDeque::new(),
             seals_refused: 0,
+            sctp_dropped: 0,
         }
     }
 
@@ -189,7 +193,9 @@ impl Transport {
         if self.closed {
             return;
         }
-        self.ice.set_remote(now, &remote.ice, &mut self.transmits);
+        if self.ice.set_remote(now, &remote.ice, &mut self.transmits) {
+            self.consent_until = Some(now + CONNECT_TIMEOUT);
+        }
         if self.dtls.is_none() && self.srtp.is_none() {
             self.dtls = Some(DtlsSession::new(
                 &self.identity,
@@ -202,7 +208,6 @@ impl Transport {
             self.has_remote = true;
             self.connect_until = self.srtp.is_none().then_some(now + CONNECT_TIMEOUT);
         }
-        self.consent_until = Some(self.consent_until.unwrap_or(now).max(now + CONNECT_TIMEOUT));
         if let (None, Some(limit)) = (&self.sctp, remote.sctp_max_message_size) {
             let role = self.dtls.as_ref().map_or(remote.dtls_role, DtlsSession::role);
             let mut sctp = Box::new(Sctp::new(role, limit, std::mem::take(&mut self.open_channels)));
@@ -342,6 +347,7 @@ impl Transport {
     pub fn stats(&self) -> TransportStats {
         TransportStats {
             seals_refused: self.seals_refused,
+            sctp_dropped: self.sctp_dropped,
             transmits_dropped: self.transmits.dropped,
         }
     }
@@ -471,14 +477,16 @@ impl Transport {
         let sent_before = self.transmits.queue.len();
         let mut keys = None;
         let mut closed = None;
-        let (transmits, sctp) = (&mut self.transmits, &mut self.sctp);
+        let (transmits, sctp, sctp_dropped) = (&mut self.transmits, &mut self.sctp, &mut self.sctp_dropped);
         dtls.poll(|output| match output {
             DtlsOutput::Packet(packet) => transmits.push(path, packet.to_vec()),
             DtlsOutput::Keys(new) => keys = Some(new),
             DtlsOutput::ApplicationData(data) => {
                 if let Some(sctp) = sctp {
-                    // A bad SCTP packet is the peer's loss; it was authentic, so nothing is to be learned from counting it.
-                    let _ = sctp.handle(now, data);
+                    // A bad packet is the peer's own, DTLS having authenticated it: counted, no more.
+                    if sctp.handle(now, data).is_err() {
+                        *sctp_dropped += 1;
+                    }
                 }
             }
             DtlsOutput::Closed(reason) => closed = Some(reason),
