@@ -44,19 +44,21 @@ impl Room {
                 return self.full_reconnect(now, handle, DisconnectReason::StateMismatch);
             }
         };
-        let first = !participant.publisher.remote_set;
         if answer.ice_restart {
             participant.publisher.local = participant.publisher.negotiator.local().clone();
             participant.publisher.candidates_sent = false;
         }
         let local = participant.publisher.local.clone();
+        let transport = participant.publisher.transport;
         self.open_transport(handle, false);
-        self.set_remote(
-            handle,
-            Side::Publisher,
-            &answer.remote,
-            (answer.ice_restart && !first).then_some(local),
-        );
+        if answer.ice_restart {
+            self.out.media(Command::RestartIce {
+                transport,
+                local,
+                remote: Some(answer.remote.ice.clone()),
+            });
+        }
+        self.set_remote(handle, Side::Publisher, answer.remote);
 
         let published = self.bind_received(now, handle, &pending, &answer.received, &answer.stopped);
         for subscription in &answer.unbound {
@@ -100,8 +102,7 @@ impl Room {
             }
         };
         peer.turn.answered(now);
-        let restarted = (outcome.ice_restart && peer.remote_set).then(|| peer.local.clone());
-        self.set_remote(handle, Side::Subscriber, &outcome.remote, restarted);
+        self.set_remote(handle, Side::Subscriber, outcome.remote);
         let sent = self.bind_senders(handle, &outcome.bound);
         self.tell_publishers(now, sent);
         for subscription in outcome.rejected {
@@ -109,14 +110,8 @@ impl Room {
         }
     }
 
-    /// The peer's description reaches the shard: in full the first time, its ICE credentials after a restart.
-    fn set_remote(
-        &mut self,
-        handle: ParticipantHandle,
-        side: Side,
-        remote: &RemoteParameters,
-        restarted: Option<IceCredentials>,
-    ) {
+    /// The peer's description reaches the shard when it says something new.
+    fn set_remote(&mut self, handle: ParticipantHandle, side: Side, remote: RemoteParameters) {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
@@ -125,17 +120,11 @@ impl Room {
             _ => &mut participant.publisher,
         };
         let transport = peer.transport;
-        if let Some(local) = restarted {
-            self.out.media(Command::RestartIce {
-                transport,
-                local,
-                remote: Some(remote.ice.clone()),
-            });
-        }
-        if !std::mem::replace(&mut peer.remote_set, true) {
+        if peer.remote.as_ref() != Some(&remote) {
+            peer.remote = Some(remote.clone());
             self.out.media(Command::SetRemote {
                 transport,
-                remote: Box::new(remote.clone()),
+                remote: Box::new(remote),
             });
         }
         for candidate in std::mem::take(&mut peer.early_candidates) {
@@ -290,7 +279,7 @@ impl Room {
             return;
         };
         // In single form the client speaks first; its first offer carries everything until then.
-        if !participant.is_single() || participant.publisher.remote_set {
+        if !participant.is_single() || participant.publisher.remote.is_some() {
             participant.sending_peer().turn.want(now);
         }
     }
@@ -321,7 +310,7 @@ impl Room {
             Some(peer) if request.target() == SignalTarget::Subscriber => peer,
             _ => &mut participant.publisher,
         };
-        if peer.remote_set {
+        if peer.remote.is_some() {
             let transport = peer.transport;
             self.out.media(Command::AddRemoteCandidate { transport, candidate });
         } else if peer.early_candidates.len() < MAX_EARLY_CANDIDATES {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::types::{IceCredentials, TransportHandle};
+use crate::types::{IceCredentials, RemoteParameters, TransportHandle};
 
 use super::negotiation::PeerConnection;
 use super::settings::{NEGOTIATION_DELAY, NEGOTIATION_QUIET, NEGOTIATION_TIMEOUT};
@@ -16,8 +16,8 @@ pub(super) struct Peer {
     pub ice_lite: bool,
     /// The shard knows the transport. A connection the client offers is opened at its first offer.
     pub opened: bool,
-    /// The shard knows the peer's description.
-    pub remote_set: bool,
+    /// The peer's last description, as the shard knows it.
+    pub remote: Option<RemoteParameters>,
     /// ICE and DTLS have been up.
     pub connected: bool,
     /// Candidates that came before the first remote description; at most `MAX_EARLY_CANDIDATES`.

@@ -213,7 +213,7 @@ impl Room {
             local,
             ice_lite,
             opened: false,
-            remote_set: false,
+            remote: None,
             connected: false,
             early_candidates: Vec::new(),
             candidates_sent: false,

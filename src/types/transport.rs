@@ -36,7 +36,7 @@ impl ChannelLabel {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteParameters {
     pub ice: IceCredentials,
     /// SHA-256 of the peer's certificate (32 bytes), from `a=fingerprint:sha-256`.

@@ -1,0 +1,252 @@
+//! From AddTrack to the first packet, to the end.
+
+use livekit_protocol::request_response::Reason;
+use livekit_protocol::signal_request::Message as Request;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{MuteTrackRequest, SimulcastCodec, TrackSource};
+
+use super::world::{World, camera, entry, microphone, name};
+use crate::media::edge::Command;
+
+#[test]
+fn a_simulcast_camera_is_shown_with_its_first_packet() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    world.client(bob).told();
+    let cid = "cam";
+    world.send(alice, Request::AddTrack(camera(cid)));
+    let track = match world.client(alice).told().pop() {
+        Some(Message::TrackPublished(published)) => published.track.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(track.sid.starts_with("TR_VC"));
+    assert!(track.simulcast && track.mime_type.is_empty() && track.mid.is_empty() && track.version.is_none());
+    assert_eq!(track.codecs[0].mime_type, "video/vp8");
+    assert_eq!(track.stream, "camera");
+
+    world.client(alice).add_section("video", "sendonly", Some(cid));
+    world.offer(alice);
+    assert!(world.client(bob).update_about("alice").is_none(), "no packet yet");
+    let publish = world
+        .commands(|command| match command {
+            Command::Publish(publish) => Some(publish.as_ref().clone()),
+            _ => None,
+        })
+        .pop()
+        .expect("published");
+    assert_eq!(publish.mid.as_str(), "7");
+    let rids: Vec<String> = publish
+        .encodings
+        .iter()
+        .map(|encoding| encoding.rid.unwrap().to_string())
+        .collect();
+    assert_eq!(rids, ["q", "h", "f"]);
+
+    world.encoding_seen(publish.track, 0, 1000);
+    let info = world.client(bob).update_about("alice").expect("an update");
+    assert!(info.is_publisher);
+    let shown = &info.tracks[0];
+    assert_eq!((shown.mime_type.as_str(), shown.mid.as_str()), ("video/VP8", "7"));
+    assert_eq!(shown.layers[0].ssrc, 1000);
+    assert_eq!(
+        (
+            shown.layers[1].ssrc,
+            shown.layers[1].rid.as_str(),
+            shown.layers[1].spatial_layer
+        ),
+        (0, "h", 1)
+    );
+    assert!(shown.version.is_some());
+    world.encoding_seen(publish.track, 1, 1001);
+    let later = world.client(bob).update_about("alice").expect("an update");
+    assert_eq!(later.version, info.version + 1);
+    assert_eq!(later.tracks[0].layers[1].ssrc, 1001);
+
+    // The subscriber is asked to offer, and the publisher hears that somebody watches.
+    world.client(alice).told();
+    world.after_ms(200);
+    assert!(
+        world
+            .client(bob)
+            .names()
+            .ends_with(&["media_sections_requirement", "answer"])
+    );
+    assert_eq!(
+        world.client(alice).names(),
+        ["subscribed_quality_update", "track_subscribed"]
+    );
+}
+
+#[test]
+fn audio_is_shown_with_the_answer_and_is_red() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    world.send(alice, Request::AddTrack(microphone("mic")));
+    world.client(alice).add_section("audio", "sendonly", Some("mic"));
+    world.offer(alice);
+    let track = world.client(bob).update_about("alice").expect("an update").tracks[0].clone();
+    assert_eq!((track.mime_type.as_str(), track.mid.as_str()), ("audio/red", "7"));
+    assert!(track.sid.starts_with("TR_AM"));
+    assert_eq!(track.backup_codec_policy, 1);
+}
+
+#[test]
+fn mute_reaches_everyone_and_the_shard() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    let track = world.publish(alice, microphone("mic"));
+    for muted in [true, false] {
+        world.send(
+            alice,
+            Request::Mute(MuteTrackRequest {
+                sid: track.sid.clone(),
+                muted,
+            }),
+        );
+        for client in [alice, bob] {
+            let info = world.client(client).update_about("alice").expect("an update");
+            assert_eq!(info.tracks[0].muted, muted);
+        }
+    }
+    let mutes = world.commands(|command| match command {
+        Command::MuteTrack { muted, .. } => Some(*muted),
+        _ => None,
+    });
+    assert_eq!(mutes, [true, false]);
+    world.client(alice).told();
+    world.send(
+        alice,
+        Request::Mute(MuteTrackRequest {
+            sid: "TR_x".into(),
+            muted: true,
+        }),
+    );
+    let told = world.client(alice).told();
+    assert!(matches!(&told[..], [Message::RequestResponse(response)] if response.reason() == Reason::NotFound));
+}
+
+#[test]
+fn unpublishing_takes_the_track_from_everyone() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    world.publish(alice, camera("cam"));
+    world.after_ms(500);
+    assert_eq!(world.client(bob).mids.len(), 1);
+    world.client(alice).told();
+    world.unpublish(alice, "cam");
+    let info = world.client(bob).update_about("alice").expect("an update");
+    assert!(info.tracks.is_empty() && info.is_publisher);
+    assert!(!world.client(alice).names().contains(&"track_unpublished"));
+    world.after_ms(500);
+    assert!(world.client(bob).mids.is_empty());
+    assert!(
+        world
+            .media
+            .iter()
+            .any(|command| matches!(command, Command::Unpublish { .. }))
+    );
+
+    // The same source again, on another m-line.
+    world.publish(alice, camera("cam2"));
+    world.after_ms(500);
+    assert_eq!(world.client(bob).mids.len(), 1);
+}
+
+#[test]
+fn what_may_not_be_published_is_refused() {
+    let mut world = World::new();
+    let only_audio =
+        |grant: &mut crate::proto::claims::VideoGrant| grant.can_publish_sources = vec!["microphone".into()];
+    let alice = world.join(entry("alice").grant(only_audio));
+    world.client(alice).told();
+    world.send(alice, Request::AddTrack(camera("cam")));
+    let told = world.client(alice).told();
+    assert!(matches!(&told[..], [Message::RequestResponse(response)] if response.reason() == Reason::NotAllowed));
+    // Media without an accepted announcement is bound to nothing.
+    world.client(alice).add_section("video", "sendonly", Some("cam"));
+    world.offer(alice);
+    assert!(!world.media.iter().any(|command| matches!(command, Command::Publish(_))));
+}
+
+#[test]
+fn the_twenty_first_pending_track_is_too_many_and_a_used_cid_waits() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    for index in 0..20 {
+        world.send(alice, Request::AddTrack(microphone(&format!("mic{index}"))));
+    }
+    let reason = |world: &mut World, request| {
+        world.client(alice).told();
+        world.send(alice, Request::AddTrack(request));
+        match world.client(alice).told().pop() {
+            Some(Message::RequestResponse(response)) => Some(response.reason()),
+            _ => None,
+        }
+    };
+    assert_eq!(reason(&mut world, microphone("more")), Some(Reason::LimitExceeded));
+
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    world.publish(alice, microphone("mic"));
+    let reason = |world: &mut World| {
+        world.client(alice).told();
+        world.send(alice, Request::AddTrack(microphone("mic")));
+        match world.client(alice).told().pop() {
+            Some(Message::RequestResponse(response)) => Some(response.reason()),
+            _ => None,
+        }
+    };
+    for _ in 0..3 {
+        assert_eq!(reason(&mut world), Some(Reason::Queued));
+    }
+    assert_eq!(reason(&mut world), Some(Reason::LimitExceeded));
+    world.unpublish(alice, "mic");
+    assert!(
+        world
+            .client(alice)
+            .told()
+            .iter()
+            .any(|message| name(message) == "track_published")
+    );
+}
+
+#[test]
+fn a_disabled_codec_is_replaced_and_the_client_is_told() {
+    let settings = crate::control::RoomSettings {
+        enabled_codecs: vec![crate::types::Codec::Opus, crate::types::Codec::Vp8],
+        ..Default::default()
+    };
+    let mut world = World::with(settings);
+    let alice = world.join(entry("alice"));
+    let mut request = camera("cam");
+    request.simulcast_codecs[0].codec = "av1".into();
+    request.source = TrackSource::ScreenShare as i32;
+    let track = world.publish(alice, request);
+    assert_eq!(track.codecs[0].mime_type, "video/vp8");
+    assert_eq!(track.stream, "screen");
+    assert!(track.sid.starts_with("TR_VS"));
+}
+
+#[test]
+fn a_backup_codec_is_asked_for_by_its_first_subscriber_only() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    world.join(entry("bob"));
+    let mut request = camera("cam");
+    request.simulcast_codecs[0].codec = "vp9".into();
+    request.simulcast_codecs.push(SimulcastCodec {
+        codec: "vp8".into(),
+        ..Default::default()
+    });
+    world.send(alice, Request::AddTrack(request));
+    let track = match world.client(alice).told().pop() {
+        Some(Message::TrackPublished(published)) => published.track.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(track.codecs.len(), 2);
+    assert!(!track.simulcast, "VP9 is one stream of several layers");
+}
