@@ -11,6 +11,8 @@ use livekit_protocol::{
     SubscriptionPermissionUpdate, UnpublishDataTrackRequest, UnpublishDataTrackResponse, UpdateDataSubscription,
 };
 
+use prost::Message as _;
+
 use crate::media::edge::Command;
 use crate::types::{DataTrackHandle, ParticipantHandle, TrackId};
 
@@ -140,11 +142,8 @@ impl Room {
         {
             return Some((Reason::InvalidRequest, "custom frame encoding too long"));
         }
-        if request
-            .schema
-            .as_ref()
-            .is_some_and(|schema| schema.name.len() > MAX_SHORT_TEXT)
-        {
+        let schema = request.schema.as_ref();
+        if schema.is_some_and(|schema| schema.encoded_len() > 2 * MAX_SHORT_TEXT) {
             return Some((Reason::InvalidRequest, "schema name too long"));
         }
         if participant

@@ -189,7 +189,10 @@ impl Room {
         if !participant.is_dependent() {
             self.departed_at = Some(now);
         }
-        self.room_changed(now);
+        // A replacement does not change the counts.
+        if departure == Departure::Announced {
+            self.room_changed(now);
+        }
     }
 
     fn depart(&mut self, now: Instant, info: livekit_protocol::ParticipantInfo) {

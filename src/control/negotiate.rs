@@ -14,7 +14,7 @@ use crate::media::edge::Command;
 use crate::types::{IceCredentials, ParticipantHandle, RemoteParameters};
 
 use super::room::Room;
-use super::settings::MAX_EARLY_CANDIDATES;
+use super::settings::{MAX_CANDIDATE_TEXT, MAX_EARLY_CANDIDATES};
 
 /// Which of a participant's peer connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,12 +134,12 @@ impl Room {
 
     /// The first offer of the dual form: data channels only; what exists already follows in the next one.
     pub(super) fn open_subscriber(&mut self, now: Instant, handle: ParticipantHandle) {
+        // Otherwise it is opened when there is something to send.
         if self
             .participants
             .get(&handle)
-            .is_some_and(|participant| !participant.is_single())
+            .is_some_and(|participant| participant.subscriber_primary)
         {
-            self.open_transport(handle, true);
             self.send_offer(now, handle, None);
         }
     }
@@ -151,7 +151,7 @@ impl Room {
             return;
         };
         participant.publisher.turn.reset();
-        let Some(peer) = &mut participant.subscriber else {
+        let Some(peer) = participant.subscriber.as_mut().filter(|peer| peer.opened) else {
             return;
         };
         peer.turn.reset();
@@ -168,6 +168,7 @@ impl Room {
     }
 
     fn send_offer(&mut self, now: Instant, handle: ParticipantHandle, restart: Option<IceCredentials>) {
+        self.open_transport(handle, true);
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
@@ -251,23 +252,28 @@ impl Room {
         self.send_sections_requirement(handle, false);
     }
 
-    fn send_sections_requirement(&mut self, handle: ParticipantHandle, force: bool) {
+    /// `before_offer`: the client's spare m-lines will serve first, and it is told even if they suffice.
+    fn send_sections_requirement(&mut self, handle: ParticipantHandle, before_offer: bool) {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
         let peer = &mut participant.publisher;
-        let outstanding = peer.negotiator.outstanding();
+        let missing = match before_offer {
+            true => peer.negotiator.missing_sections(),
+            // What the offer just answered had no m-line for.
+            false => peer.negotiator.outstanding(),
+        };
         // What the client was asked for already is on its way with its next offer.
         let requested = (
-            peer.turn.requested.0.min(outstanding.0),
-            peer.turn.requested.1.min(outstanding.1),
+            peer.turn.requested.0.min(missing.0),
+            peer.turn.requested.1.min(missing.1),
         );
         let requirement = MediaSectionsRequirement {
-            num_audios: outstanding.0 - requested.0,
-            num_videos: outstanding.1 - requested.1,
+            num_audios: missing.0 - requested.0,
+            num_videos: missing.1 - requested.1,
         };
-        peer.turn.requested = outstanding;
-        if force || requirement.num_audios + requirement.num_videos > 0 {
+        peer.turn.requested = missing;
+        if before_offer || requirement.num_audios + requirement.num_videos > 0 {
             self.out
                 .signal(participant, Message::MediaSectionsRequirement(requirement));
         }
@@ -300,7 +306,7 @@ impl Room {
             );
         };
         // An empty text is the end of candidates, which changes nothing here.
-        if candidate.is_empty() {
+        if candidate.is_empty() || candidate.len() > MAX_CANDIDATE_TEXT {
             return;
         }
         let Some(participant) = self.participants.get_mut(&handle) else {

@@ -53,6 +53,10 @@ pub(super) const MAX_WISHES: usize = 8192;
 pub(super) const MAX_TRACK_PERMISSIONS: usize = 4096;
 /// Trickled candidates kept until the first remote description. Later ones are ignored.
 pub(super) const MAX_EARLY_CANDIDATES: usize = 64;
+/// Bytes of one candidate's text; real ones have 200 at most. Longer ones are ignored.
+pub(super) const MAX_CANDIDATE_TEXT: usize = 1024;
+/// Identities in one batch of updates; a fuller batch goes out early.
+pub(super) const MAX_QUEUED_UPDATES: usize = 4096;
 /// Participants who left that a resuming client can be told of. The oldest is forgotten first.
 pub(super) const MAX_DEPARTED: usize = 256;
 /// Names of layers, streams and tracks and other short texts of a request, bytes. Longer ones are refused.

@@ -111,6 +111,11 @@ fn is_svc(codec: Codec) -> bool {
 fn sorted_layers(layers: &[VideoLayer]) -> Vec<VideoLayer> {
     let mut layers: Vec<VideoLayer> = layers.iter().take(MAX_LAYERS).cloned().collect();
     layers.sort_by_key(|layer| layer.quality);
+    for layer in &mut layers {
+        if Rid::new(&layer.rid).is_none() {
+            layer.rid.clear();
+        }
+    }
     layers
 }
 

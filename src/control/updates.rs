@@ -15,7 +15,7 @@ use crate::types::{Identity, ParticipantHandle};
 
 use super::participant::Participant;
 use super::room::Room;
-use super::settings::{ROOM_UPDATE_INTERVAL, TOKEN_MIN_LIFETIME, TOKEN_REFRESH_INTERVAL};
+use super::settings::{MAX_QUEUED_UPDATES, ROOM_UPDATE_INTERVAL, TOKEN_MIN_LIFETIME, TOKEN_REFRESH_INTERVAL};
 
 impl Room {
     /// The participant's info has changed: at once if it publishes, else with the next batch.
@@ -70,6 +70,9 @@ impl Room {
                 self.send_update_now(&info, |receiver| receiver.handle == handle);
             }
             return;
+        }
+        if self.updates.len() >= MAX_QUEUED_UPDATES {
+            self.flush_updates();
         }
         self.updates.insert(identity, info);
     }

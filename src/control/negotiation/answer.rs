@@ -408,7 +408,7 @@ fn wishes(track: &PendingTrack, cid: Option<&str>) -> Wishes {
 }
 
 impl Section {
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         !self.rejected && self.sender.is_none() && self.received.is_none() && !self.published
     }
 }

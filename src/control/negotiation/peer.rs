@@ -220,6 +220,23 @@ impl PeerConnection {
         counts
     }
 
+    /// How many audio and video m-lines the client has to add for the senders that have none: those beyond its spare
+    /// ones, which its next offer brings anyway.
+    pub fn missing_sections(&self) -> (u32, u32) {
+        let reuse = !self.config.quirks.no_transceiver_reuse;
+        let spare = |kind: MediaKind| {
+            let free = self.sections.iter().filter(|section| {
+                section.media_kind() == Some(kind) && section.is_free() && (reuse || !section.carried)
+            });
+            u32::try_from(free.count()).unwrap_or(u32::MAX)
+        };
+        let (audio, video) = self.outstanding();
+        (
+            audio.saturating_sub(spare(MediaKind::Audio)),
+            video.saturating_sub(spare(MediaKind::Video)),
+        )
+    }
+
     /// A description of ours without m-lines. `bundle` lists the mids of the accepted ones, in order.
     pub(super) fn description(&self, bundle: Vec<String>) -> SessionDescription {
         SessionDescription {

@@ -3,7 +3,7 @@
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{MuteTrackRequest, SimulcastCodec, TrackSource};
+use livekit_protocol::{AddTrackRequest, MuteTrackRequest, SessionDescription, SimulcastCodec, TrackSource};
 
 use super::world::{World, camera, entry, microphone, name};
 use crate::media::edge::Command;
@@ -231,22 +231,130 @@ fn a_disabled_codec_is_replaced_and_the_client_is_told() {
     assert!(track.sid.starts_with("TR_VS"));
 }
 
-#[test]
-fn a_backup_codec_is_asked_for_by_its_first_subscriber_only() {
-    let mut world = World::new();
-    let alice = world.join(entry("alice"));
-    world.join(entry("bob"));
+fn vp9_with_backup() -> AddTrackRequest {
     let mut request = camera("cam");
     request.simulcast_codecs[0].codec = "vp9".into();
     request.simulcast_codecs.push(SimulcastCodec {
         codec: "vp8".into(),
         ..Default::default()
     });
-    world.send(alice, Request::AddTrack(request));
+    request
+}
+
+#[test]
+fn a_backup_codec_is_asked_for_when_a_subscriber_needs_it() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    // The scripted clients' own m-lines take VP8 only.
+    let bob = world.join(entry("bob"));
+    world.send(alice, Request::AddTrack(vp9_with_backup()));
     let track = match world.client(alice).told().pop() {
         Some(Message::TrackPublished(published)) => published.track.unwrap(),
         other => panic!("{other:?}"),
     };
     assert_eq!(track.codecs.len(), 2);
     assert!(!track.simulcast, "VP9 is one stream of several layers");
+    assert_eq!(track.codecs[0].video_layer_mode, 2);
+    world.client(alice).add_video("VP9", "cam");
+    world.offer(alice);
+    let info = world.client(bob).update_about("alice").expect("an update");
+    assert_eq!(info.tracks[0].mime_type, "video/VP9");
+    world.after_ms(1000);
+    assert!(
+        world.forwarded().is_empty(),
+        "no codec of the track is there for bob yet"
+    );
+    let wanted = world
+        .client(alice)
+        .told()
+        .into_iter()
+        .find_map(|message| match message {
+            Message::SubscribedQualityUpdate(update) => Some(update.subscribed_codecs),
+            _ => None,
+        });
+    let wanted = wanted.expect("the backup is asked for");
+    assert_eq!((wanted.len(), wanted[0].codec.as_str()), (1, "vp8"));
+
+    let backup = AddTrackRequest {
+        sid: track.sid.clone(),
+        cid: "cam-vp8".into(),
+        simulcast_codecs: vec![SimulcastCodec {
+            codec: "vp8".into(),
+            cid: "cam-vp8".into(),
+            ..Default::default()
+        }],
+        ..camera("cam-vp8")
+    };
+    world.send(alice, Request::AddTrack(backup));
+    assert!(
+        world
+            .client(alice)
+            .told()
+            .iter()
+            .any(|message| name(message) == "track_published")
+    );
+    world.client(alice).add_video("VP8", "cam-vp8");
+    world.offer(alice);
+    let published = world.commands(|command| match command {
+        Command::Publish(publish) => Some(publish.track),
+        _ => None,
+    });
+    assert_eq!(published.len(), 2);
+    assert_eq!(
+        world.forwarded().iter().map(|(_, track)| *track).collect::<Vec<_>>(),
+        published[1..]
+    );
+    // Without the backup's m-line the track goes on, without bob.
+    world.unpublish(alice, "cam-vp8");
+    assert_eq!(world.room.participants()[0].tracks.len(), 1);
+}
+
+#[test]
+fn a_real_browser_publishes_camera_and_microphone() {
+    let golden = |sdp: &str, id| {
+        Some(SessionDescription {
+            r#type: "offer".into(),
+            sdp: sdp.into(),
+            id,
+            ..Default::default()
+        })
+    };
+    let join = golden(include_str!("../../../tests/golden/chromium-single-join-offer.sdp"), 1);
+    let publish = golden(
+        include_str!("../../../tests/golden/chromium-single-publish-offer.sdp"),
+        3,
+    );
+    let mut world = World::new();
+    let bob = world.join(entry("bob"));
+    let alice = world.join(entry("alice").parameters(|it| it.publisher_offer = join));
+    world.send(alice, Request::AddTrack(camera("1b95bc50-c157-d62c-759f-67e139e85c44")));
+    world.send(
+        alice,
+        Request::AddTrack(microphone("ecde2b6f-7973-31ce-1a2a-dd07e546ffdb")),
+    );
+    world.send(alice, Request::Offer(publish.unwrap()));
+    let published = world.commands(|command| match command {
+        Command::Publish(publish) => Some(publish.as_ref().clone()),
+        _ => None,
+    });
+    let mids: Vec<&str> = published.iter().map(|publish| publish.mid.as_str()).collect();
+    assert_eq!(mids, ["7", "8"]);
+    assert_eq!(published[0].encodings.len(), 3);
+    let shown = |world: &mut World| -> Vec<String> {
+        let info = world.client(bob).update_about("alice").expect("an update");
+        info.tracks.iter().map(|track| track.mime_type.clone()).collect()
+    };
+    assert_eq!(shown(&mut world), ["audio/red"]);
+    world.encoding_seen(published[0].track, 0, 5);
+    let mut mimes = shown(&mut world);
+    mimes.sort();
+    assert_eq!(mimes, ["audio/red", "video/VP8"]);
+    let told = world.client(alice).told();
+    let answer = told.iter().rev().find_map(|message| match message {
+        Message::Answer(answer) => Some(answer.clone()),
+        _ => None,
+    });
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.id, 3);
+    assert!(answer.sdp.contains("a=simulcast:recv q;h;f"));
 }

@@ -50,6 +50,8 @@ struct Section {
     direction: &'static str,
     cid: Option<String>,
     simulcast: bool,
+    /// The video codec of the m-line, payload type 96.
+    codec: &'static str,
 }
 
 /// How somebody comes in.
@@ -267,6 +269,14 @@ impl World {
         self.client(to).sections = sections;
     }
 
+    /// The subscriptions the shard was told to start: subscriber's m-line and the published track it carries.
+    pub(super) fn forwarded(&self) -> Vec<(String, TrackHandle)> {
+        self.commands(|command| match command {
+            Command::Subscribe(subscribe) => Some((subscribe.mid.to_string(), subscribe.track)),
+            _ => None,
+        })
+    }
+
     pub(super) fn leave(&mut self, connection: ConnectionHandle) {
         let leave = LeaveRequest {
             reason: livekit_protocol::DisconnectReason::ClientInitiated as i32,
@@ -471,7 +481,17 @@ impl Client {
             direction,
             cid: cid.map(str::to_owned),
             simulcast: kind == "video" && cid.is_some(),
+            codec: "VP8",
         });
+    }
+
+    /// One stream, named by its SSRC, in one codec.
+    pub(super) fn add_video(&mut self, codec: &'static str, cid: &str) {
+        self.add_section("video", "sendonly", Some(cid));
+        if let Some(section) = self.sections.last_mut() {
+            section.codec = codec;
+            section.simulcast = false;
+        }
     }
 
     /// A later offer restarts ICE.
@@ -514,6 +534,7 @@ impl Client {
                 direction,
                 cid: None,
                 simulcast: false,
+                codec: "VP8",
             };
             sections.push(section.describe(&index.to_string(), "active", self.ice));
         }
@@ -601,7 +622,7 @@ impl Section {
                  a=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
             }
         };
-        let mut text = codecs.replace("{T}", &transport);
+        let mut text = codecs.replace("{T}", &transport).replace("VP8", self.codec);
         text += "a=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
         text += "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
         text += &format!("a={}\r\n", self.direction);
