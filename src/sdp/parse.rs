@@ -344,10 +344,14 @@ fn parse_ssrc(value: &str) -> Option<SsrcAttribute> {
     })
 }
 
+/// A simulcast group names three SSRCs, a retransmission group two; the rest of a longer line is not read.
+const MAX_GROUP_SSRCS: usize = 8;
+
 fn parse_ssrc_group(value: &str) -> Option<SsrcGroup> {
     let mut words = value.split_ascii_whitespace();
     let semantics = words.next()?.to_owned();
     let ssrcs = words
+        .take(MAX_GROUP_SSRCS)
         .map(|word| word.parse().ok().map(Ssrc))
         .collect::<Option<Vec<_>>>()?;
     Some(SsrcGroup { semantics, ssrcs })

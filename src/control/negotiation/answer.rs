@@ -86,23 +86,24 @@ impl PeerConnection {
             .collect()
     }
 
-    /// Gives waiting senders the free m-lines, lowest first, and returns those whose codec the client does not take.
+    /// Gives waiting senders the lowest free m-lines that take their codec, and returns those that none takes.
     fn bind_senders(&self, plan: &mut Plan, offer: &SessionDescription) -> Vec<SubscriptionHandle> {
         if self.config.role != Role::Single {
             return Vec::new();
         }
         let reuse = !self.config.quirks.no_transceiver_reuse;
         let (mut free_audio, mut free_video) = (VecDeque::new(), VecDeque::new());
-        for (index, section) in plan.sections.iter().enumerate() {
-            let media = offer.media.get(index);
-            let takes = media.is_some_and(|media| media.direction == Direction::RecvOnly);
-            if takes && section.is_free() && (reuse || !section.carried) {
-                match section.kind {
-                    SectionKind::Audio => free_audio.push_back(index),
-                    SectionKind::Video => free_video.push_back(index),
-                    SectionKind::Application | SectionKind::Other(_) => {}
-                }
+        for (index, (section, media)) in plan.sections.iter().zip(&offer.media).enumerate() {
+            let takes = media.direction == Direction::RecvOnly && section.is_free();
+            if !takes || (section.carried && !reuse) {
+                continue;
             }
+            let queue = match section.media_kind() {
+                Some(MediaKind::Audio) => &mut free_audio,
+                Some(MediaKind::Video) => &mut free_video,
+                None => continue,
+            };
+            queue.push_back((index, codecs::select(media, &self.subscribe_codecs, true)));
         }
         let mut rejected = Vec::new();
         for sender in peer::unbound(&plan.sections, &self.senders) {
@@ -110,14 +111,16 @@ impl PeerConnection {
                 MediaKind::Audio => &mut free_audio,
                 MediaKind::Video => &mut free_video,
             };
-            let Some(index) = queue.front().copied() else { continue };
-            let Some(media) = offer.media.get(index) else { continue };
-            let codecs = codecs::select(media, &self.subscribe_codecs, true);
-            if !codecs::can_receive(&codecs, sender.codec) {
-                rejected.push(sender.subscription);
+            if queue.is_empty() {
                 continue;
             }
-            queue.pop_front();
+            let fitting = queue
+                .iter()
+                .position(|(_, codecs)| codecs::can_receive(codecs, sender.codec));
+            let Some((index, _)) = fitting.and_then(|position| queue.remove(position)) else {
+                rejected.push(sender.subscription);
+                continue;
+            };
             if let Some(section) = plan.sections.get_mut(index) {
                 section.sender = Some(sender.subscription);
                 section.carried = true;
