@@ -1,4 +1,8 @@
 //! L1, sans-IO: what an SFU is: shard, tracks, fanout, subscriptions, retransmission, data, speakers.
+//!
+//! A packet's way, one function each: `shard` (`handle_datagram`: which transport), `track` (`on_rtp`: which encoding),
+//! `fanout` (`forward`: for each subscriber), `subscription` (select, rewrite), `pacer` (release into the batch).
+//! [`edge`] is the only way between here and control. Driven by `io`'s shard thread; owns no socket, clock or thread.
 
 pub mod data;
 mod data_tracks;
@@ -8,3 +12,25 @@ pub mod quality;
 pub mod receiver_stats;
 pub mod speakers;
 pub mod transport_feedback;
+
+mod binding;
+mod encoding;
+mod fanout;
+mod feedback;
+mod generated;
+mod outside;
+mod pacer;
+mod remb;
+mod resend;
+mod rewrite;
+mod ring;
+mod shard;
+mod slots;
+mod stats;
+mod subscription;
+mod timers;
+mod track;
+mod transport;
+
+pub use shard::{Shard, ShardConfig};
+pub use stats::ShardStats;

@@ -133,6 +133,11 @@ impl NackGenerator {
         }
     }
 
+    /// A key frame begins at `sequence`, where that is known only after `handle_packet`.
+    pub fn handle_keyframe(&mut self, sequence: u64) {
+        self.keyframe = self.keyframe.max(Some(sequence));
+    }
+
     /// A round-trip time measured in another way.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;

@@ -1,0 +1,222 @@
+//! What commands change in a room: which tracks are published, who receives them, mute and settings.
+
+use super::edge::{Publish, Subscribe, SubscriptionSettings};
+use super::fanout::Fanout;
+use super::generated::{self, Schedule};
+use super::outside::{Outside, Place, TimerKey};
+use super::slots::Slot;
+use super::subscription::Subscription;
+use super::track::Track;
+use super::transport::{MAX_MIDS, Stream};
+use crate::types::{DropReason, MediaKind};
+
+impl Fanout {
+    /// Binds (transport, mid, rid) to a new track; its place. None when the transport is gone or full.
+    pub fn publish(&mut self, outside: &mut Outside<'_>, publish: Publish, transport: Slot) -> Option<Slot> {
+        let target = outside.transports.get_mut(transport)?;
+        if target.receiving.mids.len() >= MAX_MIDS {
+            return None;
+        }
+        let (handle, room) = (publish.track, self.slot);
+        let slot = self.tracks.insert_with(|track| {
+            let timer = outside.timers.insert(TimerKey::Track { room, track });
+            Track::new(publish, transport, timer)
+        });
+        outside.index.tracks.insert(handle, Place { room, slot });
+        self.bind(outside, slot);
+        Some(slot)
+    }
+
+    /// New receive parameters of a known track.
+    pub fn republish(&mut self, outside: &mut Outside<'_>, slot: Slot, publish: Publish) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        let muted = publish.muted;
+        let codecs_changed = track.renegotiate(publish);
+        if codecs_changed {
+            for &subscriber in &track.subscribers {
+                if let Some(subscription) = self.subscriptions.get_mut(subscriber) {
+                    subscription.map_codecs(&track.codecs);
+                }
+            }
+        }
+        self.bind(outside, slot);
+        self.mute(outside, slot, muted);
+    }
+
+    /// Enters the track's mid and named SSRCs in its transport's table.
+    fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(track) = self.tracks.get(slot) else { return };
+        let Some(transport) = outside.transports.get_mut(track.transport) else { return };
+        let receiving = &mut transport.receiving;
+        receiving.merge_extensions(&track.extensions);
+        receiving.mids.retain(|(mid, bound)| *mid != track.mid && *bound != slot);
+        receiving.mids.push((track.mid, slot));
+        receiving.streams.retain(|_, stream| stream.track != slot);
+        for encoding in &track.encodings {
+            for (ssrc, retransmission) in [(encoding.ssrc, false), (encoding.rtx_ssrc, true)] {
+                let stream = Stream {
+                    track: slot,
+                    encoding: encoding.source().encoding,
+                    retransmission,
+                };
+                // An SSRC of another track of this client stays that track's.
+                if let Some(Err(reason)) = ssrc.map(|ssrc| receiving.claim(ssrc, stream)) {
+                    outside.stats.count_drop(reason);
+                }
+            }
+        }
+    }
+
+    /// Revokes the binding and ends its subscriptions.
+    pub fn unpublish(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(track) = self.tracks.remove(slot) else { return };
+        if let Some(transport) = outside.transports.get_mut(track.transport) {
+            transport.receiving.forget_track(slot);
+        }
+        outside.timers.remove(track.timer);
+        outside.index.tracks.remove(&track.handle);
+        for subscriber in track.subscribers {
+            self.end_subscription(outside, subscriber);
+        }
+    }
+
+    pub fn mute(&mut self, outside: &mut Outside<'_>, slot: Slot, muted: bool) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        if track.muted == muted {
+            return;
+        }
+        track.muted = muted;
+        let now = outside.now;
+        let mut wanted = 0u8;
+        for &subscriber in &track.subscribers {
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
+            let is_audio = subscription.kind == MediaKind::Audio;
+            if !muted {
+                // The next packet of the source ends the silence and finds its own timestamp.
+                wanted |= 1u8.checked_shl(u32::from(subscription.target)).unwrap_or(0);
+                continue;
+            }
+            let was_sent = subscription.rewriter.source().is_some();
+            subscription.rewriter.interrupt();
+            if is_audio && was_sent && !subscription.settings.disabled {
+                subscription.schedule = Some(Schedule::silence(now));
+                outside.arm(subscription.timer, subscription.deadline());
+            }
+        }
+        for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
+            self.request_keyframe(outside, slot, encoding);
+        }
+    }
+
+    /// Starts forwarding; the subscription's place.
+    pub fn subscribe(
+        &mut self,
+        outside: &mut Outside<'_>,
+        subscribe: Subscribe,
+        track_slot: Slot,
+        transport_slot: Slot,
+    ) -> Option<Slot> {
+        let seed = outside.next_seed();
+        let track = self.tracks.get_mut(track_slot)?;
+        let transport = outside.transports.get_mut(transport_slot)?;
+        let ssrcs = [Some(subscribe.ssrc), subscribe.rtx_ssrc];
+        let (handle, room) = (subscribe.subscription, self.slot);
+        let disabled = subscribe.settings.disabled;
+        let target = track.choose(subscribe.settings.max_layer.spatial);
+        let slot = self.subscriptions.insert_with(|subscription| {
+            let timer = outside.timers.insert(TimerKey::Subscription { room, subscription });
+            Subscription::new(subscribe, track_slot, track, transport_slot, timer, seed)
+        });
+        if let Some(subscription) = self.subscriptions.get_mut(slot) {
+            subscription.is_connected = transport.is_connected;
+        }
+        outside.index.subscriptions.insert(handle, Place { room, slot });
+        for ssrc in ssrcs.into_iter().flatten() {
+            transport.sending.insert(ssrc, slot);
+        }
+        track.subscribers.push(slot);
+        if !disabled && transport.is_connected {
+            self.request_keyframe(outside, track_slot, target);
+        }
+        Some(slot)
+    }
+
+    /// New parameters of a known subscription.
+    pub fn resubscribe(&mut self, outside: &mut Outside<'_>, slot: Slot, subscribe: Subscribe) {
+        let settings = subscribe.settings;
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let Some(track) = self.tracks.get(subscription.track) else { return };
+        let Some(transport) = outside.transports.get_mut(subscription.transport) else { return };
+        // The SSRC is a subscription's for life: its numbering and its sealed packets go with it.
+        if subscription.ssrc != subscribe.ssrc {
+            outside.stats.count_drop(DropReason::StaleCommand);
+            return;
+        }
+        if let Some(rtx_ssrc) = subscribe.rtx_ssrc {
+            transport.sending.insert(rtx_ssrc, slot);
+        }
+        subscription.renegotiate(subscribe, track);
+        self.update_subscription(outside, slot, settings);
+    }
+
+    pub fn update_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot, settings: SubscriptionSettings) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let Some(track) = self.tracks.get(subscription.track) else { return };
+        let enabled = subscription.settings.disabled && !settings.disabled;
+        if settings.disabled {
+            subscription.rewriter.interrupt();
+        }
+        subscription.settings = settings;
+        let switched = subscription.retarget(track);
+        let (track, target) = (subscription.track, subscription.target);
+        if enabled || switched {
+            self.request_keyframe(outside, track, target);
+        }
+    }
+
+    /// Stops forwarding. A picture is blanked first (LiveKit: clients show the last one for ever).
+    pub fn end_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        if let Some(track) = self.tracks.get_mut(subscription.track) {
+            track.subscribers.retain(|subscriber| *subscriber != slot);
+        }
+        outside.index.subscriptions.remove(&subscription.handle);
+        subscription.next_report = None;
+        let shows_picture = subscription.kind == MediaKind::Video
+            && !subscription.settings.disabled
+            && subscription.last_output.is_some_and(|output| generated::exists(output.codec));
+        if !shows_picture {
+            return self.drop_subscription(outside, slot);
+        }
+        subscription.schedule = Some(Schedule::blank(outside.now));
+        outside.arm(subscription.timer, subscription.deadline());
+    }
+
+    /// Forgets it at once.
+    pub fn drop_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(subscription) = self.subscriptions.remove(slot) else { return };
+        if let Some(track) = self.tracks.get_mut(subscription.track) {
+            track.subscribers.retain(|subscriber| *subscriber != slot);
+        }
+        outside.timers.remove(subscription.timer);
+        outside.index.subscriptions.remove(&subscription.handle);
+        if let Some(transport) = outside.transports.get_mut(subscription.transport) {
+            transport.sending.retain(|_, bound| *bound != slot);
+        }
+    }
+
+    /// A transport has gone: its tracks end, and so does everything sent on it.
+    pub fn transport_closed(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+        let subscriptions = self.subscriptions.iter();
+        let subscriptions = subscriptions.filter(|(_, subscription)| subscription.transport == transport);
+        let subscriptions: Vec<Slot> = subscriptions.map(|(slot, _)| slot).collect();
+        let tracks = self.tracks.iter().filter(|(_, track)| track.transport == transport);
+        let tracks: Vec<Slot> = tracks.map(|(slot, _)| slot).collect();
+        for slot in subscriptions {
+            self.drop_subscription(outside, slot);
+        }
+        for slot in tracks {
+            self.unpublish(outside, slot);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! One RTP stream of a published track: its numbering, its packets, what the publisher is asked for.
+//!
+//! Owned by a `Track`, driven by `Track::on_rtp` and by the track's timer. Never knows a subscriber: it stores what came
+//! and says what it is.
+
+use std::time::{Duration, Instant};
+
+use super::edge::EncodingParameters;
+use super::nack::NackGenerator;
+use super::receiver_stats::ReceiverStats;
+use super::rewrite::Source;
+use super::ring::{PacketInfo, PictureNumbers, Ring, RingLimits, Stored};
+use crate::rtp::dependency_descriptor::{self, Structure};
+use crate::rtp::sequence::Extender;
+use crate::rtp::{self, FrameInfo, RtpPacket, vp8};
+use crate::types::{Codec, DropReason, Extension, ExtensionMap, MediaKind, Ssrc};
+
+/// Without a packet for this long another encoding is chosen. LiveKit's tracker needs 0.5 to 1 s to see a stop.
+const FLOWING: Duration = Duration::from_millis(1000);
+
+/// LiveKit: PLI throttle per layer: low 500 ms, mid and high 1 s.
+const KEYFRAME_THROTTLE: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1000)];
+/// Requests in a row without an answer; then somebody has to ask again.
+const KEYFRAME_TRIES: u8 = 10;
+
+/// The publisher's last sender report: which media time it says is which wall-clock time.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderReportAnchor {
+    /// 64-bit NTP, the publisher's clock.
+    pub ntp: u64,
+    pub timestamp: u32,
+    pub arrival: Instant,
+}
+
+impl SenderReportAnchor {
+    /// What to add to a timestamp of `other`'s stream to get this stream's at the same moment. Both count `clock_rate`.
+    pub fn ticks_from(&self, other: &Self, clock_rate: u32) -> u32 {
+        // 32.32 fixed-point seconds times Hz; a difference beyond a day is another clock and wraps harmlessly.
+        let later = i128::from(other.ntp) - i128::from(self.ntp);
+        let ticks = (later * i128::from(clock_rate)) >> 32;
+        self.timestamp.wrapping_add(ticks as u32).wrapping_sub(other.timestamp)
+    }
+}
+
+/// A packet that was taken in: what fanout needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    pub source: Source,
+    pub sequence: u64,
+    /// It came behind a newer one.
+    pub late: bool,
+    pub info: PacketInfo,
+}
+
+/// Asks the publisher for key frames, not too often and not for ever.
+#[derive(Debug)]
+struct KeyframeRequests {
+    throttle: Duration,
+    wanted: bool,
+    last: Option<Instant>,
+    tries: u8,
+    /// RFC 5104 §4.3.1.2: counts new requests.
+    fir_sequence: u8,
+}
+
+#[derive(Debug)]
+pub struct Encoding {
+    index: u8,
+    epoch: u8,
+    pub parameters: EncodingParameters,
+    /// Latched from the first packet or the description.
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    kind: MediaKind,
+    sequences: Extender,
+    ring: Ring,
+    last_packet: Option<Instant>,
+    pub sender_report: Option<SenderReportAnchor>,
+    /// Dependency descriptor templates of the last key frame.
+    structure: Option<Box<Structure>>,
+    keyframes: KeyframeRequests,
+    pub nack: NackGenerator,
+    /// From the first packet on.
+    pub stats: Option<ReceiverStats>,
+    /// Payload bytes since they were last taken, retransmissions included.
+    bytes: u64,
+}
+
+impl Encoding {
+    pub fn new(index: u8, kind: MediaKind, parameters: EncodingParameters) -> Self {
+        let limits = match kind {
+            MediaKind::Audio => RingLimits::AUDIO,
+            MediaKind::Video => RingLimits::VIDEO,
+        };
+        let throttle = KEYFRAME_THROTTLE.get(usize::from(index.min(1))).copied().unwrap_or(FLOWING);
+        Self {
+            index,
+            epoch: 0,
+            ssrc: parameters.ssrc,
+            rtx_ssrc: parameters.rtx_ssrc,
+            parameters,
+            kind,
+            sequences: Extender::new(),
+            ring: Ring::new(limits),
+            last_packet: None,
+            sender_report: None,
+            structure: None,
+            keyframes: KeyframeRequests {
+                throttle,
+                wanted: false,
+                last: None,
+                tries: 0,
+                fir_sequence: 0,
+            },
+            nack: NackGenerator::new(kind),
+            stats: None,
+            bytes: 0,
+        }
+    }
+
+    pub fn source(&self) -> Source {
+        Source {
+            encoding: self.index,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Highest extended sequence number so far.
+    pub fn highest(&self) -> Option<u64> {
+        self.sequences.highest()
+    }
+
+    pub fn has_started(&self) -> bool {
+        self.last_packet.is_some()
+    }
+
+    /// A packet came within the last second.
+    pub fn is_flowing(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|last| now.saturating_duration_since(last) < FLOWING)
+    }
+
+    pub fn stored(&self, sequence: u64, now: Instant) -> Option<Stored<'_>> {
+        self.ring.get(sequence, now)
+    }
+
+    /// The extended number whose low half a descriptor carries.
+    pub fn sequence_from_low(&self, low: u32) -> Option<u64> {
+        let highest = self.sequences.highest()?;
+        highest.checked_sub(u64::from((highest as u32).wrapping_sub(low)))
+    }
+
+    /// The client has started over with another SSRC: nothing of the old stream's numbering holds.
+    pub fn restart(&mut self, ssrc: Ssrc) {
+        let index = self.index;
+        let epoch = self.epoch.wrapping_add(1);
+        let rtx_ssrc = self.rtx_ssrc;
+        let parameters = std::mem::take(&mut self.parameters);
+        *self = Self::new(index, self.kind, parameters);
+        self.epoch = epoch;
+        self.ssrc = Some(ssrc);
+        self.rtx_ssrc = rtx_ssrc;
+    }
+
+    /// The payload type table has changed: what the stored packets say of their codec does not hold any more.
+    pub fn forget_packets(&mut self) {
+        self.ring.clear();
+        self.structure = None;
+    }
+
+    /// Takes in one packet of this encoding; `sequence` and `payload` are the original ones if it was a retransmission.
+    pub fn on_rtp(&mut self, now: Instant, codec: (u8, Codec), packet: &OriginalPacket<'_>) -> Result<Arrived, DropReason> {
+        if packet.recovered && self.sequences.highest().is_none() {
+            return Err(DropReason::Late); // a stream is never started by a retransmission
+        }
+        let before = self.sequences.highest();
+        let sequence = self.sequences.extend(packet.sequence);
+        self.last_packet = Some(now);
+        self.count(now, codec.1, sequence, packet);
+        if packet.payload.is_empty() {
+            return Err(DropReason::PaddingOnly);
+        }
+        self.ring.admit(sequence)?;
+        let (info, descriptor, capture) = self.describe(now, codec, packet);
+        self.ring.insert(sequence, info, descriptor, capture, packet.payload)?;
+        if info.keyframe {
+            self.keyframes.wanted = false;
+            self.keyframes.tries = 0;
+            self.nack.handle_keyframe(sequence);
+        }
+        Ok(Arrived {
+            source: self.source(),
+            sequence,
+            late: before.is_some_and(|before| sequence < before),
+            info,
+        })
+    }
+
+    /// Reception statistics and the list of missing packets: also of what is dropped later, for it has arrived.
+    fn count(&mut self, now: Instant, codec: Codec, sequence: u64, packet: &OriginalPacket<'_>) {
+        self.bytes += packet.payload.len() as u64;
+        if packet.recovered {
+            self.nack.handle_recovered(sequence, now);
+            return;
+        }
+        let stats = self.stats.get_or_insert_with(|| ReceiverStats::new(codec.clock_rate(), now));
+        stats.handle_packet(sequence, packet.rtp.timestamp(), packet.payload.len(), now);
+        if packet.nack {
+            self.nack.handle_packet(sequence, false, now);
+        }
+    }
+
+    /// Payload bytes received since the last call.
+    pub fn take_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn describe<'p>(
+        &mut self,
+        now: Instant,
+        (codec_index, codec): (u8, Codec),
+        packet: &OriginalPacket<'p>,
+    ) -> (PacketInfo, &'p [u8], &'p [u8]) {
+        let element = |extension| packet.ids.id(extension).and_then(|id| packet.rtp.extension(id));
+        let descriptor = element(Extension::DependencyDescriptor).unwrap_or_default();
+        let frame = self.frame_info(codec, packet, descriptor);
+        let picture = match codec {
+            Codec::Vp8 => vp8::Descriptor::parse(packet.payload).map(|vp8| PictureNumbers {
+                picture_id: vp8.picture_id.map_or(0, vp8::PictureId::value),
+                tl0_picidx: vp8.tl0_pic_idx.unwrap_or(0),
+                keyidx: vp8.key_idx.unwrap_or(0),
+            }),
+            _ => Ok(PictureNumbers::default()),
+        };
+        let info = PacketInfo {
+            timestamp: packet.rtp.timestamp(),
+            arrival: now,
+            codec: codec_index,
+            marker: packet.rtp.marker(),
+            keyframe: frame.keyframe,
+            frame_start: frame.start,
+            spatial: frame.spatial,
+            temporal: frame.temporal,
+            picture: picture.unwrap_or_default(),
+            audio_level: element(Extension::AudioLevel).and_then(|value| value.first().copied()),
+            video_orientation: element(Extension::VideoOrientation).and_then(|value| value.first().copied()),
+            playout_delay: element(Extension::PlayoutDelay).and_then(|value| value.first_chunk().copied()),
+        };
+        (info, descriptor, element(Extension::AbsCaptureTime).unwrap_or_default())
+    }
+
+    /// The dependency descriptor first: it is readable under end-to-end encryption.
+    fn frame_info(&mut self, codec: Codec, packet: &OriginalPacket<'_>, descriptor: &[u8]) -> FrameInfo {
+        if self.kind == MediaKind::Video && !descriptor.is_empty() {
+            let parsed = dependency_descriptor::Descriptor::parse(descriptor, self.structure.as_deref());
+            if let Ok(mut parsed) = parsed {
+                let info = parsed.frame_info();
+                if parsed.structure.is_some() {
+                    self.structure = parsed.structure.take();
+                }
+                return info;
+            }
+        }
+        // What cannot be read is forwarded as the middle of a frame.
+        rtp::inspect(codec, packet.payload, packet.rtp.marker()).unwrap_or_default()
+    }
+
+    /// Somebody needs a key frame.
+    pub fn want_keyframe(&mut self) {
+        if !self.keyframes.wanted {
+            self.keyframes.wanted = true;
+            self.keyframes.tries = 0;
+        }
+    }
+
+    /// When the next request may be sent; None = none is wanted.
+    pub fn keyframe_due(&self, now: Instant) -> Option<Instant> {
+        let keyframes = &self.keyframes;
+        (keyframes.wanted && keyframes.tries < KEYFRAME_TRIES)
+            .then(|| keyframes.last.map_or(now, |last| last + keyframes.throttle))
+    }
+
+    /// A request goes out now; its FIR number.
+    pub fn keyframe_asked(&mut self, now: Instant) -> u8 {
+        self.keyframes.last = Some(now);
+        self.keyframes.tries += 1;
+        if self.keyframes.tries >= KEYFRAME_TRIES {
+            self.keyframes.wanted = false;
+        }
+        self.keyframes.fir_sequence = self.keyframes.fir_sequence.wrapping_add(1);
+        self.keyframes.fir_sequence
+    }
+
+    /// Bytes of memory held by the ring.
+    pub fn capacity_bytes(&self) -> usize {
+        self.ring.capacity_bytes()
+    }
+}
+
+/// A packet as the publisher first sent it: of a retransmission, the original number and payload.
+#[derive(Clone, Copy, Debug)]
+pub struct OriginalPacket<'a> {
+    pub rtp: &'a RtpPacket<'a>,
+    pub ids: &'a ExtensionMap,
+    pub sequence: u16,
+    pub payload: &'a [u8],
+    /// It came as a retransmission.
+    pub recovered: bool,
+    /// Missing packets may be asked for.
+    pub nack: bool,
+}

@@ -1,0 +1,384 @@
+//! One room's forwarding table on its shard: packets of its tracks in, descriptors for its subscribers out.
+//!
+//! Owned by the shard, which calls one room at a time and contains its panics (DESIGN D10): everything a packet can
+//! change beyond the room goes through `Outside`. Binding tracks and subscriptions is in `binding`, RTCP in `feedback`.
+
+use std::time::Duration;
+
+use super::edge::Event;
+use super::encoding::Arrived;
+use super::outside::Outside;
+use super::slots::{Slot, Slots};
+use super::speakers::{SpeakerSettings, Speakers};
+use super::subscription::Subscription;
+use super::timers::TimerId;
+use super::track::Track;
+use super::transport::Stream;
+use crate::rtp::extension::AudioLevel;
+use crate::rtp::rtcp::{FirRequest, NackPair};
+use crate::rtp::RtpPacket;
+use crate::types::{DropReason, Extension, MediaKind, Mid, Rid, RoomHandle, Ssrc};
+
+/// Our own SSRC in RTCP toward publishers. It sends no media, so any value does; libwebrtc's receive-only streams use 1.
+pub const LOCAL_SSRC: Ssrc = Ssrc(1);
+
+/// How often a simulcast track's layers are looked at for one that has stopped.
+const FLOW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Packets that are sent at once to a subscriber whose key frame arrived behind them.
+const MAX_CATCH_UP: u64 = 256;
+
+#[derive(Debug)]
+pub struct Fanout {
+    pub handle: RoomHandle,
+    /// Its own place on the shard.
+    pub slot: Slot,
+    /// Ends every frame that the server makes for an encrypted track.
+    pub sif_trailer: Box<[u8]>,
+    pub tracks: Slots<Track>,
+    pub subscriptions: Slots<Subscription>,
+    /// Reused between calls.
+    pub nack_pairs: Vec<NackPair>,
+    pub speakers: Speakers,
+    pub timer: TimerId,
+    /// Test hook: the next packet panics.
+    #[cfg(test)]
+    pub panics: bool,
+}
+
+impl Fanout {
+    pub fn new(
+        handle: RoomHandle,
+        slot: Slot,
+        sif_trailer: Vec<u8>,
+        speakers: SpeakerSettings,
+        timer: TimerId,
+    ) -> Self {
+        Self {
+            handle,
+            slot,
+            sif_trailer: sif_trailer.into_boxed_slice(),
+            tracks: Slots::default(),
+            subscriptions: Slots::default(),
+            nack_pairs: Vec::new(),
+            speakers: Speakers::new(speakers),
+            timer,
+            #[cfg(test)]
+            panics: false,
+        }
+    }
+
+    /// One cleartext RTP packet from a transport of this room.
+    pub fn on_rtp(&mut self, outside: &mut Outside<'_>, transport: Slot, packet: &[u8]) -> Result<(), DropReason> {
+        #[cfg(test)]
+        assert!(!self.panics, "asked for by a test");
+        let packet = RtpPacket::parse(packet)?;
+        let source = outside.transports.get_mut(transport).ok_or(DropReason::UnknownPath)?;
+        source.receiving.handle_arrival(&packet, outside.now);
+        let stream = match source.receiving.streams.get(&packet.ssrc()).copied() {
+            Some(stream) => stream,
+            None => self.learn(outside, transport, &packet)?,
+        };
+        if let Some(source) = outside.transports.get_mut(transport) {
+            if !stream.retransmission {
+                source.receiving.last_ssrc = Some(packet.ssrc());
+            }
+            let (timer, deadline) = (source.timer, source.receiving.deadline());
+            outside.arm(timer, deadline);
+        }
+        let track = self.tracks.get_mut(stream.track).ok_or(DropReason::NotPublished)?;
+        let started = |track: &Track| track.encodings.get(usize::from(stream.encoding)).is_some_and(|e| e.has_started());
+        let is_first = !started(track);
+        let arrived = track.on_rtp(outside.now, stream.encoding, &packet, stream.retransmission);
+        if is_first && started(track) {
+            self.encoding_started(outside, stream, &packet);
+        }
+        self.arm_track(outside, stream.track);
+        let arrived = arrived?;
+        self.observe_level(outside, stream.track, &arrived);
+        outside.stats.recovered += u64::from(stream.retransmission);
+        self.forward(outside, stream.track, &arrived);
+        Ok(())
+    }
+
+    fn observe_level(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        let level = packet.info.audio_level.as_ref().map(std::slice::from_ref);
+        let Some((level, measured)) = level.and_then(AudioLevel::read).zip(track.level.as_mut()) else { return };
+        measured.observe(self.speakers.settings(), level.level, packet.info.timestamp, outside.now);
+        self.speakers.handle_audio(outside.now);
+        outside.arm(self.timer, self.speakers.poll_timeout());
+    }
+
+    /// The timer of the room is due.
+    pub fn room_timeout(&mut self, outside: &mut Outside<'_>) {
+        let levels = self.tracks.iter();
+        let levels = levels.filter_map(|(_, track)| Some((track.participant, track.level.as_ref()?)));
+        if let Some(speakers) = self.speakers.handle_timeout(outside.now, levels) {
+            outside.events.push(Event::Speakers {
+                room: self.handle,
+                speakers,
+            });
+        }
+        outside.arm(self.timer, self.speakers.poll_timeout());
+    }
+
+    /// To each subscriber of the track: select, rewrite, queue.
+    fn forward(&mut self, outside: &mut Outside<'_>, track_slot: Slot, packet: &Arrived) {
+        let Some(track) = self.tracks.get(track_slot) else { return };
+        let mut keyframe_wanted = false;
+        for &slot in &track.subscribers {
+            let Some(subscription) = self.subscriptions.get_mut(slot) else { continue };
+            let was = subscription.rewriter.source();
+            match subscription.forward(slot, track, packet) {
+                Ok(descriptor) => {
+                    outside.queue(subscription.transport, descriptor);
+                    if was != subscription.rewriter.source() {
+                        begin(outside, slot, subscription, track, packet);
+                    }
+                }
+                Err(reason) => {
+                    outside.stats.count_drop(reason);
+                    keyframe_wanted |= reason == DropReason::AwaitingKeyframe;
+                    if reason == DropReason::CodecNotNegotiated {
+                        report_codec(outside, subscription, track, packet);
+                    }
+                }
+            }
+        }
+        if keyframe_wanted {
+            self.request_keyframe(outside, track_slot, packet.source.encoding);
+        }
+    }
+
+    /// The packet explains itself by its mid and rid (RFC 8852, RFC 8843 §9.2); the SSRC is kept for the session, because
+    /// senders stop writing them after our first report.
+    fn learn(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &RtpPacket<'_>) -> Result<Stream, DropReason> {
+        let transport = outside.transports.get_mut(slot).ok_or(DropReason::UnknownPath)?;
+        let receiving = &mut transport.receiving;
+        let element = |extension| {
+            let id = receiving.extensions.id(extension)?;
+            packet.extension(id)
+        };
+        let mid = element(Extension::Mid).and_then(Mid::from_bytes).ok_or(DropReason::UnknownSsrc)?;
+        let repaired = element(Extension::RepairedRid).and_then(Rid::from_bytes);
+        let rid = repaired.or_else(|| element(Extension::Rid).and_then(Rid::from_bytes));
+        let track_slot = receiving.track(mid).ok_or(DropReason::NotPublished)?;
+        let track = self.tracks.get_mut(track_slot).ok_or(DropReason::NotPublished)?;
+        let retransmission = repaired.is_some() || track.is_repair(packet.pt());
+        let position = match rid {
+            Some(_) => track.encodings.iter().position(|encoding| encoding.parameters.rid == rid),
+            None => None,
+        };
+        // Without rids there is one encoding per mid.
+        let position = position.or_else(|| (track.encodings.len() == 1).then_some(0));
+        let encoding = track
+            .encodings
+            .get_mut(position.unwrap_or(usize::MAX))
+            .ok_or(DropReason::UnknownSsrc)?;
+        let stream = Stream {
+            track: track_slot,
+            encoding: encoding.source().encoding,
+            retransmission,
+        };
+        let ssrc = packet.ssrc();
+        receiving.claim(ssrc, stream)?;
+        let old = if retransmission {
+            encoding.rtx_ssrc.replace(ssrc)
+        } else {
+            encoding.ssrc
+        };
+        if let Some(old) = old.filter(|old| *old != ssrc) {
+            receiving.streams.remove(&old);
+            if !retransmission {
+                encoding.restart(ssrc);
+            }
+        }
+        if !retransmission {
+            encoding.ssrc = Some(ssrc);
+        }
+        Ok(stream)
+    }
+
+    fn encoding_started(&mut self, outside: &mut Outside<'_>, stream: Stream, packet: &RtpPacket<'_>) {
+        let Some(track) = self.tracks.get_mut(stream.track) else { return };
+        let Some(encoding) = track.encodings.get(usize::from(stream.encoding)) else { return };
+        let codec = track.codecs.iter().find(|codec| codec.pt == packet.pt());
+        if let Some(codec) = codec {
+            outside.events.push(Event::EncodingSeen {
+                track: track.handle,
+                encoding: stream.encoding,
+                ssrc: packet.ssrc(),
+                rtx_ssrc: encoding.rtx_ssrc,
+                pt: packet.pt(),
+                codec: codec.codec,
+            });
+        }
+        self.flow_changed(outside, stream.track);
+        self.arm_track(outside, stream.track);
+    }
+
+    /// Looks again which encodings flow, and at what each subscriber is given of them.
+    fn flow_changed(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        let flowing = track.flowing_now(outside.now);
+        if flowing == track.flowing {
+            return;
+        }
+        track.flowing = flowing;
+        let mut wanted = 0u8;
+        for &subscriber in &track.subscribers {
+            if let Some(subscription) = self.subscriptions.get_mut(subscriber)
+                && subscription.retarget(track)
+            {
+                wanted |= 1u8.checked_shl(u32::from(subscription.target)).unwrap_or(0);
+            }
+        }
+        for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
+            self.request_keyframe(outside, slot, encoding);
+        }
+    }
+
+    /// Of every encoding.
+    pub fn request_keyframes(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let encodings = self.tracks.get(slot).map_or(0, |track| track.encodings.len());
+        for encoding in 0..encodings {
+            self.request_keyframe(outside, slot, encoding as u8);
+        }
+    }
+
+    /// A subscriber can be sent media from now on: what it waits for is asked for at once.
+    pub fn transport_connected(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+        let mut waiting = Vec::new();
+        for (_, subscription) in self.subscriptions.iter_mut() {
+            if subscription.transport == transport {
+                subscription.is_connected = true;
+                if !subscription.settings.disabled {
+                    waiting.push((subscription.track, subscription.target));
+                }
+            }
+        }
+        for (track, encoding) in waiting {
+            self.request_keyframe(outside, track, encoding);
+        }
+    }
+
+    /// Asks the publisher now, or as soon as the throttle allows.
+    pub fn request_keyframe(&mut self, outside: &mut Outside<'_>, slot: Slot, encoding: u8) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        if track.kind == MediaKind::Audio || track.muted {
+            return;
+        }
+        if let Some(encoding) = track.encodings.get_mut(usize::from(encoding)) {
+            encoding.want_keyframe();
+        }
+        self.ask_keyframes(outside, slot);
+        self.arm_track(outside, slot);
+    }
+
+    /// Sends the requests that are due.
+    fn ask_keyframes(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        // RFC 5104 only where RFC 4585 is not: PLI says what is meant.
+        let fir = track.codecs.iter().any(|codec| codec.fir) && !track.codecs.iter().any(|codec| codec.pli);
+        for encoding in &mut track.encodings {
+            let Some(media) = encoding.ssrc.filter(|_| encoding.keyframe_due(now).is_some_and(|due| due <= now)) else {
+                continue;
+            };
+            let sequence = encoding.keyframe_asked(now);
+            outside.stats.keyframe_requests += 1;
+            outside.rtcp(track.transport, |writer| {
+                if fir {
+                    writer.fir(LOCAL_SSRC, FirRequest { media, sequence })
+                } else {
+                    writer.pli(LOCAL_SSRC, media)
+                }
+            });
+        }
+    }
+
+    /// The timer of a track is due.
+    pub fn track_timeout(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        self.ask_retransmissions(outside, slot);
+        self.ask_keyframes(outside, slot);
+        if self.tracks.get(slot).is_some_and(|track| track.encodings.len() > 1) {
+            self.flow_changed(outside, slot);
+        }
+        self.arm_track(outside, slot);
+    }
+
+    pub fn arm_track(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(track) = self.tracks.get(slot) else { return };
+        let now = outside.now;
+        let encodings = track.encodings.iter().filter(|encoding| encoding.ssrc.is_some());
+        let requests = encodings.flat_map(|encoding| [encoding.keyframe_due(now), encoding.nack.poll_timeout()]);
+        let simulcast = (track.encodings.len() > 1 && track.flowing != 0).then_some(now + FLOW_INTERVAL);
+        outside.arm(track.timer, requests.flatten().chain(simulcast).min());
+    }
+
+    /// The timer of a subscription is due.
+    pub fn subscription_timeout(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        if let Some(descriptor) = subscription.generate(slot, now) {
+            outside.queue(subscription.transport, descriptor);
+        }
+        if let Some(schedule) = subscription.schedule.filter(|schedule| schedule.is_over()) {
+            subscription.schedule = None;
+            if schedule.closes {
+                // The last blank packet is only queued: it leaves before the subscription does.
+                subscription.ends_at = Some(now + Duration::from_millis(1));
+            }
+        }
+        if subscription.ends_at.is_some_and(|at| at <= now) {
+            return self.drop_subscription(outside, slot);
+        }
+        self.report_to_subscriber(outside, slot);
+        self.arm_subscription(outside, slot);
+    }
+
+    pub fn arm_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        if let Some(subscription) = self.subscriptions.get(slot) {
+            outside.arm(subscription.timer, subscription.deadline());
+        }
+    }
+}
+
+/// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
+fn begin(
+    outside: &mut Outside<'_>,
+    slot: Slot,
+    subscription: &mut Subscription,
+    track: &Track,
+    packet: &Arrived,
+) {
+    subscription.plan_report(outside.now);
+    outside.arm(subscription.timer, subscription.deadline());
+    let encoding = track.encodings.get(usize::from(packet.source.encoding));
+    let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {
+        return;
+    };
+    for sequence in packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP) {
+        let Some(stored) = encoding.stored(sequence, outside.now) else { continue };
+        let packet = Arrived {
+            sequence,
+            info: *stored.info,
+            ..*packet
+        };
+        if let Ok(descriptor) = subscription.forward(slot, track, &packet) {
+            outside.queue(subscription.transport, descriptor);
+        }
+    }
+}
+
+fn report_codec(outside: &mut Outside<'_>, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
+    if subscription.should_report_codec(packet.info.codec)
+        && let Some(codec) = track.codecs.get(usize::from(packet.info.codec))
+    {
+        outside.events.push(Event::CodecUnsupported {
+            subscription: subscription.handle,
+            codec: codec.codec,
+        });
+    }
+}

@@ -1,0 +1,309 @@
+//! RTCP in both directions: what publishers report and are told, what subscribers report and are sent.
+
+use std::time::{Duration, Instant};
+
+use super::encoding::SenderReportAnchor;
+use super::fanout::{Fanout, LOCAL_SSRC};
+use super::outside::Outside;
+use super::pacer::{Descriptor, Kind};
+use super::remb::Load;
+use super::slots::Slot;
+use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription, ticks};
+use crate::rtp::rtcp::{self, NackPairs, Packet, ReportBlock, SenderInfo};
+use crate::types::{DropReason, MediaKind, Ssrc};
+
+/// LiveKit: receiver reports every second.
+pub const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// Of report blocks in one packet (RFC 3550 §6.4.1).
+const MAX_BLOCKS: usize = 31;
+
+const NO_BLOCK: ReportBlock = ReportBlock {
+    ssrc: Ssrc(0),
+    fraction_lost: 0,
+    cumulative_lost: 0,
+    highest_sequence: 0,
+    jitter: 0,
+    last_sender_report: 0,
+    delay_since_last_sender_report: 0,
+};
+
+/// While the publisher has sent no report, a subscription looks for one this often.
+const REPORT_RETRY: Duration = Duration::from_millis(500);
+
+/// A round trip above this is a broken report.
+const MAX_RTT: Duration = Duration::from_secs(10);
+
+/// Sequence numbers taken from one NACK packet. A burst of loss is a few dozen packets; a longer list is an attempt to
+/// make the server send more than it was asked to.
+const MAX_NACKED: usize = 512;
+
+impl Fanout {
+    /// One cleartext compound from a transport of this room.
+    pub fn on_rtcp(&mut self, outside: &mut Outside<'_>, transport: Slot, compound: &[u8]) {
+        for packet in rtcp::parse(compound) {
+            match packet {
+                Ok(packet) => self.on_rtcp_packet(outside, transport, packet),
+                Err(reason) => outside.stats.count_drop(reason),
+            }
+        }
+    }
+
+    fn on_rtcp_packet(&mut self, outside: &mut Outside<'_>, transport: Slot, packet: Packet<'_>) {
+        match packet {
+            Packet::SenderReport { info, blocks } => {
+                self.on_sender_report(outside, transport, &info);
+                blocks.for_each(|block| self.on_report_block(outside, transport, &block));
+            }
+            Packet::ReceiverReport { blocks, .. } => {
+                blocks.for_each(|block| self.on_report_block(outside, transport, &block));
+            }
+            Packet::Nack { media, pairs, .. } => self.on_nack(outside, transport, media, pairs),
+            Packet::Pli { media, .. } => self.on_keyframe_request(outside, transport, media),
+            Packet::Fir { requests, .. } => {
+                requests.for_each(|request| self.on_keyframe_request(outside, transport, request.media));
+            }
+            Packet::TransportFeedback(_)
+            | Packet::Remb { .. }
+            | Packet::SourceDescription(_)
+            | Packet::Goodbye(_)
+            | Packet::ExtendedReport { .. }
+            | Packet::Unknown { .. } => {}
+        }
+    }
+
+    fn on_sender_report(&mut self, outside: &mut Outside<'_>, transport: Slot, info: &SenderInfo) {
+        let now = outside.now;
+        let Some(source) = outside.transports.get(transport) else { return };
+        let Some(stream) = source.receiving.streams.get(&info.ssrc).filter(|stream| !stream.retransmission) else {
+            return;
+        };
+        let track_slot = stream.track;
+        let Some(track) = self.tracks.get_mut(track_slot) else { return };
+        let Some(encoding) = track.encodings.get_mut(usize::from(stream.encoding)) else { return };
+        encoding.sender_report = Some(SenderReportAnchor {
+            ntp: info.ntp,
+            timestamp: info.rtp_timestamp,
+            arrival: now,
+        });
+        if let Some(stats) = &mut encoding.stats {
+            stats.handle_sender_report(info.ntp, now);
+        }
+    }
+
+    fn on_report_block(&mut self, outside: &mut Outside<'_>, transport: Slot, block: &ReportBlock) {
+        let Some((_, subscription)) = self.sent_as(outside, transport, block.ssrc) else { return };
+        if subscription.ssrc != block.ssrc {
+            return; // the RTX stream's
+        }
+        subscription.acknowledged = true;
+        subscription.loss.handle_report(block, outside.now);
+        let Some(report) = subscription.sent_report.filter(|report| report.middle == block.last_sender_report) else {
+            return;
+        };
+        // RFC 3550 §6.4.1; our clock is the one that counts, the report's own time is the publisher's.
+        let held = Duration::from_nanos(u64::from(block.delay_since_last_sender_report) * 1_000_000_000 / 65_536);
+        let rtt = outside.now.saturating_duration_since(report.at).saturating_sub(held);
+        if rtt < MAX_RTT {
+            subscription.rtt = (subscription.rtt + rtt * 3) / 4; // LiveKit: three quarters of the new value
+        }
+    }
+
+    fn on_nack(&mut self, outside: &mut Outside<'_>, transport: Slot, media: Ssrc, pairs: NackPairs<'_>) {
+        let now = outside.now;
+        let Some((slot, subscription)) = self.sent_as(outside, transport, media) else {
+            return outside.stats.count_drop(DropReason::UnknownSsrc);
+        };
+        if subscription.ssrc != media {
+            return; // a lost retransmission is asked for by its original
+        }
+        let (transport, track) = (subscription.transport, subscription.track);
+        for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(MAX_NACKED) {
+            let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+            let sequence_out = subscription.rewriter.extend(sequence);
+            let located = subscription.rewriter.locate(sequence_out);
+            let encodings = self.tracks.get(track).map(|track| &track.encodings);
+            let found = located.and_then(|located| {
+                let encoding = encodings?.get(usize::from(located.source.encoding))?;
+                let stored = encoding.stored(located.sequence, now).filter(|_| encoding.source() == located.source)?;
+                Some((located, *stored.info))
+            });
+            let Some((located, info)) = found else {
+                outside.stats.count_drop(DropReason::RtxUnavailable);
+                continue;
+            };
+            if !subscription.requests.accept(now, sequence_out, subscription.rtt) {
+                outside.stats.count_drop(DropReason::RtxUnavailable);
+                continue;
+            }
+            outside.queue(
+                transport,
+                Descriptor {
+                    subscription: slot,
+                    sequence_out,
+                    sequence_in: located.sequence as u32,
+                    timestamp: located.offsets.timestamp(info.timestamp),
+                    picture: located.offsets.picture(info.picture),
+                    source: located.source,
+                    kind: Kind::Retransmission,
+                },
+            );
+        }
+    }
+
+    fn on_keyframe_request(&mut self, outside: &mut Outside<'_>, transport: Slot, media: Ssrc) {
+        let Some((_, subscription)) = self.sent_as(outside, transport, media) else {
+            return outside.stats.count_drop(DropReason::UnknownSsrc);
+        };
+        if subscription.settings.disabled || subscription.kind == MediaKind::Audio {
+            return;
+        }
+        let source = subscription.rewriter.source();
+        let (track, encoding) = (subscription.track, source.map_or(subscription.target, |source| source.encoding));
+        self.request_keyframe(outside, track, encoding);
+    }
+
+    /// The subscription that this transport is sent with this SSRC (its RTX stream's included).
+    fn sent_as(
+        &mut self,
+        outside: &Outside<'_>,
+        transport: Slot,
+        ssrc: Ssrc,
+    ) -> Option<(Slot, &mut Subscription)> {
+        let slot = *outside.transports.get(transport)?.sending.get(&ssrc)?;
+        Some((slot, self.subscriptions.get_mut(slot)?))
+    }
+
+    /// A sender report when it is due: the publisher's own times, with the timestamps this subscriber is shown. So audio
+    /// and video of one publisher stay in step whatever was renumbered.
+    pub fn report_to_subscriber(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        if subscription.next_report.is_none_or(|at| at > now) {
+            return;
+        }
+        subscription.next_report = Some(now + REPORT_RETRY);
+        let track = self.tracks.get(subscription.track);
+        let shown = subscription.rewriter.offsets().zip(subscription.last_output);
+        let Some((((source, offsets), output), track)) = shown.zip(track) else { return };
+        let encoding = track.encodings.get(usize::from(source.encoding));
+        let anchor = encoding
+            .filter(|encoding| encoding.source() == source)
+            .and_then(|encoding| encoding.sender_report);
+        let Some(anchor) = anchor else { return };
+        let elapsed = now.saturating_duration_since(anchor.arrival);
+        let ntp = anchor.ntp.wrapping_add(ntp_units(elapsed));
+        let info = SenderInfo {
+            ssrc: subscription.ssrc,
+            ntp,
+            rtp_timestamp: offsets
+                .timestamp(anchor.timestamp)
+                .wrapping_add(ticks(elapsed, output.codec.clock_rate())),
+            packets: subscription.packets,
+            octets: subscription.octets,
+        };
+        subscription.sent_report = Some(SentReport {
+            middle: (ntp >> 16) as u32,
+            at: now,
+        });
+        subscription.next_report = Some(now + SENDER_REPORT_INTERVAL);
+        let (transport, ssrc, cname) = (subscription.transport, subscription.ssrc, &subscription.cname);
+        outside.rtcp(transport, |writer| {
+            writer.sender_report(&info, &[])?;
+            writer.source_description(ssrc, cname)
+        });
+    }
+
+    /// What a publisher's transport is told: transport-wide feedback and, every second, receiver reports.
+    pub fn report_to_publisher(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let Some(transport) = outside.transports.get_mut(slot) else { return };
+        if transport.write_transport_feedback(now) {
+            outside.dirty.mark(slot, transport);
+        }
+        if transport.receiving.next_report.is_none_or(|at| at > now) {
+            return;
+        }
+        let mut received = false;
+        let mut load = Load::default();
+        let mut blocks = [NO_BLOCK; MAX_BLOCKS];
+        let mut count = 0;
+        let mut streams: Vec<_> = transport.receiving.streams.iter().map(|(ssrc, stream)| (*ssrc, *stream)).collect();
+        streams.sort_unstable_by_key(|(ssrc, _)| *ssrc); // the hash order is random
+        let mut remb_only = !streams.is_empty();
+        for (ssrc, stream) in streams {
+            let Some(track) = self.tracks.get_mut(stream.track) else { continue };
+            remb_only &= track.codecs.iter().any(|codec| codec.remb) && !track.codecs.iter().any(|codec| codec.transport_cc);
+            let encoding = track.encodings.get_mut(usize::from(stream.encoding));
+            let Some(encoding) = encoding.filter(|_| !stream.retransmission) else { continue };
+            load.bytes += encoding.take_bytes();
+            let Some(stats) = &mut encoding.stats else { continue };
+            let Some(block) = stats.report_block(ssrc, now) else { continue };
+            load.fraction_lost = load.fraction_lost.max(block.fraction_lost);
+            received = true;
+            if let Some(place) = blocks.get_mut(count) {
+                *place = block;
+                count += 1;
+            }
+            if count == MAX_BLOCKS {
+                outside.rtcp(slot, |writer| writer.receiver_report(LOCAL_SSRC, &blocks));
+                count = 0;
+            }
+        }
+        let rest = blocks.get(..count).unwrap_or_default();
+        if !rest.is_empty() {
+            outside.rtcp(slot, |writer| writer.receiver_report(LOCAL_SSRC, rest));
+        }
+        let Some(transport) = outside.transports.get_mut(slot) else { return };
+        transport.receiving.next_report = Some(now + RECEIVER_REPORT_INTERVAL);
+        if remb_only && received {
+            let bitrate = transport.receiving.remb.update(load);
+            let ssrc = transport.receiving.last_ssrc;
+            outside.rtcp(slot, |writer| writer.remb(LOCAL_SSRC, bitrate, ssrc.as_slice()));
+        }
+    }
+
+    /// Asks publishers for packets that are missing. The timer of the track has found it due.
+    pub fn ask_retransmissions(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        let mut lost_for_good = 0u8;
+        for (index, encoding) in (0u32..).zip(&mut track.encodings) {
+            let Some(media) = encoding.ssrc else { continue };
+            if encoding.nack.poll_timeout().is_some_and(|at| at <= now) {
+                let pairs = &mut self.nack_pairs;
+                encoding.nack.handle_timeout(now, pairs);
+                if !pairs.is_empty() {
+                    outside.stats.nacks_sent += pairs.iter().map(|pair| 1 + u64::from(pair.blp.count_ones())).sum::<u64>();
+                    outside.rtcp(track.transport, |writer| writer.nack(LOCAL_SSRC, media, pairs));
+                }
+            }
+            if encoding.nack.take_keyframe_request() {
+                lost_for_good |= 1u8.checked_shl(index).unwrap_or(0);
+            }
+        }
+        for encoding in (0..8).filter(|bit| lost_for_good >> bit & 1 == 1) {
+            self.request_keyframe(outside, slot, encoding);
+        }
+    }
+}
+
+/// 32.32 fixed-point seconds.
+fn ntp_units(duration: Duration) -> u64 {
+    (duration.as_secs() << 32) | ((u64::from(duration.subsec_nanos()) << 32) / 1_000_000_000)
+}
+
+/// What a subscriber's reports say about loss on its leg, for the quality score.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LossReports {
+    /// `ReportBlock::cumulative_lost` of the newest report.
+    pub cumulative: i32,
+    pub last: Option<Instant>,
+}
+
+impl LossReports {
+    fn handle_report(&mut self, block: &ReportBlock, now: Instant) {
+        self.cumulative = block.cumulative_lost;
+        self.last = Some(now);
+    }
+}

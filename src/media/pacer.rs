@@ -1,0 +1,448 @@
+//! What waits to leave on a transport, and its release into the batch: copy, renumber, seal, commit.
+//!
+//! Owns descriptors only (DESIGN D6): bytes stay in the ring until here. Transport-wide sequence number, send time and
+//! retransmission number are given at release, so they are those of what really leaves, in the order it leaves. Nothing
+//! is delayed yet: everything queued in a turn leaves in the turn's `poll_transmit`.
+
+use std::time::Instant;
+
+use super::edge::Event;
+use super::encoding::Encoding;
+use super::fanout::Fanout;
+use super::generated;
+use super::outside::Events;
+use super::resend::Mark;
+use super::rewrite::Source;
+use super::ring::{PictureNumbers, Stored};
+use super::slots::Slot;
+use super::stats::ShardStats;
+use super::subscription::{Output, Subscription};
+use super::transport::MediaTransport;
+use crate::rtc::SEAL_OVERHEAD;
+use crate::rtp::{self, FIXED_HEADER_LEN, RtpHeader, extension, red, rtx, trailer, vp8};
+use crate::types::{Batch, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind, NetPath, Pt, WallClock};
+
+/// Descriptors queued on one transport within a turn: the key frames of 20 tracks. Beyond, the newest is dropped
+/// (`QueueFull`); the receiver asks for it again.
+pub const MAX_QUEUED: usize = 2048;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A packet of the ring, for the first time.
+    Media,
+    /// A packet of the ring, again; as RTX where that is negotiated.
+    Retransmission,
+    /// Silence or a blank frame of `Subscription::last_output`.
+    Generated,
+}
+
+/// One packet that is to leave, and under which numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    pub subscription: Slot,
+    /// Extended.
+    pub sequence_out: u64,
+    /// Low half of the publisher's extended number.
+    pub sequence_in: u32,
+    pub timestamp: u32,
+    pub picture: PictureNumbers,
+    pub source: Source,
+    pub kind: Kind,
+}
+
+const _: () = assert!(size_of::<Descriptor>() <= 32);
+
+/// What release reads beside the room and the transport.
+pub struct Release<'a> {
+    pub now: Instant,
+    pub wall: WallClock,
+    /// Whether packets are padded by a byte so that they leave as one GSO send (DESIGN D6).
+    pub pad: bool,
+    pub stats: &'a mut ShardStats,
+    pub events: &'a mut Events,
+    /// Reused between calls: the clear size of each queued packet, 0 = not to be padded.
+    pub sizes: &'a mut Vec<u16>,
+}
+
+impl Release<'_> {
+    /// Sends everything queued on `transport`, whose subscriptions are in `fanout`.
+    pub fn run(&mut self, fanout: &mut Fanout, transport: &mut MediaTransport, batch: &mut impl Batch) {
+        let mut queue = std::mem::take(&mut transport.queue);
+        self.plan(fanout, &queue);
+        for (at, descriptor) in queue.iter().enumerate() {
+            let padding = self.padding(at);
+            let slot = batch.slot();
+            match self.write(fanout, transport, descriptor, padding, slot) {
+                Ok((path, len)) => {
+                    batch.commit(path, len);
+                    self.stats.bytes_sent += len as u64;
+                }
+                Err(reason) => self.stats.count_drop(reason),
+            }
+        }
+        queue.clear();
+        transport.queue = queue; // keeps its memory
+    }
+
+    /// Finds the runs of video packets whose sizes differ by at most a byte: Chromium splits a frame into such.
+    fn plan(&mut self, fanout: &Fanout, queue: &[Descriptor]) {
+        self.sizes.clear();
+        if !self.pad || queue.len() < 2 {
+            return;
+        }
+        let size = |descriptor: &Descriptor| clear_size(fanout, descriptor, self.now).unwrap_or(0);
+        self.sizes.extend(queue.iter().map(size));
+        let mut rest = self.sizes.as_mut_slice();
+        while let Some(first) = rest.first().copied() {
+            let (mut low, mut high, mut len) = (first, first, 0);
+            for size in rest.iter() {
+                let (lower, higher) = (low.min(*size), high.max(*size));
+                if *size == 0 || higher - lower > 1 {
+                    break;
+                }
+                (low, high, len) = (lower, higher, len + 1);
+            }
+            let Some((run, behind)) = rest.split_at_mut_checked(len.max(1)) else { return };
+            // From here on a size says how many bytes are missing.
+            run.iter_mut().for_each(|size| *size = if *size == 0 { 0 } else { high - *size });
+            rest = behind;
+        }
+    }
+
+    fn padding(&self, at: usize) -> u8 {
+        self.sizes.get(at).copied().unwrap_or(0).min(1) as u8
+    }
+
+    fn write(
+        &mut self,
+        fanout: &mut Fanout,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        padding: u8,
+        buf: &mut [u8],
+    ) -> Result<(NetPath, usize), DropReason> {
+        let path = transport.rtc.path().ok_or(DropReason::Disabled)?;
+        let subscription = fanout
+            .subscriptions
+            .get_mut(descriptor.subscription)
+            .ok_or(DropReason::StaleCommand)?;
+        let encoding = fanout
+            .tracks
+            .get(subscription.track)
+            .and_then(|track| track.encodings.get(usize::from(descriptor.source.encoding)));
+        // Room for the seal behind the packet.
+        let limit = buf.len().min(MAX_DATAGRAM).saturating_sub(SEAL_OVERHEAD);
+        let packet = buf.get_mut(..limit).ok_or(DropReason::TooLarge)?;
+        let written = match descriptor.kind {
+            Kind::Media => {
+                let stored = stored(encoding, descriptor, self.now)?;
+                self.media(subscription, transport, descriptor, stored, padding, packet)?
+            }
+            Kind::Retransmission => {
+                let stored = stored(encoding, descriptor, self.now)?;
+                self.stats.retransmitted += 1;
+                self.retransmission(subscription, transport, descriptor, stored, packet)?
+            }
+            Kind::Generated => self.generated(subscription, transport, descriptor, &fanout.sif_trailer, packet)?,
+        };
+        // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
+        let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
+        let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
+        self.stats.rtp_sent += 1;
+        Ok((path, sealed))
+    }
+
+    fn media(
+        &mut self,
+        subscription: &mut Subscription,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        stored: Stored<'_>,
+        padding: u8,
+        buf: &mut [u8],
+    ) -> Result<Written, DropReason> {
+        let output = subscription
+            .output(stored.info.codec)
+            .ok_or(DropReason::CodecNotNegotiated)?;
+        let mark = Mark {
+            transport_cc: transport.next_transport_cc(),
+            abs_send_time: send_time(self.wall, self.now),
+            with_mid: !subscription.acknowledged,
+            padding,
+            ..Mark::default()
+        };
+        let written = primary(subscription, &output, descriptor, stored, &mark, buf)?;
+        if padding > 0 {
+            self.stats.padded += 1;
+        }
+        if let Some(marks) = &mut subscription.marks {
+            marks.put(descriptor.sequence_out, mark);
+        }
+        subscription.last_output = Some(output);
+        subscription.packets = subscription.packets.wrapping_add(1);
+        subscription.octets = subscription.octets.wrapping_add((written.len - written.header_len) as u32);
+        if !subscription.started {
+            subscription.started = true;
+            self.events.push(Event::SubscriptionStarted {
+                subscription: subscription.handle,
+            });
+        }
+        Ok(written)
+    }
+
+    fn retransmission(
+        &mut self,
+        subscription: &mut Subscription,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        stored: Stored<'_>,
+        buf: &mut [u8],
+    ) -> Result<Written, DropReason> {
+        let output = subscription
+            .output(stored.info.codec)
+            .ok_or(DropReason::CodecNotNegotiated)?;
+        let (Some(pt), Some(ssrc)) = (output.rtx, subscription.rtx_ssrc) else {
+            // Byte for byte what was sent: the seal is then the same too.
+            let marks = subscription.marks.as_ref();
+            let mark = marks
+                .and_then(|marks| marks.find(descriptor.sequence_out))
+                .ok_or(DropReason::RtxUnavailable)?;
+            return primary(subscription, &output, descriptor, stored, &mark, buf);
+        };
+        let sequence = subscription.next_rtx_sequence();
+        let mark = Mark {
+            transport_cc: transport.next_transport_cc(),
+            abs_send_time: send_time(self.wall, self.now),
+            ..Mark::default()
+        };
+        let mut elements = Elements::of(subscription, &stored, &mark, &[]);
+        elements.retain(|extension| *extension != Extension::PlayoutDelay); // LiveKit: not on RTX
+        let header = RtpHeader {
+            marker: stored.info.marker,
+            pt,
+            sequence: sequence as u16,
+            timestamp: descriptor.timestamp,
+            ssrc,
+        };
+        let header_len = header.write(buf, &subscription.extensions, elements.as_slice())?.len;
+        let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
+        let (original, body) = body.split_first_chunk_mut().ok_or(DropReason::TooLarge)?;
+        *original = (descriptor.sequence_out as u16).to_be_bytes(); // RFC 4588 §4: OSN
+        let len = header_len + rtx::OSN_LEN + write_payload(subscription, &output, descriptor, &stored, body)?;
+        Ok(Written {
+            header_len,
+            len,
+            sequence,
+        })
+    }
+
+    fn generated(
+        &mut self,
+        subscription: &mut Subscription,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        sif_trailer: &[u8],
+        buf: &mut [u8],
+    ) -> Result<Written, DropReason> {
+        let output = subscription.last_output.ok_or(DropReason::CodecNotNegotiated)?;
+        let transport_cc = transport.next_transport_cc();
+        let send_time = send_time(self.wall, self.now);
+        let elements = [
+            (Extension::AbsSendTime, &send_time[..]),
+            (Extension::TransportCc, &transport_cc[..]),
+        ];
+        let header = RtpHeader {
+            marker: subscription.kind == MediaKind::Video,
+            pt: output.pt,
+            sequence: descriptor.sequence_out as u16,
+            timestamp: descriptor.timestamp,
+            ssrc: subscription.ssrc,
+        };
+        let header_len = header.write(buf, &subscription.extensions, &elements)?.len;
+        let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
+        let primary = subscription.opus_pt().unwrap_or(Pt(111)); // LiveKit: opus is always 111
+        let picture = descriptor.picture.picture_id;
+        let mut len = generated::write(output.codec, primary, picture, body).ok_or(DropReason::CodecNotNegotiated)?;
+        // LiveKit: a decryptor passes a frame that ends in the room's trailer; without one it would drop it.
+        if subscription.encrypted {
+            let end = len + sif_trailer.len();
+            body.get_mut(len..end).ok_or(DropReason::TooLarge)?.copy_from_slice(sif_trailer);
+            len = end;
+        }
+        subscription.packets = subscription.packets.wrapping_add(1);
+        subscription.octets = subscription.octets.wrapping_add(len as u32);
+        Ok(Written {
+            header_len,
+            len: header_len + len,
+            sequence: descriptor.sequence_out,
+        })
+    }
+}
+
+struct Written {
+    header_len: usize,
+    len: usize,
+    /// Extended, of the SSRC it is written for.
+    sequence: u64,
+}
+
+fn stored<'e>(encoding: Option<&'e Encoding>, descriptor: &Descriptor, now: Instant) -> Result<Stored<'e>, DropReason> {
+    let encoding = encoding.filter(|encoding| encoding.source() == descriptor.source);
+    encoding
+        .and_then(|encoding| encoding.stored(encoding.sequence_from_low(descriptor.sequence_in)?, now))
+        .ok_or(DropReason::SlotReused)
+}
+
+/// The packet on its own SSRC. Depends on nothing but its arguments, so that a resend is the same bytes.
+fn primary(
+    subscription: &Subscription,
+    output: &Output,
+    descriptor: &Descriptor,
+    stored: Stored<'_>,
+    mark: &Mark,
+    buf: &mut [u8],
+) -> Result<Written, DropReason> {
+    let mid = if mark.with_mid { subscription.mid.as_bytes() } else { &[] };
+    let elements = Elements::of(subscription, &stored, mark, mid);
+    let header = RtpHeader {
+        marker: stored.info.marker,
+        pt: output.pt,
+        sequence: descriptor.sequence_out as u16,
+        timestamp: descriptor.timestamp,
+        ssrc: subscription.ssrc,
+    };
+    let header_len = header.write(buf, &subscription.extensions, elements.as_slice())?.len;
+    let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
+    let len = header_len + write_payload(subscription, output, descriptor, &stored, body)?;
+    let len = rtp::append_padding(buf, len, mark.padding)?;
+    Ok(Written {
+        header_len,
+        len,
+        sequence: descriptor.sequence_out,
+    })
+}
+
+/// The payload as this subscriber is shown it; its length.
+fn write_payload(
+    subscription: &Subscription,
+    output: &Output,
+    descriptor: &Descriptor,
+    stored: &Stored<'_>,
+    body: &mut [u8],
+) -> Result<usize, DropReason> {
+    let payload = shown_payload(subscription, output, stored)?;
+    let target = body.get_mut(..payload.len()).ok_or(DropReason::TooLarge)?;
+    target.copy_from_slice(payload);
+    if output.codec == Codec::Vp8 && descriptor.picture != stored.info.picture {
+        let mut vp8 = vp8::Descriptor::parse(target)?;
+        vp8.picture_id = vp8.picture_id.map(|id| id.with_value(descriptor.picture.picture_id));
+        vp8.tl0_pic_idx = vp8.tl0_pic_idx.map(|_| descriptor.picture.tl0_picidx);
+        vp8.key_idx = vp8.key_idx.map(|_| descriptor.picture.keyidx);
+        vp8.write(target)?; // the same fields: the same length
+    }
+    Ok(payload.len())
+}
+
+fn shown_payload<'s>(
+    subscription: &Subscription,
+    output: &Output,
+    stored: &Stored<'s>,
+) -> Result<&'s [u8], DropReason> {
+    let mut payload = stored.payload;
+    if subscription.strip_packet_trailer {
+        let keep = payload.len() - trailer::len(payload, stored.info.marker).min(payload.len());
+        payload = payload.get(..keep).unwrap_or_default();
+    }
+    if output.strip_red {
+        payload = red::primary(payload)?.1;
+    }
+    Ok(payload)
+}
+
+/// The bytes of a queued media packet before sealing, without padding. None = it is not to be padded.
+fn clear_size(fanout: &Fanout, descriptor: &Descriptor, now: Instant) -> Option<u16> {
+    let subscription = fanout.subscriptions.get(descriptor.subscription)?;
+    if descriptor.kind != Kind::Media || subscription.kind != MediaKind::Video {
+        return None;
+    }
+    let track = fanout.tracks.get(subscription.track)?;
+    let encoding = track.encodings.get(usize::from(descriptor.source.encoding));
+    let stored = stored(encoding, descriptor, now).ok()?;
+    let output = subscription.output(stored.info.codec)?;
+    let mid = if subscription.acknowledged { &[] } else { subscription.mid.as_bytes() };
+    let mark = Mark::default();
+    let elements = Elements::of(subscription, &stored, &mark, mid);
+    let payload = shown_payload(subscription, &output, &stored).ok()?;
+    u16::try_from(FIXED_HEADER_LEN + elements.block_len(subscription) + payload.len()).ok()
+}
+
+fn send_time(wall: WallClock, now: Instant) -> [u8; 3] {
+    let [_, a, b, c] = extension::abs_send_time(wall.unix(now)).to_be_bytes();
+    [a, b, c]
+}
+
+/// Every extension that can go toward a subscriber, in the order written.
+const MAX_ELEMENTS: usize = 8;
+
+struct Elements<'a> {
+    list: [(Extension, &'a [u8]); MAX_ELEMENTS],
+    len: usize,
+}
+
+impl<'a> Elements<'a> {
+    fn of<'b>(subscription: &'b Subscription, stored: &'b Stored<'_>, mark: &'b Mark, mid: &'b [u8]) -> Elements<'b> {
+        let mut elements = Elements {
+            list: [(Extension::Mid, &[]); MAX_ELEMENTS],
+            len: 0,
+        };
+        let info = stored.info;
+        let mut put = |extension: Extension, value: &'b [u8]| {
+            if !value.is_empty()
+                && subscription.extensions.id(extension).is_some()
+                && let Some(place) = elements.list.get_mut(elements.len)
+            {
+                *place = (extension, value);
+                elements.len += 1;
+            }
+        };
+        put(Extension::Mid, mid);
+        put(Extension::AbsSendTime, &mark.abs_send_time);
+        put(Extension::TransportCc, &mark.transport_cc);
+        put(Extension::AudioLevel, info.audio_level.as_ref().map_or(&[], std::slice::from_ref));
+        put(Extension::PlayoutDelay, info.playout_delay.as_ref().map_or(&[], |value| &value[..]));
+        let orientation = info.video_orientation.as_ref();
+        put(Extension::VideoOrientation, orientation.map_or(&[], std::slice::from_ref));
+        put(Extension::AbsCaptureTime, stored.abs_capture_time);
+        put(Extension::DependencyDescriptor, stored.dependency_descriptor);
+        elements
+    }
+
+    fn as_slice(&self) -> &[(Extension, &'a [u8])] {
+        self.list.get(..self.len).unwrap_or_default()
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Extension) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.len {
+            if let Some(element) = self.list.get(at).copied()
+                && keep(&element.0)
+                && let Some(place) = self.list.get_mut(kept)
+            {
+                *place = element;
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+
+    /// Bytes of the extension block that `RtpHeader::write` makes of these (RFC 8285 §4.2, §4.3).
+    fn block_len(&self, subscription: &Subscription) -> usize {
+        let ids = &subscription.extensions;
+        let one_byte = |(extension, value): &(Extension, &[u8])| {
+            ids.id(*extension).is_none_or(|id| id < 15) && value.len() <= 16
+        };
+        let head = if self.as_slice().iter().all(one_byte) { 1 } else { 2 };
+        let values: usize = self.as_slice().iter().map(|(_, value)| head + value.len()).sum();
+        if values == 0 { 0 } else { 4 + values.next_multiple_of(4) }
+    }
+}

@@ -1,0 +1,643 @@
+//! One media thread's whole state: its transports, its rooms, their timers.
+//!
+//! Owns everything that forwards; driven by `io`'s shard thread or by a test (see [`Shard`] for the calls). Contains panics
+//! at two boundaries (DESIGN D10): one transport's protocols, one room's turn.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::edge::{Command, Event, OpenTransport, Publish, Subscribe};
+use super::fanout::Fanout;
+use super::outside::{Dirty, Events, Index, Outside, Place, TimerKey};
+use super::pacer::Release;
+use super::slots::{Slot, Slots};
+use super::speakers::SpeakerSettings;
+use super::stats::ShardStats;
+use super::timers::Timers;
+use super::transport::{MAX_FLOWS, MediaTransport};
+use crate::rtc::{self, DtlsIdentity, PacketKind, Received, TransportConfig, TransportEvent};
+use crate::types::{
+    Batch, ChannelLabel, CloseReason, DropReason, IceCredentials, NetPath, RoomHandle, SubscriptionHandle,
+    TransportHandle, WallClock,
+};
+
+/// What a shard is given at its start.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// The addresses it is reached at: ICE host candidates.
+    pub addresses: Vec<SocketAddr>,
+    pub identity: DtlsIdentity,
+    /// Of first sequence numbers.
+    pub seed: u64,
+    pub wall: WallClock,
+    /// Pads video by at most one byte, so that the packets of a frame are of one size and leave as one GSO send
+    /// (DESIGN D6).
+    pub pad_for_gso: bool,
+    pub speakers: SpeakerSettings,
+}
+
+impl ShardConfig {
+    pub fn new(addresses: Vec<SocketAddr>, identity: DtlsIdentity, seed: u64, wall: WallClock) -> Self {
+        Self {
+            addresses,
+            identity,
+            seed,
+            wall,
+            pad_for_gso: true,
+            speakers: SpeakerSettings::default(),
+        }
+    }
+}
+
+/// The sans-IO core of a media thread.
+///
+/// Call order: any number of `handle_*`, then `poll_transmit` once, then `poll_event` until None, then `poll_timeout` (an
+/// instant in the past = call `handle_timeout` now). `now` must never go back. Nothing that was forwarded leaves before
+/// `poll_transmit`.
+pub struct Shard {
+    config: ShardConfig,
+    seed: u64,
+    transports: Slots<MediaTransport>,
+    rooms: Slots<Fanout>,
+    /// The transport behind a 5-tuple, learned from its STUN. Peers choose the keys: the standard keyed hash.
+    flows: HashMap<NetPath, Slot>,
+    /// Our ufrags.
+    ufrags: HashMap<String, Slot>,
+    index: Index,
+    timers: Timers<TimerKey>,
+    events: Events,
+    dirty: Dirty,
+    stats: ShardStats,
+    /// Reused by every release.
+    sizes: Vec<u16>,
+}
+
+impl Shard {
+    pub fn new(config: ShardConfig, _now: Instant) -> Self {
+        Self {
+            seed: config.seed,
+            config,
+            transports: Slots::default(),
+            rooms: Slots::default(),
+            flows: HashMap::new(),
+            ufrags: HashMap::new(),
+            index: Index::default(),
+            timers: Timers::default(),
+            events: Events::default(),
+            dirty: Dirty::default(),
+            stats: ShardStats::default(),
+            sizes: Vec::new(),
+        }
+    }
+
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        if self.apply(now, command).is_none() {
+            self.stats.count_drop(DropReason::StaleCommand);
+        }
+    }
+
+    /// One datagram as it arrived; it is opened in place. `path.local` is the address it arrived on.
+    pub fn handle_datagram(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]) {
+        self.stats.datagrams_received += 1;
+        self.stats.bytes_received += datagram.len() as u64;
+        if let Err(reason) = self.receive(now, path, datagram) {
+            self.stats.count_drop(reason);
+        }
+    }
+
+    fn receive(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]) -> Result<(), DropReason> {
+        let kind = rtc::classify(datagram)?;
+        let slot = self.route(kind, path, datagram)?;
+        let transport = self.transports.get_mut(slot).ok_or(DropReason::UnknownPath)?;
+        let room = transport.room;
+        let opened = contain(|| {
+            #[cfg(test)]
+            assert!(!transport.panics, "asked for by a test");
+            transport.rtc.handle_datagram(now, path, datagram)
+        });
+        let Some(opened) = opened else {
+            self.transport_panicked(now, slot);
+            return Err(DropReason::Malformed);
+        };
+        match opened {
+            Ok(Received::Consumed) => {
+                if kind == PacketKind::Stun {
+                    self.learn_flow(path, slot);
+                }
+                self.after_input(now, slot);
+                Ok(())
+            }
+            Ok(Received::Rtp(packet)) => {
+                self.stats.rtp_received += 1;
+                let result = self.in_room(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
+                result.unwrap_or(Ok(()))
+            }
+            Ok(Received::Rtcp(compound)) => {
+                self.stats.rtcp_received += 1;
+                self.in_room(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
+                Ok(())
+            }
+            Err(reason) => {
+                self.after_input(now, slot); // a broken handshake closes the transport
+                Err(reason)
+            }
+        }
+    }
+
+    /// A connectivity check names its transport, everything else comes where a check came from.
+    fn route(&self, kind: PacketKind, path: NetPath, datagram: &[u8]) -> Result<Slot, DropReason> {
+        if kind == PacketKind::Stun
+            && let Some(ufrag) = rtc::stun_local_ufrag(datagram)
+        {
+            return self.ufrags.get(ufrag).copied().ok_or(DropReason::UnknownUfrag);
+        }
+        self.flows.get(&path).copied().ok_or(DropReason::UnknownPath)
+    }
+
+    fn learn_flow(&mut self, path: NetPath, slot: Slot) {
+        if self.flows.insert(path, slot) == Some(slot) {
+            return;
+        }
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        transport.flows.push(path);
+        if transport.flows.len() > MAX_FLOWS {
+            let oldest = transport.flows.remove(0);
+            if self.flows.get(&oldest) == Some(&slot) {
+                self.flows.remove(&oldest);
+            }
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop_due(now) {
+            match key {
+                TimerKey::Transport(slot) => self.transport_timeout(now, slot),
+                TimerKey::Room(room) => {
+                    self.in_room(now, room, |fanout, outside| fanout.room_timeout(outside));
+                }
+                TimerKey::Track { room, track } => {
+                    self.in_room(now, room, |fanout, outside| fanout.track_timeout(outside, track));
+                }
+                TimerKey::Subscription { room, subscription } => {
+                    self.in_room(now, room, |fanout, outside| {
+                        fanout.subscription_timeout(outside, subscription);
+                    });
+                }
+            }
+        }
+    }
+
+    fn transport_timeout(&mut self, now: Instant, slot: Slot) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let room = transport.room;
+        let due = transport.rtc.poll_timeout().is_some_and(|at| at <= now);
+        if due && contain(|| transport.rtc.handle_timeout(now)).is_none() {
+            return self.transport_panicked(now, slot);
+        }
+        self.in_room(now, room, |fanout, outside| fanout.report_to_publisher(outside, slot));
+        self.after_input(now, slot);
+    }
+
+    /// Events and deadline of a transport whose protocols have run.
+    fn after_input(&mut self, now: Instant, slot: Slot) {
+        while let Some(event) = self.transports.get_mut(slot).and_then(|transport| transport.rtc.poll_event()) {
+            self.on_transport_event(now, slot, event);
+        }
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        self.dirty.mark(slot, transport);
+        let deadlines = [transport.rtc.poll_timeout(), transport.receiving.deadline()];
+        let timer = transport.timer;
+        let deadline = deadlines.into_iter().flatten().min();
+        self.outside(now).arm(timer, deadline);
+    }
+
+    fn on_transport_event(&mut self, now: Instant, slot: Slot, event: TransportEvent) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        match event {
+            TransportEvent::Connected { profile } => {
+                transport.is_connected = true;
+                if let Some(path) = transport.rtc.path() {
+                    self.events.push(Event::TransportConnected {
+                        transport: transport.handle,
+                        srtp_profile: profile,
+                        remote: path.remote,
+                    });
+                }
+                let room = transport.room;
+                self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
+            }
+            TransportEvent::Closed(reason) => self.detach(now, slot, reason),
+            TransportEvent::ChannelOpen { label, .. } => {
+                let was_open = transport.has_both_channels();
+                match label {
+                    Some(ChannelLabel::Reliable) => transport.channels_open[0] = true,
+                    Some(ChannelLabel::Lossy) => transport.channels_open[1] = true,
+                    _ => {}
+                }
+                if !was_open && transport.has_both_channels() {
+                    self.events.push(Event::ChannelsOpen {
+                        transport: transport.handle,
+                    });
+                }
+            }
+            TransportEvent::ChannelData { .. }
+            | TransportEvent::ChannelClosed { .. }
+            | TransportEvent::ChannelWritable { .. } => {}
+        }
+    }
+
+    /// Writes everything that leaves in this turn, grouped by transport: handshakes first, then RTCP, then media.
+    pub fn poll_transmit(&mut self, now: Instant, batch: &mut impl Batch) {
+        let mut slots = std::mem::take(&mut self.dirty.slots);
+        for slot in slots.drain(..) {
+            let Some(transport) = self.transports.get_mut(slot) else { continue };
+            transport.is_dirty = false;
+            let room = self.rooms.get_mut(transport.room);
+            let mut release = Release {
+                now,
+                wall: self.config.wall,
+                pad: self.config.pad_for_gso,
+                stats: &mut self.stats,
+                events: &mut self.events,
+                sizes: &mut self.sizes,
+            };
+            let mut sent_to = Vec::new(); // allocates for a full agent's checks only
+            let flushed = contain(|| {
+                while let Some((path, datagram)) = transport.rtc.poll_transmit() {
+                    if transport.learns_from_sent {
+                        sent_to.push(path);
+                    }
+                    let target = batch.slot();
+                    if let Some(target) = target.get_mut(..datagram.len()) {
+                        target.copy_from_slice(&datagram);
+                        batch.commit(path, datagram.len());
+                        release.stats.bytes_sent += datagram.len() as u64;
+                    }
+                }
+                send_rtcp(transport, release.stats, batch);
+                if let Some(fanout) = room {
+                    release.run(fanout, transport, batch);
+                }
+            });
+            let is_closed = transport.is_closed;
+            for path in sent_to {
+                // The answer to a check of ours comes before any check of the peer's.
+                if !self.flows.contains_key(&path) {
+                    self.learn_flow(path, slot);
+                }
+            }
+            if flushed.is_none() {
+                self.transport_panicked(now, slot);
+            } else if is_closed {
+                self.forget_transport(slot);
+            }
+        }
+        if self.dirty.slots.is_empty() {
+            self.dirty.slots = slots; // keeps its memory
+        }
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When `handle_timeout` is due. May be early.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+
+    /// None = it names something gone.
+    fn apply(&mut self, now: Instant, command: Command) -> Option<()> {
+        match command {
+            Command::OpenRoom { room, sif_trailer } => self.open_room(room, sif_trailer),
+            Command::CloseRoom { room } => self.close_room(now, room),
+            Command::OpenTransport(open) => self.open_transport(now, *open),
+            Command::SetRemote { transport, remote } => {
+                self.with_transport(now, transport, |transport| transport.rtc.set_remote(now, &remote))
+            }
+            Command::RestartIce {
+                transport,
+                local,
+                remote,
+            } => self.restart_ice(now, transport, local, remote),
+            Command::AddRemoteCandidate { transport, candidate } => {
+                self.with_transport(now, transport, |transport| {
+                    transport.rtc.add_remote_candidate(now, &candidate);
+                })
+            }
+            Command::CloseTransport { transport } => {
+                self.with_transport(now, transport, |transport| transport.rtc.close(now))
+            }
+            Command::Publish(publish) => self.publish(now, *publish),
+            Command::MuteTrack { track, muted } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| fanout.mute(outside, place.slot, muted))
+            }
+            Command::Unpublish { track } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| fanout.unpublish(outside, place.slot))
+            }
+            Command::RequestKeyframe { track } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.request_keyframes(outside, place.slot);
+                })
+            }
+            Command::Subscribe(subscribe) => self.subscribe(now, *subscribe),
+            Command::UpdateSubscription { subscription, settings } => {
+                let place = self.subscription(subscription)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.update_subscription(outside, place.slot, settings);
+                })
+            }
+            Command::Unsubscribe { subscription } => {
+                let place = self.subscription(subscription)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.end_subscription(outside, place.slot);
+                })
+            }
+            Command::SetParticipant(_)
+            | Command::RemoveParticipant { .. }
+            | Command::SendData { .. }
+            | Command::PublishDataTrack { .. }
+            | Command::UnpublishDataTrack { .. }
+            | Command::SubscribeDataTrack { .. }
+            | Command::UnsubscribeDataTrack { .. } => None,
+        }
+    }
+
+    fn subscription(&self, handle: SubscriptionHandle) -> Option<Place> {
+        self.index.subscriptions.get(&handle).copied()
+    }
+
+    fn open_room(&mut self, handle: RoomHandle, sif_trailer: Vec<u8>) -> Option<()> {
+        if self.index.rooms.contains_key(&handle) {
+            return None;
+        }
+        let timers = &mut self.timers;
+        let settings = self.config.speakers;
+        let slot = self.rooms.insert_with(|slot| {
+            let timer = timers.insert(TimerKey::Room(slot));
+            Fanout::new(handle, slot, sif_trailer, settings, timer)
+        });
+        self.index.rooms.insert(handle, slot);
+        Some(())
+    }
+
+    fn close_room(&mut self, now: Instant, handle: RoomHandle) -> Option<()> {
+        let room = self.index.rooms.remove(&handle)?;
+        for slot in self.transports_of(room) {
+            if let Some(transport) = self.transports.get_mut(slot) {
+                transport.rtc.close(now);
+            }
+            self.after_input(now, slot);
+        }
+        self.forget_room(room);
+        Some(())
+    }
+
+    fn open_transport(&mut self, now: Instant, open: OpenTransport) -> Option<()> {
+        let room = *self.index.rooms.get(&open.room)?;
+        if self.index.transports.contains_key(&open.transport) || self.ufrags.contains_key(&open.local.ufrag) {
+            return None;
+        }
+        let ufrag = open.local.ufrag.clone();
+        let config = TransportConfig {
+            local: open.local,
+            ice_lite: open.ice_lite,
+            ice_controlling: open.ice_controlling,
+            local_addresses: self.config.addresses.clone(),
+            open_channels: open.open_channels,
+        };
+        let rtc = rtc::Transport::new(config, &self.config.identity, now);
+        let timers = &mut self.timers;
+        let slot = self.transports.insert_with(|slot| {
+            let timer = timers.insert(TimerKey::Transport(slot));
+            let mut transport = MediaTransport::new(open.transport, open.participant, room, rtc, timer, now);
+            transport.ufrags.push(ufrag.clone());
+            transport.learns_from_sent = !open.ice_lite;
+            transport
+        });
+        self.ufrags.insert(ufrag, slot);
+        self.index.transports.insert(open.transport, slot);
+        self.after_input(now, slot);
+        Some(())
+    }
+
+    fn restart_ice(
+        &mut self,
+        now: Instant,
+        handle: TransportHandle,
+        local: IceCredentials,
+        remote: Option<IceCredentials>,
+    ) -> Option<()> {
+        let slot = *self.index.transports.get(&handle)?;
+        let transport = self.transports.get_mut(slot)?;
+        // Checks with the ufrag before the last are history; with the last they may still be on their way.
+        while transport.ufrags.len() > 1 {
+            self.ufrags.remove(&transport.ufrags.remove(0));
+        }
+        transport.ufrags.push(local.ufrag.clone());
+        self.ufrags.insert(local.ufrag.clone(), slot);
+        self.with_transport(now, handle, |transport| transport.rtc.restart_ice(now, local, remote))
+    }
+
+    /// Calls into a transport's protocols, contained.
+    fn with_transport(
+        &mut self,
+        now: Instant,
+        handle: TransportHandle,
+        call: impl FnOnce(&mut MediaTransport),
+    ) -> Option<()> {
+        let slot = *self.index.transports.get(&handle)?;
+        let transport = self.transports.get_mut(slot)?;
+        if contain(|| call(transport)).is_none() {
+            self.transport_panicked(now, slot);
+        } else {
+            self.after_input(now, slot);
+        }
+        Some(())
+    }
+
+    fn publish(&mut self, now: Instant, publish: Publish) -> Option<()> {
+        if let Some(place) = self.index.tracks.get(&publish.track).copied() {
+            return self.in_room(now, place.room, |fanout, outside| {
+                fanout.republish(outside, place.slot, publish);
+            });
+        }
+        let room = *self.index.rooms.get(&publish.room)?;
+        let transport = *self.index.transports.get(&publish.transport)?;
+        if self.transports.get(transport)?.room != room {
+            return None;
+        }
+        self.in_room(now, room, |fanout, outside| fanout.publish(outside, publish, transport))??;
+        Some(())
+    }
+
+    fn subscribe(&mut self, now: Instant, subscribe: Subscribe) -> Option<()> {
+        if let Some(place) = self.subscription(subscribe.subscription) {
+            return self.in_room(now, place.room, |fanout, outside| {
+                fanout.resubscribe(outside, place.slot, subscribe);
+            });
+        }
+        let room = *self.index.rooms.get(&subscribe.room)?;
+        let transport = *self.index.transports.get(&subscribe.transport)?;
+        let track = *self.index.tracks.get(&subscribe.track)?;
+        if track.room != room || self.transports.get(transport)?.room != room {
+            return None;
+        }
+        self.in_room(now, room, |fanout, outside| {
+            fanout.subscribe(outside, subscribe, track.slot, transport)
+        })??;
+        Some(())
+    }
+
+    /// Runs one room's turn, contained: a panic costs that room and no other.
+    fn in_room<T>(
+        &mut self,
+        now: Instant,
+        room: Slot,
+        turn: impl FnOnce(&mut Fanout, &mut Outside<'_>) -> T,
+    ) -> Option<T> {
+        let fanout = self.rooms.get_mut(room)?;
+        let mut outside = Outside {
+            now,
+            wall: self.config.wall,
+            seed: &mut self.seed,
+            transports: &mut self.transports,
+            timers: &mut self.timers,
+            events: &mut self.events,
+            stats: &mut self.stats,
+            dirty: &mut self.dirty,
+            index: &mut self.index,
+        };
+        let result = contain(|| turn(fanout, &mut outside));
+        if result.is_none() {
+            self.room_panicked(room);
+        }
+        result
+    }
+
+    fn outside(&mut self, now: Instant) -> Outside<'_> {
+        Outside {
+            now,
+            wall: self.config.wall,
+            seed: &mut self.seed,
+            transports: &mut self.transports,
+            timers: &mut self.timers,
+            events: &mut self.events,
+            stats: &mut self.stats,
+            dirty: &mut self.dirty,
+            index: &mut self.index,
+        }
+    }
+
+    fn transports_of(&self, room: Slot) -> Vec<Slot> {
+        let transports = self.transports.iter().filter(|(_, transport)| transport.room == room);
+        transports.map(|(slot, _)| slot).collect()
+    }
+
+    /// Discards the room and its transports, without another call into either.
+    fn room_panicked(&mut self, room: Slot) {
+        self.stats.room_panics += 1;
+        for slot in self.transports_of(room) {
+            self.forget_transport(slot);
+        }
+        if let Some(handle) = self.forget_room(room) {
+            self.index.rooms.remove(&handle);
+            self.events.push(Event::RoomPanicked { room: handle });
+        }
+    }
+
+    fn forget_room(&mut self, room: Slot) -> Option<RoomHandle> {
+        let fanout = self.rooms.remove(room)?;
+        self.timers.remove(fanout.timer);
+        for (_, track) in fanout.tracks.iter() {
+            self.timers.remove(track.timer);
+        }
+        for (_, subscription) in fanout.subscriptions.iter() {
+            self.timers.remove(subscription.timer);
+        }
+        self.index.tracks.retain(|_, place| place.room != room);
+        self.index.subscriptions.retain(|_, place| place.room != room);
+        Some(fanout.handle)
+    }
+
+    fn transport_panicked(&mut self, now: Instant, slot: Slot) {
+        self.stats.transport_panics += 1;
+        self.detach(now, slot, CloseReason::Panicked);
+        self.forget_transport(slot);
+    }
+
+    /// Takes a transport out of its room and off its handle; what it still has to say leaves in `poll_transmit`.
+    fn detach(&mut self, now: Instant, slot: Slot, reason: CloseReason) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if transport.is_closed {
+            return;
+        }
+        transport.is_closed = true;
+        transport.is_connected = false;
+        transport.queue.clear();
+        transport.rtcp.clear();
+        self.dirty.mark(slot, transport);
+        let (handle, room) = (transport.handle, transport.room);
+        self.index.transports.remove(&handle);
+        self.events.push(Event::TransportClosed {
+            transport: handle,
+            reason,
+        });
+        self.in_room(now, room, |fanout, outside| fanout.transport_closed(outside, slot));
+    }
+
+    fn forget_transport(&mut self, slot: Slot) {
+        let Some(transport) = self.transports.remove(slot) else { return };
+        self.timers.remove(transport.timer);
+        self.index.transports.remove(&transport.handle);
+        for ufrag in &transport.ufrags {
+            if self.ufrags.get(ufrag) == Some(&slot) {
+                self.ufrags.remove(ufrag);
+            }
+        }
+        for path in &transport.flows {
+            if self.flows.get(path) == Some(&slot) {
+                self.flows.remove(path);
+            }
+        }
+    }
+}
+
+/// One of the two boundaries at which a panic ends (DESIGN D10): None = it did, and what `call` worked on has to go.
+fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
+
+fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut impl Batch) {
+    let path = transport.rtc.path();
+    for datagram in transport.rtcp.datagrams() {
+        let target = batch.slot();
+        let len = datagram.len();
+        let sealed = match (path, target.get_mut(..len)) {
+            (Some(path), Some(start)) => {
+                start.copy_from_slice(datagram);
+                transport.rtc.seal_rtcp(target, len).map(|len| (path, len))
+            }
+            (None, _) => Err(DropReason::Disabled),
+            (_, None) => Err(DropReason::TooLarge),
+        };
+        match sealed {
+            Ok((path, len)) => {
+                batch.commit(path, len);
+                stats.rtcp_sent += 1;
+                stats.bytes_sent += len as u64;
+            }
+            Err(reason) => stats.count_drop(reason),
+        }
+    }
+    transport.rtcp.clear();
+}

@@ -1,0 +1,70 @@
+//! What a shard counts. Plain numbers, read by its thread and published from there; never reset.
+
+use crate::types::DropReason;
+
+/// Totals since the shard started, in packets and bytes of UDP payload unless a field says otherwise.
+#[derive(Clone, Debug)]
+pub struct ShardStats {
+    pub datagrams_received: u64,
+    pub bytes_received: u64,
+    /// RTP packets opened, retransmissions included.
+    pub rtp_received: u64,
+    pub rtcp_received: u64,
+    /// RTP packets sealed and given to the batch, retransmissions included.
+    pub rtp_sent: u64,
+    pub rtcp_sent: u64,
+    pub bytes_sent: u64,
+    /// Packets sent again because a subscriber asked.
+    pub retransmitted: u64,
+    /// Packets that a publisher sent again and that were missing here.
+    pub recovered: u64,
+    /// Key frames asked of publishers (PLI or FIR).
+    pub keyframe_requests: u64,
+    /// Sequence numbers asked of publishers, repeats included.
+    pub nacks_sent: u64,
+    /// Packets given one byte of padding so that a frame leaves as one GSO send.
+    pub padded: u64,
+    /// Caught panics (DESIGN D10): a bug each.
+    pub transport_panics: u64,
+    pub room_panics: u64,
+    drops: [u64; DropReason::ALL.len()],
+}
+
+impl Default for ShardStats {
+    fn default() -> Self {
+        Self {
+            datagrams_received: 0,
+            bytes_received: 0,
+            rtp_received: 0,
+            rtcp_received: 0,
+            rtp_sent: 0,
+            rtcp_sent: 0,
+            bytes_sent: 0,
+            retransmitted: 0,
+            recovered: 0,
+            keyframe_requests: 0,
+            nacks_sent: 0,
+            padded: 0,
+            transport_panics: 0,
+            room_panics: 0,
+            drops: [0; DropReason::ALL.len()],
+        }
+    }
+}
+
+impl ShardStats {
+    pub fn count_drop(&mut self, reason: DropReason) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Packets (or commands, for `StaleCommand`) dropped for `reason`. On the way out it counts per subscriber.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|reason| (*reason, self.dropped(*reason)))
+    }
+}

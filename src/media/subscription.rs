@@ -1,0 +1,399 @@
+//! One participant receiving one track: which packets it is given (select) and under which numbers (rewrite).
+//!
+//! Owned by a `Fanout`, driven per packet by `Fanout::forward`, by RTCP and by its timer. Holds no packets: `forward`
+//! yields a descriptor of what is to leave, and NACKs are answered from the numbers of what left.
+
+use std::time::{Duration, Instant};
+
+use super::edge::{Subscribe, SubscriptionSettings};
+use super::encoding::Arrived;
+use super::feedback::LossReports;
+use super::generated::Schedule;
+use super::pacer::{Descriptor, Kind};
+use super::resend::{Marks, RecentRequests};
+use super::rewrite::{Incoming, Numbers, Rewriter, Source};
+use super::slots::Slot;
+use super::timers::TimerId;
+use super::track::Track;
+use crate::types::{
+    Codec, CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, Ssrc, SubscriptionHandle,
+};
+
+/// LiveKit: sender reports every 3 s per subscription.
+pub const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+/// Soon after the first packet, so that lips and voice meet early; later again while the publisher has sent none.
+const FIRST_REPORT: Duration = Duration::from_millis(200);
+/// Before the first report block tells better. LiveKit's is 70 ms, mediasoup's 100 ms.
+const DEFAULT_RTT: Duration = Duration::from_millis(70);
+/// A timestamp that differs from the wall clock by more is not believed after an interruption or a switch.
+const MAX_DRIFT: Duration = Duration::from_millis(500);
+
+/// How a codec of the track is sent to this subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub pt: Pt,
+    /// RTX payload type.
+    pub rtx: Option<Pt>,
+    pub codec: Codec,
+    /// The track sends RED and the subscriber takes plain Opus: only the primary block is sent.
+    pub strip_red: bool,
+}
+
+/// What the last sender report said, to find the round trip when it is reported on.
+#[derive(Clone, Copy, Debug)]
+pub struct SentReport {
+    /// Middle 32 bits of its NTP time.
+    pub middle: u32,
+    pub at: Instant,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    pub handle: SubscriptionHandle,
+    pub participant: ParticipantHandle,
+    pub track: Slot,
+    pub transport: Slot,
+    pub mid: Mid,
+    pub kind: MediaKind,
+    pub ssrc: Ssrc,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub cname: Box<str>,
+    pub extensions: ExtensionMap,
+    pub strip_packet_trailer: bool,
+    /// Frames are end-to-end encrypted: generated ones must say that they are not.
+    pub encrypted: bool,
+    pub settings: SubscriptionSettings,
+    pub timer: TimerId,
+    codecs: Vec<CodecParameters>,
+    /// By index of the track's codec; None = not negotiated.
+    outputs: Vec<Option<Output>>,
+    /// Codec indexes that control has been told of as unsupported.
+    reported: u32,
+    /// Its transport can send media.
+    pub is_connected: bool,
+    /// The encoding to be given.
+    pub target: u8,
+    pub rewriter: Rewriter,
+    /// When the newest packet was forwarded.
+    last_sent: Option<Instant>,
+    /// Output of the newest packet.
+    pub last_output: Option<Output>,
+    pub schedule: Option<Schedule>,
+    /// Sequence number of the next retransmission, extended.
+    rtx_sequence: u64,
+    pub requests: RecentRequests,
+    /// Only where packets are resent as they were.
+    pub marks: Option<Box<Marks>>,
+    pub rtt: Duration,
+    /// A report block has named our SSRC: the mid is known (RFC 8843 §9.2 asks for it at the start only).
+    pub acknowledged: bool,
+    pub started: bool,
+    pub packets: u32,
+    pub octets: u32,
+    pub next_report: Option<Instant>,
+    pub sent_report: Option<SentReport>,
+    pub loss: LossReports,
+    /// The last blank frame has been queued; gone then.
+    pub ends_at: Option<Instant>,
+}
+
+impl Subscription {
+    /// `seed` gives the first sequence numbers.
+    pub fn new(subscribe: Subscribe, track_slot: Slot, track: &Track, transport: Slot, timer: TimerId, seed: u64) -> Self {
+        // Below half the space, so that a receiver that misses the first packets cannot mistake the rollover counter.
+        let first = (seed as u16) & 0x7fff;
+        let first_rtx = (seed >> 16) as u16 & 0x7fff;
+        let mut subscription = Self {
+            handle: subscribe.subscription,
+            participant: subscribe.participant,
+            track: track_slot,
+            transport,
+            mid: subscribe.mid,
+            kind: track.kind,
+            ssrc: subscribe.ssrc,
+            rtx_ssrc: subscribe.rtx_ssrc,
+            cname: subscribe.cname.into_boxed_str(),
+            extensions: subscribe.extensions,
+            strip_packet_trailer: subscribe.strip_packet_trailer,
+            encrypted: track.encrypted,
+            settings: subscribe.settings,
+            timer,
+            codecs: subscribe.codecs,
+            outputs: Vec::new(),
+            reported: 0,
+            is_connected: false,
+            target: 0,
+            rewriter: Rewriter::new(first),
+            last_sent: None,
+            last_output: None,
+            schedule: None,
+            rtx_sequence: 1 << 16 | u64::from(first_rtx),
+            requests: RecentRequests::default(),
+            marks: None,
+            rtt: DEFAULT_RTT,
+            acknowledged: false,
+            started: false,
+            packets: 0,
+            octets: 0,
+            next_report: None,
+            sent_report: None,
+            loss: LossReports::default(),
+            ends_at: None,
+        };
+        subscription.map_codecs(&track.codecs);
+        subscription.target = track.choose(subscription.settings.max_layer.spatial);
+        subscription
+    }
+
+    /// New parameters for the same subscription; numbering goes on.
+    pub fn renegotiate(&mut self, subscribe: Subscribe, track: &Track) {
+        self.mid = subscribe.mid;
+        self.codecs = subscribe.codecs;
+        self.extensions = subscribe.extensions;
+        self.strip_packet_trailer = subscribe.strip_packet_trailer;
+        self.rtx_ssrc = subscribe.rtx_ssrc;
+        self.settings = subscribe.settings;
+        self.map_codecs(&track.codecs);
+    }
+
+    /// Resolves each codec of the track to what this subscriber takes, so that nothing is looked up per packet.
+    pub fn map_codecs(&mut self, track: &[CodecParameters]) {
+        self.outputs = track.iter().map(|codec| Output::resolve(codec, &self.codecs)).collect();
+        self.reported = 0;
+        // A resend must be what was sent, byte by byte; with other payload types or extension ids it cannot be.
+        let resends = |output: &Output| output.rtx.is_none() || self.rtx_ssrc.is_none();
+        let wanted = self.outputs.iter().flatten().any(resends);
+        self.marks = wanted.then(|| Box::new(Marks::new(self.kind)));
+    }
+
+    /// The subscriber's payload type of Opus, for the block inside RED.
+    pub fn opus_pt(&self) -> Option<Pt> {
+        let opus = self.codecs.iter().find(|codec| codec.codec == Codec::Opus)?;
+        Some(opus.pt)
+    }
+
+    pub fn output(&self, codec: u8) -> Option<Output> {
+        self.outputs.get(usize::from(codec)).copied().flatten()
+    }
+
+    /// True once per codec of the track that this subscriber cannot take.
+    pub fn should_report_codec(&mut self, codec: u8) -> bool {
+        let bit = 1u32.checked_shl(u32::from(codec)).unwrap_or(0);
+        let first = self.reported & bit == 0 && bit != 0;
+        self.reported |= bit;
+        first
+    }
+
+    /// Looks at the layer again. True when a key frame of another encoding is needed now.
+    pub fn retarget(&mut self, track: &Track) -> bool {
+        let target = track.choose(self.settings.max_layer.spatial);
+        let changed = target != self.target;
+        self.target = target;
+        let current = self.rewriter.source().map(|source| source.encoding);
+        self.kind == MediaKind::Video && changed && current != Some(target) && !self.settings.disabled
+    }
+
+    /// One packet of the track: what is to leave, or why not.
+    ///
+    /// # Errors
+    /// The reason. `AwaitingKeyframe` means that one should be asked for.
+    pub fn forward(&mut self, slot: Slot, track: &Track, packet: &Arrived) -> Result<Descriptor, DropReason> {
+        let incoming = Incoming {
+            source: packet.source,
+            sequence: packet.sequence,
+            timestamp: packet.info.timestamp,
+            picture: packet.info.picture,
+        };
+        let numbers = match self.select(packet)? {
+            Selected::Continues => self.rewriter.rewrite(incoming)?,
+            Selected::Switches => {
+                let timestamp = self.switch_timestamp(track, packet);
+                self.schedule = None;
+                self.rewriter.switch(incoming, timestamp)
+            }
+        };
+        if !packet.late {
+            self.last_sent = Some(packet.info.arrival);
+        }
+        Ok(Descriptor {
+            subscription: slot,
+            sequence_out: numbers.sequence,
+            sequence_in: packet.sequence as u32,
+            timestamp: numbers.timestamp,
+            picture: numbers.picture,
+            source: packet.source,
+            kind: Kind::Media,
+        })
+    }
+
+    fn select(&self, packet: &Arrived) -> Result<Selected, DropReason> {
+        if self.settings.disabled || !self.is_connected || self.schedule.is_some_and(|schedule| schedule.closes) {
+            return Err(DropReason::Disabled);
+        }
+        if self.output(packet.info.codec).is_none() {
+            return Err(DropReason::CodecNotNegotiated);
+        }
+        let current = self.rewriter.source();
+        if current == Some(packet.source) {
+            return Ok(Selected::Continues);
+        }
+        if packet.late && current.is_some() && packet.source.encoding != self.target {
+            return Ok(Selected::Continues); // of the encoding before a switch: there may be a place for it
+        }
+        if packet.source.encoding != self.target {
+            return Err(DropReason::OtherLayer);
+        }
+        if self.kind == MediaKind::Video && !packet.info.keyframe {
+            return Err(DropReason::AwaitingKeyframe);
+        }
+        Ok(Selected::Switches)
+    }
+
+    /// Where a new source continues: on the media timeline where that is known, else by the wall clock.
+    fn switch_timestamp(&self, track: &Track, packet: &Arrived) -> u32 {
+        let Some(last_sent) = self.last_sent else {
+            return packet.info.timestamp; // the first packet keeps its timestamp
+        };
+        let Some(codec) = self.output(packet.info.codec) else {
+            return packet.info.timestamp;
+        };
+        let clock_rate = codec.codec.clock_rate();
+        let elapsed = ticks(packet.info.arrival.saturating_duration_since(last_sent), clock_rate);
+        let one_frame = if self.kind == MediaKind::Video { clock_rate / 30 } else { clock_rate / 50 };
+        let expected = self.rewriter.timestamp().wrapping_add(elapsed.max(one_frame));
+        let Some(candidate) = self.aligned_timestamp(track, packet, clock_rate) else {
+            return expected;
+        };
+        let advance = candidate.wrapping_sub(self.rewriter.timestamp()) as i32;
+        let drift = candidate.wrapping_sub(expected) as i32;
+        if advance > 0 && drift.unsigned_abs() <= ticks(MAX_DRIFT, clock_rate) {
+            candidate
+        } else {
+            expected
+        }
+    }
+
+    /// What the packet's capture time would be on the timeline shown so far.
+    fn aligned_timestamp(&self, track: &Track, packet: &Arrived, clock_rate: u32) -> Option<u32> {
+        let (source, offsets) = self.rewriter.offsets()?;
+        let timestamp = offsets.timestamp(packet.info.timestamp);
+        if source == packet.source {
+            return Some(timestamp);
+        }
+        let anchor = |encoding: u8| track.encodings.get(usize::from(encoding));
+        let old = anchor(source.encoding).filter(|encoding| encoding.source() == source)?;
+        let new = anchor(packet.source.encoding)?;
+        let ticks = old.sender_report?.ticks_from(&new.sender_report?, clock_rate);
+        Some(timestamp.wrapping_add(ticks))
+    }
+
+    /// The next packet of the schedule, when it is due.
+    pub fn generate(&mut self, slot: Slot, now: Instant) -> Option<Descriptor> {
+        let output = self.last_output?;
+        let schedule = self.schedule.as_mut()?;
+        if !schedule.take(now) {
+            return None;
+        }
+        let clock_rate = output.codec.clock_rate();
+        let frame = schedule.ticks(clock_rate);
+        let elapsed = self.last_sent.map_or(0, |last| ticks(now.saturating_duration_since(last), clock_rate));
+        // A mute begins between two frames: never earlier than the frame's own pace.
+        let timestamp = self.rewriter.timestamp().wrapping_add(elapsed.max(frame));
+        let Numbers {
+            sequence,
+            timestamp,
+            picture,
+        } = self.rewriter.generate(timestamp, self.kind == MediaKind::Video);
+        self.last_sent = Some(now);
+        Some(Descriptor {
+            subscription: slot,
+            sequence_out: sequence,
+            sequence_in: 0,
+            timestamp,
+            picture,
+            source: Source { encoding: 0, epoch: 0 },
+            kind: Kind::Generated,
+        })
+    }
+
+    /// Reports begin with the first packet.
+    pub fn plan_report(&mut self, now: Instant) {
+        self.next_report.get_or_insert(now + FIRST_REPORT);
+    }
+
+    /// The number of a retransmission that leaves now.
+    pub fn next_rtx_sequence(&mut self) -> u64 {
+        let sequence = self.rtx_sequence;
+        self.rtx_sequence += 1;
+        sequence
+    }
+
+    /// When the timer is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let generated = self.schedule.map(|schedule| schedule.next());
+        [generated, self.next_report, self.ends_at].into_iter().flatten().min()
+    }
+
+    /// Bytes of memory held beside the struct itself, for accounting.
+    pub fn heap_bytes(&self) -> usize {
+        self.rewriter.heap_bytes()
+            + self.cname.len()
+            + self.outputs.capacity() * size_of::<Option<Output>>()
+            + self.codecs.capacity() * size_of::<CodecParameters>()
+            + self.marks.as_ref().map_or(0, |marks| marks.heap_bytes())
+    }
+}
+
+enum Selected {
+    /// The next (or a late) packet of a source that is already sent.
+    Continues,
+    /// A new source begins with this packet.
+    Switches,
+}
+
+impl Output {
+    /// The subscriber's payload type for one of the track's.
+    fn resolve(track: &CodecParameters, subscriber: &[CodecParameters]) -> Option<Self> {
+        let same = |codec: &&CodecParameters| codec.codec == track.codec;
+        let exact = |codec: &&CodecParameters| same(codec) && profile(codec) == profile(track);
+        let found = subscriber.iter().find(exact).or_else(|| subscriber.iter().find(same));
+        let (found, strip_red) = match found {
+            Some(found) => (found, false),
+            None if track.codec == Codec::Red => {
+                (subscriber.iter().find(|codec| codec.codec == Codec::Opus)?, true)
+            }
+            None => return None,
+        };
+        Some(Self {
+            pt: found.pt,
+            rtx: found.rtx,
+            codec: found.codec,
+            strip_red,
+        })
+    }
+}
+
+/// What must agree beside the codec's name: the H.264 profile and packetization mode (RFC 6184 §8.1), the VP9 and AV1
+/// profile.
+fn profile(codec: &CodecParameters) -> (Option<&str>, Option<&str>) {
+    let parameter = |name: &str| {
+        codec.fmtp.split(';').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            key.trim().eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    };
+    match codec.codec {
+        // The level, the last byte, may differ: it is only a limit.
+        Codec::H264 => (
+            parameter("profile-level-id").map(|value| value.get(..4).unwrap_or(value)),
+            Some(parameter("packetization-mode").unwrap_or("0")),
+        ),
+        Codec::Vp9 => (Some(parameter("profile-id").unwrap_or("0")), None),
+        Codec::Av1 => (Some(parameter("profile").unwrap_or("0")), None),
+        _ => (None, None),
+    }
+}
+
+pub fn ticks(duration: Duration, clock_rate: u32) -> u32 {
+    (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32
+}
