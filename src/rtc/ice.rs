@@ -195,9 +195,10 @@ impl Ice {
         self.nominated
     }
 
-    /// Takes a path as verified and nominated without a check.
+    /// Takes a path as verified, for good, and nominated, without a check.
     pub(super) fn inject_path(&mut self, now: Instant, path: NetPath) {
-        self.verify(now, path);
+        const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        self.verify(now + A_YEAR, path);
         self.nominated = Some(path);
     }
 

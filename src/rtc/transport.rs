@@ -414,17 +414,7 @@ impl Transport {
         if self.closed {
             return;
         }
-        let path = self.send_path();
-        if let (Some(dtls), Some(path)) = (&mut self.dtls, path) {
-            let _ = dtls.handle_timeout(now);
-            dtls.close();
-            let transmits = &mut self.transmits;
-            dtls.poll(|output| {
-                if let DtlsOutput::Packet(packet) = output {
-                    transmits.push(path, packet.to_vec());
-                }
-            });
-        }
+        self.say_goodbye(now);
         self.fail(CloseReason::Requested);
     }
 
@@ -447,6 +437,8 @@ impl Transport {
                 return;
             };
             if let Err(AssociationLost) = sctp.progress(&mut self.events) {
+                // The peer's doing either way: it aborted, or broke the rules so that our engine did.
+                self.say_goodbye(now);
                 return self.fail(CloseReason::ClosedByPeer);
             }
             let packets = sctp.poll_transmit(now);
@@ -465,6 +457,28 @@ impl Transport {
                 }
             }
         }
+    }
+
+    /// What SCTP still wants to say (an ABORT), then close_notify, as far as there is a path to say it on.
+    fn say_goodbye(&mut self, now: Instant) {
+        let (Some(path), Some(dtls)) = (self.send_path(), &mut self.dtls) else {
+            return;
+        };
+        let transmits = &mut self.transmits;
+        let mut flush = |dtls: &mut DtlsSession| {
+            dtls.poll(|output| {
+                if let DtlsOutput::Packet(packet) = output {
+                    transmits.push(path, packet.to_vec());
+                }
+            });
+        };
+        let _ = dtls.handle_timeout(now);
+        for packet in self.sctp.iter_mut().flat_map(|sctp| sctp.poll_transmit(now)) {
+            let _ = dtls.send(&packet);
+            flush(dtls);
+        }
+        dtls.close();
+        flush(dtls);
     }
 
     /// Takes in what DTLS has to say.

@@ -313,6 +313,110 @@ fn after_the_end_nothing_is_taken() {
     assert_eq!(transport.poll_event(), None);
 }
 
+/// Two full agents of ours, the server controlling, as in a subscriber connection where the server offers.
+#[test]
+fn a_controlling_full_agent_nominates() {
+    let mut now = Instant::now();
+    let identity = DtlsIdentity::generate().expect("an identity");
+    let ends = [
+        (SERVER, CLIENT, true, DtlsRole::Passive),
+        (CLIENT, SERVER, false, DtlsRole::Active),
+    ];
+    let mut transports = ends.map(|(local, remote, controlling, dtls_role)| {
+        let mut config = config(false, local);
+        config.ice_controlling = controlling;
+        config.local = credentials(if controlling { "s" } else { "c" });
+        let mut transport = Transport::new(config, &identity, now);
+        transport.set_remote(
+            now,
+            &RemoteParameters {
+                ice: credentials(if controlling { "c" } else { "s" }),
+                fingerprint: identity.fingerprint(),
+                dtls_role,
+                sctp_max_message_size: None,
+            },
+        );
+        let remote = address(remote);
+        let candidate = format!("1 1 udp 2130706431 {} {} typ host", remote.ip(), remote.port());
+        transport.add_remote_candidate(now, &candidate);
+        transport
+    });
+    let start = now;
+    while !transports.iter().all(Transport::is_connected) {
+        assert!(now - start < Duration::from_secs(2), "not connected");
+        for (from, to) in [(0, 1), (1, 0)] {
+            while let Some((sent, mut datagram)) = transports[from].poll_transmit() {
+                let arrived = NetPath {
+                    local: sent.remote,
+                    remote: sent.local,
+                    protocol: sent.protocol,
+                };
+                assert_eq!(
+                    transports[to].handle_datagram(now, arrived, &mut datagram),
+                    Ok(Received::Consumed)
+                );
+            }
+        }
+        now += Duration::from_millis(5);
+        for transport in &mut transports {
+            if transport.poll_timeout().is_some_and(|at| at <= now) {
+                transport.handle_timeout(now);
+            }
+        }
+    }
+    assert_eq!(transports[0].path(), Some(path(SERVER, CLIENT)));
+    assert_eq!(transports[1].path(), Some(path(CLIENT, SERVER)));
+}
+
+/// A TCP connection is a path of its own; its check proves nothing about UDP between the same addresses.
+#[test]
+fn tcp_paths_are_apart() {
+    let now = Instant::now();
+    let client = DtlsIdentity::generate().expect("an identity");
+    let (mut transport, _) = transport(now, &client);
+    let from = NetPath {
+        protocol: NetProtocol::Tcp,
+        ..path(SERVER, CLIENT)
+    };
+    let mut request = binding_request(&credentials("one"), "ufragpeer", true);
+    assert_eq!(
+        transport.handle_datagram(now, from, &mut request),
+        Ok(Received::Consumed)
+    );
+    assert_eq!(transport.poll_transmit().map(|(path, _)| path), Some(from));
+    assert_eq!(transport.path(), Some(from));
+    let mut rtp = [0x80; 40];
+    assert_eq!(transport.handle_datagram(now, from, &mut rtp), Err(DropReason::NoKeys));
+    assert_eq!(
+        transport.handle_datagram(now, path(SERVER, CLIENT), &mut rtp),
+        Err(DropReason::IceUnverified)
+    );
+}
+
+/// The client's selected path falls silent and it checks another one without naming it.
+#[test]
+fn a_silent_nomination_is_left() {
+    let mut now = Instant::now();
+    let client = DtlsIdentity::generate().expect("an identity");
+    let (mut transport, _) = transport(now, &client);
+    let (first, second) = (path(SERVER, CLIENT), path(SERVER, OTHER));
+    let mut request = binding_request(&credentials("one"), "ufragpeer", true);
+    assert_eq!(
+        transport.handle_datagram(now, first, &mut request),
+        Ok(Received::Consumed)
+    );
+    for seconds in 1..=13 {
+        now += Duration::from_secs(1);
+        let mut request = binding_request(&credentials("one"), "ufragpeer", false);
+        assert_eq!(
+            transport.handle_datagram(now, second, &mut request),
+            Ok(Received::Consumed)
+        );
+        let expected = if seconds < 12 { first } else { second };
+        assert_eq!(transport.path(), Some(expected), "after {seconds} s");
+    }
+}
+
 #[test]
 fn injected_keys_carry_media() {
     let now = Instant::now();
@@ -332,6 +436,8 @@ fn injected_keys_carry_media() {
     let mut packet = [0x80; 80];
     packet[1] = 201;
     let len = client.seal_rtcp(&mut packet, 8).expect("sealed");
-    let received = server.handle_datagram(now, path(SERVER, CLIENT), &mut packet[..len]);
+    let later = now + Duration::from_secs(24 * 60 * 60);
+    server.handle_timeout(later);
+    let received = server.handle_datagram(later, path(SERVER, CLIENT), &mut packet[..len]);
     assert!(matches!(received, Ok(Received::Rtcp(rtcp)) if rtcp.len() == 8));
 }
