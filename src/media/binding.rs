@@ -46,10 +46,14 @@ impl Fanout {
     /// Enters the track's mid and named SSRCs in its transport's table.
     fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.get(slot) else { return };
-        let Some(transport) = outside.transports.get_mut(track.transport) else { return };
+        let Some(transport) = outside.transports.get_mut(track.transport) else {
+            return;
+        };
         let receiving = &mut transport.receiving;
         receiving.merge_extensions(&track.extensions);
-        receiving.mids.retain(|(mid, bound)| *mid != track.mid && *bound != slot);
+        receiving
+            .mids
+            .retain(|(mid, bound)| *mid != track.mid && *bound != slot);
         receiving.mids.push((track.mid, slot));
         receiving.streams.retain(|_, stream| stream.track != slot);
         for encoding in &track.encodings {
@@ -89,7 +93,9 @@ impl Fanout {
         let now = outside.now;
         let mut wanted = 0u8;
         for &subscriber in &track.subscribers {
-            let Some(subscription) = self.subscriptions.get_mut(subscriber) else { continue };
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
+                continue;
+            };
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
                 // The next packet of the source ends the silence and finds its own timestamp.
@@ -144,9 +150,15 @@ impl Fanout {
     /// New parameters of a known subscription.
     pub fn resubscribe(&mut self, outside: &mut Outside<'_>, slot: Slot, subscribe: Subscribe) {
         let settings = subscribe.settings;
-        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
-        let Some(track) = self.tracks.get(subscription.track) else { return };
-        let Some(transport) = outside.transports.get_mut(subscription.transport) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
+        let Some(track) = self.tracks.get(subscription.track) else {
+            return;
+        };
+        let Some(transport) = outside.transports.get_mut(subscription.transport) else {
+            return;
+        };
         // The SSRC is a subscription's for life: its numbering and its sealed packets go with it.
         if subscription.ssrc != subscribe.ssrc {
             outside.stats.count_drop(DropReason::StaleCommand);
@@ -160,8 +172,12 @@ impl Fanout {
     }
 
     pub fn update_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot, settings: SubscriptionSettings) {
-        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
-        let Some(track) = self.tracks.get(subscription.track) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
+        let Some(track) = self.tracks.get(subscription.track) else {
+            return;
+        };
         let enabled = subscription.settings.disabled && !settings.disabled;
         if settings.disabled {
             subscription.rewriter.interrupt();
@@ -176,7 +192,9 @@ impl Fanout {
 
     /// Stops forwarding. A picture is blanked first (LiveKit: clients show the last one for ever).
     pub fn end_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
-        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
         if let Some(track) = self.tracks.get_mut(subscription.track) {
             track.subscribers.retain(|subscriber| *subscriber != slot);
         }
@@ -184,7 +202,9 @@ impl Fanout {
         subscription.next_report = None;
         let shows_picture = subscription.kind == MediaKind::Video
             && !subscription.settings.disabled
-            && subscription.last_output.is_some_and(|output| generated::exists(output.codec));
+            && subscription
+                .last_output
+                .is_some_and(|output| generated::exists(output.codec));
         if !shows_picture {
             return self.drop_subscription(outside, slot);
         }
@@ -194,7 +214,9 @@ impl Fanout {
 
     /// Forgets it at once.
     pub fn drop_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
-        let Some(subscription) = self.subscriptions.remove(slot) else { return };
+        let Some(subscription) = self.subscriptions.remove(slot) else {
+            return;
+        };
         if let Some(track) = self.tracks.get_mut(subscription.track) {
             track.subscribers.retain(|subscriber| *subscriber != slot);
         }

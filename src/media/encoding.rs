@@ -92,7 +92,10 @@ impl Encoding {
             MediaKind::Audio => RingLimits::AUDIO,
             MediaKind::Video => RingLimits::VIDEO,
         };
-        let throttle = KEYFRAME_THROTTLE.get(usize::from(index.min(1))).copied().unwrap_or(FLOWING);
+        let throttle = KEYFRAME_THROTTLE
+            .get(usize::from(index.min(1)))
+            .copied()
+            .unwrap_or(FLOWING);
         Self {
             index,
             epoch: 0,
@@ -136,7 +139,8 @@ impl Encoding {
 
     /// A packet came within the last second.
     pub fn is_flowing(&self, now: Instant) -> bool {
-        self.last_packet.is_some_and(|last| now.saturating_duration_since(last) < FLOWING)
+        self.last_packet
+            .is_some_and(|last| now.saturating_duration_since(last) < FLOWING)
     }
 
     pub fn stored(&self, sequence: u64, now: Instant) -> Option<Stored<'_>> {
@@ -168,7 +172,12 @@ impl Encoding {
     }
 
     /// Takes in one packet of this encoding; `sequence` and `payload` are the original ones if it was a retransmission.
-    pub fn on_rtp(&mut self, now: Instant, codec: (u8, Codec), packet: &OriginalPacket<'_>) -> Result<Arrived, DropReason> {
+    pub fn on_rtp(
+        &mut self,
+        now: Instant,
+        codec: (u8, Codec),
+        packet: &OriginalPacket<'_>,
+    ) -> Result<Arrived, DropReason> {
         if packet.recovered && self.sequences.highest().is_none() {
             return Err(DropReason::Late); // a stream is never started by a retransmission
         }
@@ -202,7 +211,9 @@ impl Encoding {
             self.nack.handle_recovered(sequence, now);
             return;
         }
-        let stats = self.stats.get_or_insert_with(|| ReceiverStats::new(codec.clock_rate(), now));
+        let stats = self
+            .stats
+            .get_or_insert_with(|| ReceiverStats::new(codec.clock_rate(), now));
         stats.handle_packet(sequence, packet.rtp.timestamp(), packet.payload.len(), now);
         if packet.nack {
             self.nack.handle_packet(sequence, false, now);

@@ -14,9 +14,9 @@ use super::subscription::Subscription;
 use super::timers::TimerId;
 use super::track::Track;
 use super::transport::Stream;
+use crate::rtp::RtpPacket;
 use crate::rtp::extension::AudioLevel;
 use crate::rtp::rtcp::{FirRequest, NackPair};
-use crate::rtp::RtpPacket;
 use crate::types::{DropReason, Extension, MediaKind, Mid, Rid, RoomHandle, Ssrc};
 
 /// Our own SSRC in RTCP toward publishers. It sends no media, so any value does; libwebrtc's receive-only streams use 1.
@@ -87,7 +87,12 @@ impl Fanout {
             outside.arm(timer, deadline);
         }
         let track = self.tracks.get_mut(stream.track).ok_or(DropReason::NotPublished)?;
-        let started = |track: &Track| track.encodings.get(usize::from(stream.encoding)).is_some_and(|e| e.has_started());
+        let started = |track: &Track| {
+            track
+                .encodings
+                .get(usize::from(stream.encoding))
+                .is_some_and(|e| e.has_started())
+        };
         let is_first = !started(track);
         let arrived = track.on_rtp(outside.now, stream.encoding, &packet, stream.retransmission);
         if is_first && started(track) {
@@ -104,8 +109,15 @@ impl Fanout {
     fn observe_level(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let level = packet.info.audio_level.as_ref().map(std::slice::from_ref);
-        let Some((level, measured)) = level.and_then(AudioLevel::read).zip(track.level.as_mut()) else { return };
-        measured.observe(self.speakers.settings(), level.level, packet.info.timestamp, outside.now);
+        let Some((level, measured)) = level.and_then(AudioLevel::read).zip(track.level.as_mut()) else {
+            return;
+        };
+        measured.observe(
+            self.speakers.settings(),
+            level.level,
+            packet.info.timestamp,
+            outside.now,
+        );
         self.speakers.handle_audio(outside.now);
         outside.arm(self.timer, self.speakers.poll_timeout());
     }
@@ -125,10 +137,14 @@ impl Fanout {
 
     /// To each subscriber of the track: select, rewrite, queue.
     fn forward(&mut self, outside: &mut Outside<'_>, track_slot: Slot, packet: &Arrived) {
-        let Some(track) = self.tracks.get(track_slot) else { return };
+        let Some(track) = self.tracks.get(track_slot) else {
+            return;
+        };
         let mut keyframe_wanted = false;
         for &slot in &track.subscribers {
-            let Some(subscription) = self.subscriptions.get_mut(slot) else { continue };
+            let Some(subscription) = self.subscriptions.get_mut(slot) else {
+                continue;
+            };
             let was = subscription.rewriter.source();
             match subscription.forward(slot, track, packet) {
                 Ok(descriptor) => {
@@ -160,14 +176,19 @@ impl Fanout {
             let id = receiving.extensions.id(extension)?;
             packet.extension(id)
         };
-        let mid = element(Extension::Mid).and_then(Mid::from_bytes).ok_or(DropReason::UnknownSsrc)?;
+        let mid = element(Extension::Mid)
+            .and_then(Mid::from_bytes)
+            .ok_or(DropReason::UnknownSsrc)?;
         let repaired = element(Extension::RepairedRid).and_then(Rid::from_bytes);
         let rid = repaired.or_else(|| element(Extension::Rid).and_then(Rid::from_bytes));
         let track_slot = receiving.track(mid).ok_or(DropReason::NotPublished)?;
         let track = self.tracks.get_mut(track_slot).ok_or(DropReason::NotPublished)?;
         let retransmission = repaired.is_some() || track.is_repair(packet.pt());
         let position = match rid {
-            Some(_) => track.encodings.iter().position(|encoding| encoding.parameters.rid == rid),
+            Some(_) => track
+                .encodings
+                .iter()
+                .position(|encoding| encoding.parameters.rid == rid),
             None => None,
         };
         // Without rids there is one encoding per mid.
@@ -201,8 +222,12 @@ impl Fanout {
     }
 
     fn encoding_started(&mut self, outside: &mut Outside<'_>, stream: Stream, packet: &RtpPacket<'_>) {
-        let Some(track) = self.tracks.get_mut(stream.track) else { return };
-        let Some(encoding) = track.encodings.get(usize::from(stream.encoding)) else { return };
+        let Some(track) = self.tracks.get_mut(stream.track) else {
+            return;
+        };
+        let Some(encoding) = track.encodings.get(usize::from(stream.encoding)) else {
+            return;
+        };
         let codec = track.codecs.iter().find(|codec| codec.pt == packet.pt());
         if let Some(codec) = codec {
             outside.events.push(Event::EncodingSeen {
@@ -283,7 +308,10 @@ impl Fanout {
         // RFC 5104 only where RFC 4585 is not: PLI says what is meant.
         let fir = track.codecs.iter().any(|codec| codec.fir) && !track.codecs.iter().any(|codec| codec.pli);
         for encoding in &mut track.encodings {
-            let Some(media) = encoding.ssrc.filter(|_| encoding.keyframe_due(now).is_some_and(|due| due <= now)) else {
+            let Some(media) = encoding
+                .ssrc
+                .filter(|_| encoding.keyframe_due(now).is_some_and(|due| due <= now))
+            else {
                 continue;
             };
             let sequence = encoding.keyframe_asked(now);
@@ -320,7 +348,9 @@ impl Fanout {
     /// The timer of a subscription is due.
     pub fn subscription_timeout(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let now = outside.now;
-        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
         if let Some(descriptor) = subscription.generate(slot, now) {
             outside.queue(subscription.transport, descriptor);
         }
@@ -346,13 +376,7 @@ impl Fanout {
 }
 
 /// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
-fn begin(
-    outside: &mut Outside<'_>,
-    slot: Slot,
-    subscription: &mut Subscription,
-    track: &Track,
-    packet: &Arrived,
-) {
+fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
     subscription.plan_report(outside.now);
     outside.arm(subscription.timer, subscription.deadline());
     let encoding = track.encodings.get(usize::from(packet.source.encoding));
@@ -360,7 +384,9 @@ fn begin(
         return;
     };
     for sequence in packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP) {
-        let Some(stored) = encoding.stored(sequence, outside.now) else { continue };
+        let Some(stored) = encoding.stored(sequence, outside.now) else {
+            continue;
+        };
         let packet = Arrived {
             sequence,
             info: *stored.info,

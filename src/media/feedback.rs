@@ -74,13 +74,24 @@ impl Fanout {
 
     fn on_sender_report(&mut self, outside: &mut Outside<'_>, transport: Slot, info: &SenderInfo) {
         let now = outside.now;
-        let Some(source) = outside.transports.get(transport) else { return };
-        let Some(stream) = source.receiving.streams.get(&info.ssrc).filter(|stream| !stream.retransmission) else {
+        let Some(source) = outside.transports.get(transport) else {
+            return;
+        };
+        let Some(stream) = source
+            .receiving
+            .streams
+            .get(&info.ssrc)
+            .filter(|stream| !stream.retransmission)
+        else {
             return;
         };
         let track_slot = stream.track;
-        let Some(track) = self.tracks.get_mut(track_slot) else { return };
-        let Some(encoding) = track.encodings.get_mut(usize::from(stream.encoding)) else { return };
+        let Some(track) = self.tracks.get_mut(track_slot) else {
+            return;
+        };
+        let Some(encoding) = track.encodings.get_mut(usize::from(stream.encoding)) else {
+            return;
+        };
         encoding.sender_report = Some(SenderReportAnchor {
             ntp: info.ntp,
             timestamp: info.rtp_timestamp,
@@ -92,13 +103,18 @@ impl Fanout {
     }
 
     fn on_report_block(&mut self, outside: &mut Outside<'_>, transport: Slot, block: &ReportBlock) {
-        let Some((_, subscription)) = self.sent_as(outside, transport, block.ssrc) else { return };
+        let Some((_, subscription)) = self.sent_as(outside, transport, block.ssrc) else {
+            return;
+        };
         if subscription.ssrc != block.ssrc {
             return; // the RTX stream's
         }
         subscription.acknowledged = true;
         subscription.loss.handle_report(block, outside.now);
-        let Some(report) = subscription.sent_report.filter(|report| report.middle == block.last_sender_report) else {
+        let Some(report) = subscription
+            .sent_report
+            .filter(|report| report.middle == block.last_sender_report)
+        else {
             return;
         };
         // RFC 3550 §6.4.1; our clock is the one that counts, the report's own time is the publisher's.
@@ -119,13 +135,17 @@ impl Fanout {
         }
         let (transport, track) = (subscription.transport, subscription.track);
         for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(MAX_NACKED) {
-            let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+            let Some(subscription) = self.subscriptions.get_mut(slot) else {
+                return;
+            };
             let sequence_out = subscription.rewriter.extend(sequence);
             let located = subscription.rewriter.locate(sequence_out);
             let encodings = self.tracks.get(track).map(|track| &track.encodings);
             let found = located.and_then(|located| {
                 let encoding = encodings?.get(usize::from(located.source.encoding))?;
-                let stored = encoding.stored(located.sequence, now).filter(|_| encoding.source() == located.source)?;
+                let stored = encoding
+                    .stored(located.sequence, now)
+                    .filter(|_| encoding.source() == located.source)?;
                 Some((located, *stored.info))
             });
             let Some((located, info)) = found else {
@@ -159,17 +179,15 @@ impl Fanout {
             return;
         }
         let source = subscription.rewriter.source();
-        let (track, encoding) = (subscription.track, source.map_or(subscription.target, |source| source.encoding));
+        let (track, encoding) = (
+            subscription.track,
+            source.map_or(subscription.target, |source| source.encoding),
+        );
         self.request_keyframe(outside, track, encoding);
     }
 
     /// The subscription that this transport is sent with this SSRC (its RTX stream's included).
-    fn sent_as(
-        &mut self,
-        outside: &Outside<'_>,
-        transport: Slot,
-        ssrc: Ssrc,
-    ) -> Option<(Slot, &mut Subscription)> {
+    fn sent_as(&mut self, outside: &Outside<'_>, transport: Slot, ssrc: Ssrc) -> Option<(Slot, &mut Subscription)> {
         let slot = *outside.transports.get(transport)?.sending.get(&ssrc)?;
         Some((slot, self.subscriptions.get_mut(slot)?))
     }
@@ -178,14 +196,18 @@ impl Fanout {
     /// and video of one publisher stay in step whatever was renumbered.
     pub fn report_to_subscriber(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let now = outside.now;
-        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
         if subscription.next_report.is_none_or(|at| at > now) {
             return;
         }
         subscription.next_report = Some(now + REPORT_RETRY);
         let track = self.tracks.get(subscription.track);
         let shown = subscription.rewriter.offsets().zip(subscription.last_output);
-        let Some((((source, offsets), output), track)) = shown.zip(track) else { return };
+        let Some((((source, offsets), output), track)) = shown.zip(track) else {
+            return;
+        };
         let encoding = track.encodings.get(usize::from(source.encoding));
         let anchor = encoding
             .filter(|encoding| encoding.source() == source)
@@ -217,7 +239,9 @@ impl Fanout {
     /// What a publisher's transport is told: transport-wide feedback and, every second, receiver reports.
     pub fn report_to_publisher(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let now = outside.now;
-        let Some(transport) = outside.transports.get_mut(slot) else { return };
+        let Some(transport) = outside.transports.get_mut(slot) else {
+            return;
+        };
         if transport.write_transport_feedback(now) {
             outside.dirty.mark(slot, transport);
         }
@@ -228,17 +252,29 @@ impl Fanout {
         let mut load = Load::default();
         let mut blocks = [NO_BLOCK; MAX_BLOCKS];
         let mut count = 0;
-        let mut streams: Vec<_> = transport.receiving.streams.iter().map(|(ssrc, stream)| (*ssrc, *stream)).collect();
+        let mut streams: Vec<_> = transport
+            .receiving
+            .streams
+            .iter()
+            .map(|(ssrc, stream)| (*ssrc, *stream))
+            .collect();
         streams.sort_unstable_by_key(|(ssrc, _)| *ssrc); // the hash order is random
         let mut remb_only = !streams.is_empty();
         for (ssrc, stream) in streams {
-            let Some(track) = self.tracks.get_mut(stream.track) else { continue };
-            remb_only &= track.codecs.iter().any(|codec| codec.remb) && !track.codecs.iter().any(|codec| codec.transport_cc);
+            let Some(track) = self.tracks.get_mut(stream.track) else {
+                continue;
+            };
+            remb_only &=
+                track.codecs.iter().any(|codec| codec.remb) && !track.codecs.iter().any(|codec| codec.transport_cc);
             let encoding = track.encodings.get_mut(usize::from(stream.encoding));
-            let Some(encoding) = encoding.filter(|_| !stream.retransmission) else { continue };
+            let Some(encoding) = encoding.filter(|_| !stream.retransmission) else {
+                continue;
+            };
             load.bytes += encoding.take_bytes();
             let Some(stats) = &mut encoding.stats else { continue };
-            let Some(block) = stats.report_block(ssrc, now) else { continue };
+            let Some(block) = stats.report_block(ssrc, now) else {
+                continue;
+            };
             load.fraction_lost = load.fraction_lost.max(block.fraction_lost);
             received = true;
             if let Some(place) = blocks.get_mut(count) {
@@ -254,7 +290,9 @@ impl Fanout {
         if !rest.is_empty() {
             outside.rtcp(slot, |writer| writer.receiver_report(LOCAL_SSRC, rest));
         }
-        let Some(transport) = outside.transports.get_mut(slot) else { return };
+        let Some(transport) = outside.transports.get_mut(slot) else {
+            return;
+        };
         transport.receiving.next_report = Some(now + RECEIVER_REPORT_INTERVAL);
         if remb_only && received {
             let bitrate = transport.receiving.remb.update(load);
@@ -274,7 +312,10 @@ impl Fanout {
                 let pairs = &mut self.nack_pairs;
                 encoding.nack.handle_timeout(now, pairs);
                 if !pairs.is_empty() {
-                    outside.stats.nacks_sent += pairs.iter().map(|pair| 1 + u64::from(pair.blp.count_ones())).sum::<u64>();
+                    outside.stats.nacks_sent += pairs
+                        .iter()
+                        .map(|pair| 1 + u64::from(pair.blp.count_ones()))
+                        .sum::<u64>();
                     outside.rtcp(track.transport, |writer| writer.nack(LOCAL_SSRC, media, pairs));
                 }
             }

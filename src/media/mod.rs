@@ -32,5 +32,5 @@ mod timers;
 mod track;
 mod transport;
 
-pub use shard::{Shard, ShardConfig};
+pub use shard::{Population, Shard, ShardConfig};
 pub use stats::ShardStats;

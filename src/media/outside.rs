@@ -26,7 +26,10 @@ pub struct Events {
 
 impl Events {
     pub fn push(&mut self, event: Event) {
-        let repeated = matches!(event, Event::Speakers { .. } | Event::Quality { .. } | Event::DataSequence { .. });
+        let repeated = matches!(
+            event,
+            Event::Speakers { .. } | Event::Quality { .. } | Event::DataSequence { .. }
+        );
         if self.queue.len() < MAX_EVENTS || !repeated {
             self.queue.push_back(event);
         }
@@ -110,12 +113,10 @@ impl Outside<'_> {
     }
 
     /// Appends RTCP packets to what leaves in this turn's `poll_transmit`.
-    pub fn rtcp(
-        &mut self,
-        transport: Slot,
-        write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), DropReason>,
-    ) {
-        let Some(target) = self.transports.get_mut(transport) else { return };
+    pub fn rtcp(&mut self, transport: Slot, write: impl FnOnce(&mut rtcp::Writer<'_>) -> Result<(), DropReason>) {
+        let Some(target) = self.transports.get_mut(transport) else {
+            return;
+        };
         if !target.is_connected {
             return;
         }

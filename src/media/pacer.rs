@@ -102,9 +102,12 @@ impl Release<'_> {
                 }
                 (low, high, len) = (lower, higher, len + 1);
             }
-            let Some((run, behind)) = rest.split_at_mut_checked(len.max(1)) else { return };
+            let Some((run, behind)) = rest.split_at_mut_checked(len.max(1)) else {
+                return;
+            };
             // From here on a size says how many bytes are missing.
-            run.iter_mut().for_each(|size| *size = if *size == 0 { 0 } else { high - *size });
+            run.iter_mut()
+                .for_each(|size| *size = if *size == 0 { 0 } else { high - *size });
             rest = behind;
         }
     }
@@ -180,7 +183,9 @@ impl Release<'_> {
         }
         subscription.last_output = Some(output);
         subscription.packets = subscription.packets.wrapping_add(1);
-        subscription.octets = subscription.octets.wrapping_add((written.len - written.header_len) as u32);
+        subscription.octets = subscription
+            .octets
+            .wrapping_add((written.len - written.header_len) as u32);
         if !subscription.started {
             subscription.started = true;
             self.events.push(Event::SubscriptionStarted {
@@ -266,7 +271,9 @@ impl Release<'_> {
         // LiveKit: a decryptor passes a frame that ends in the room's trailer; without one it would drop it.
         if subscription.encrypted {
             let end = len + sif_trailer.len();
-            body.get_mut(len..end).ok_or(DropReason::TooLarge)?.copy_from_slice(sif_trailer);
+            body.get_mut(len..end)
+                .ok_or(DropReason::TooLarge)?
+                .copy_from_slice(sif_trailer);
             len = end;
         }
         subscription.packets = subscription.packets.wrapping_add(1);
@@ -302,7 +309,11 @@ fn primary(
     mark: &Mark,
     buf: &mut [u8],
 ) -> Result<Written, DropReason> {
-    let mid = if mark.with_mid { subscription.mid.as_bytes() } else { &[] };
+    let mid = if mark.with_mid {
+        subscription.mid.as_bytes()
+    } else {
+        &[]
+    };
     let elements = Elements::of(subscription, &stored, mark, mid);
     let header = RtpHeader {
         marker: stored.info.marker,
@@ -369,7 +380,11 @@ fn clear_size(fanout: &Fanout, descriptor: &Descriptor, now: Instant) -> Option<
     let encoding = track.encodings.get(usize::from(descriptor.source.encoding));
     let stored = stored(encoding, descriptor, now).ok()?;
     let output = subscription.output(stored.info.codec)?;
-    let mid = if subscription.acknowledged { &[] } else { subscription.mid.as_bytes() };
+    let mid = if subscription.acknowledged {
+        &[]
+    } else {
+        subscription.mid.as_bytes()
+    };
     let mark = Mark::default();
     let elements = Elements::of(subscription, &stored, &mark, mid);
     let payload = shown_payload(subscription, &output, &stored).ok()?;
@@ -408,10 +423,19 @@ impl<'a> Elements<'a> {
         put(Extension::Mid, mid);
         put(Extension::AbsSendTime, &mark.abs_send_time);
         put(Extension::TransportCc, &mark.transport_cc);
-        put(Extension::AudioLevel, info.audio_level.as_ref().map_or(&[], std::slice::from_ref));
-        put(Extension::PlayoutDelay, info.playout_delay.as_ref().map_or(&[], |value| &value[..]));
+        put(
+            Extension::AudioLevel,
+            info.audio_level.as_ref().map_or(&[], std::slice::from_ref),
+        );
+        put(
+            Extension::PlayoutDelay,
+            info.playout_delay.as_ref().map_or(&[], |value| &value[..]),
+        );
         let orientation = info.video_orientation.as_ref();
-        put(Extension::VideoOrientation, orientation.map_or(&[], std::slice::from_ref));
+        put(
+            Extension::VideoOrientation,
+            orientation.map_or(&[], std::slice::from_ref),
+        );
         put(Extension::AbsCaptureTime, stored.abs_capture_time);
         put(Extension::DependencyDescriptor, stored.dependency_descriptor);
         elements
@@ -438,9 +462,8 @@ impl<'a> Elements<'a> {
     /// Bytes of the extension block that `RtpHeader::write` makes of these (RFC 8285 §4.2, §4.3).
     fn block_len(&self, subscription: &Subscription) -> usize {
         let ids = &subscription.extensions;
-        let one_byte = |(extension, value): &(Extension, &[u8])| {
-            ids.id(*extension).is_none_or(|id| id < 15) && value.len() <= 16
-        };
+        let one_byte =
+            |(extension, value): &(Extension, &[u8])| ids.id(*extension).is_none_or(|id| id < 15) && value.len() <= 16;
         let head = if self.as_slice().iter().all(one_byte) { 1 } else { 2 };
         let values: usize = self.as_slice().iter().map(|(_, value)| head + value.len()).sum();
         if values == 0 { 0 } else { 4 + values.next_multiple_of(4) }

@@ -34,7 +34,8 @@ impl RecentRequests {
     pub fn accept(&mut self, now: Instant, sequence: u64, rtt: Duration) -> bool {
         let sequence = sequence as u32;
         if let Some(request) = self.requests.iter_mut().find(|request| request.sequence == sequence) {
-            let again = request.times < MAX_RESENDS && now.saturating_duration_since(request.at) >= rtt.max(MIN_INTERVAL);
+            let again =
+                request.times < MAX_RESENDS && now.saturating_duration_since(request.at) >= rtt.max(MIN_INTERVAL);
             if again {
                 request.times += 1;
                 request.at = now;
@@ -102,7 +103,10 @@ impl Marks {
 
     pub fn find(&self, sequence: u64) -> Option<Mark> {
         let index = sequence as usize % self.marks.len().max(1);
-        self.marks.get(index).copied().filter(|mark| mark.sequence == sequence as u32)
+        self.marks
+            .get(index)
+            .copied()
+            .filter(|mark| mark.sequence == sequence as u32)
     }
 
     pub fn heap_bytes(&self) -> usize {

@@ -218,8 +218,12 @@ impl Rewriter {
     /// A packet of the current source that this subscriber is not given: those behind it close up, while places for
     /// missing packets before it stay.
     pub fn skip(&mut self, source: Source, sequence: u64) {
-        let Some(segment) = self.segments.back_mut().filter(|_| self.open) else { return };
-        let Some(index) = sequence.checked_sub(segment.first_in) else { return };
+        let Some(segment) = self.segments.back_mut().filter(|_| self.open) else {
+            return;
+        };
+        let Some(index) = sequence.checked_sub(segment.first_in) else {
+            return;
+        };
         if segment.source != source || index < u64::from(segment.len) {
             return;
         }
@@ -265,7 +269,11 @@ impl Rewriter {
 
     /// Which stored packet was sent as `sequence`. None = not one of a source, or forgotten.
     pub fn locate(&self, sequence: u64) -> Option<Located> {
-        let segment = self.segments.iter().rev().find(|segment| segment.first_out <= sequence)?;
+        let segment = self
+            .segments
+            .iter()
+            .rev()
+            .find(|segment| segment.first_out <= sequence)?;
         let index = sequence - segment.first_out;
         (index < u64::from(segment.len)).then_some(Located {
             source: segment.source,

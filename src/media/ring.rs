@@ -228,11 +228,17 @@ impl Ring {
         while self.entries.len() < self.limits.packets {
             let index = self.index(sequence);
             let young = |entry: &Entry| now.saturating_duration_since(entry.info.arrival) < self.limits.age;
-            if !self.entries.get(index).is_some_and(|place| place.as_ref().is_some_and(young)) {
+            if !self
+                .entries
+                .get(index)
+                .is_some_and(|place| place.as_ref().is_some_and(young))
+            {
                 return;
             }
             // What the smaller table has overwritten looks absent in the larger one, and must not be taken again.
-            self.floor = self.floor.max((self.highest + 1).saturating_sub(self.entries.len() as u64));
+            self.floor = self
+                .floor
+                .max((self.highest + 1).saturating_sub(self.entries.len() as u64));
             let len = self.entries.len() * 2;
             let old = std::mem::replace(&mut self.entries, vec![None; len]);
             for entry in old.into_iter().flatten() {
@@ -313,7 +319,10 @@ mod tests {
             (stored.dependency_descriptor, stored.abs_capture_time, stored.payload),
             (&b"dd"[..], &b"capture!"[..], &b"payload"[..])
         );
-        assert_eq!(ring.insert(70_000, info(now), b"", b"", b"x"), Err(DropReason::Duplicate));
+        assert_eq!(
+            ring.insert(70_000, info(now), b"", b"", b"x"),
+            Err(DropReason::Duplicate)
+        );
         assert!(ring.get(70_001, now).is_none());
         assert!(ring.get(70_000, now + RingLimits::VIDEO.age * 2).is_none());
     }

@@ -51,6 +51,18 @@ impl ShardConfig {
     }
 }
 
+/// How many of each thing a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Population {
+    pub rooms: usize,
+    pub transports: usize,
+    pub tracks: usize,
+    pub subscriptions: usize,
+    /// 5-tuples that lead to a transport.
+    pub flows: usize,
+    pub timers: usize,
+}
+
 /// The sans-IO core of a media thread.
 ///
 /// Call order: any number of `handle_*`, then `poll_transmit` once, then `poll_event` until None, then `poll_timeout` (an
@@ -160,7 +172,9 @@ impl Shard {
         if self.flows.insert(path, slot) == Some(slot) {
             return;
         }
-        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(transport) = self.transports.get_mut(slot) else {
+            return;
+        };
         transport.flows.push(path);
         if transport.flows.len() > MAX_FLOWS {
             let oldest = transport.flows.remove(0);
@@ -190,7 +204,9 @@ impl Shard {
     }
 
     fn transport_timeout(&mut self, now: Instant, slot: Slot) {
-        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(transport) = self.transports.get_mut(slot) else {
+            return;
+        };
         let room = transport.room;
         let due = transport.rtc.poll_timeout().is_some_and(|at| at <= now);
         if due && contain(|| transport.rtc.handle_timeout(now)).is_none() {
@@ -202,10 +218,16 @@ impl Shard {
 
     /// Events and deadline of a transport whose protocols have run.
     fn after_input(&mut self, now: Instant, slot: Slot) {
-        while let Some(event) = self.transports.get_mut(slot).and_then(|transport| transport.rtc.poll_event()) {
+        while let Some(event) = self
+            .transports
+            .get_mut(slot)
+            .and_then(|transport| transport.rtc.poll_event())
+        {
             self.on_transport_event(now, slot, event);
         }
-        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(transport) = self.transports.get_mut(slot) else {
+            return;
+        };
         self.dirty.mark(slot, transport);
         let deadlines = [transport.rtc.poll_timeout(), transport.receiving.deadline()];
         let timer = transport.timer;
@@ -214,7 +236,9 @@ impl Shard {
     }
 
     fn on_transport_event(&mut self, now: Instant, slot: Slot, event: TransportEvent) {
-        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(transport) = self.transports.get_mut(slot) else {
+            return;
+        };
         match event {
             TransportEvent::Connected { profile } => {
                 transport.is_connected = true;
@@ -252,7 +276,9 @@ impl Shard {
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut impl Batch) {
         let mut slots = std::mem::take(&mut self.dirty.slots);
         for slot in slots.drain(..) {
-            let Some(transport) = self.transports.get_mut(slot) else { continue };
+            let Some(transport) = self.transports.get_mut(slot) else {
+                continue;
+            };
             transport.is_dirty = false;
             let room = self.rooms.get_mut(transport.room);
             let mut release = Release {
@@ -312,6 +338,18 @@ impl Shard {
         &self.stats
     }
 
+    /// What is held at this moment, for metrics and for tests that nothing stays behind.
+    pub fn population(&self) -> Population {
+        Population {
+            rooms: self.rooms.len(),
+            transports: self.transports.len(),
+            tracks: self.index.tracks.len(),
+            subscriptions: self.index.subscriptions.len(),
+            flows: self.flows.len(),
+            timers: self.timers.len(),
+        }
+    }
+
     /// None = it names something gone.
     fn apply(&mut self, now: Instant, command: Command) -> Option<()> {
         match command {
@@ -326,18 +364,18 @@ impl Shard {
                 local,
                 remote,
             } => self.restart_ice(now, transport, local, remote),
-            Command::AddRemoteCandidate { transport, candidate } => {
-                self.with_transport(now, transport, |transport| {
-                    transport.rtc.add_remote_candidate(now, &candidate);
-                })
-            }
+            Command::AddRemoteCandidate { transport, candidate } => self.with_transport(now, transport, |transport| {
+                transport.rtc.add_remote_candidate(now, &candidate);
+            }),
             Command::CloseTransport { transport } => {
                 self.with_transport(now, transport, |transport| transport.rtc.close(now))
             }
             Command::Publish(publish) => self.publish(now, *publish),
             Command::MuteTrack { track, muted } => {
                 let place = *self.index.tracks.get(&track)?;
-                self.in_room(now, place.room, |fanout, outside| fanout.mute(outside, place.slot, muted))
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.mute(outside, place.slot, muted)
+                })
             }
             Command::Unpublish { track } => {
                 let place = *self.index.tracks.get(&track)?;
@@ -577,7 +615,9 @@ impl Shard {
 
     /// Takes a transport out of its room and off its handle; what it still has to say leaves in `poll_transmit`.
     fn detach(&mut self, now: Instant, slot: Slot, reason: CloseReason) {
-        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(transport) = self.transports.get_mut(slot) else {
+            return;
+        };
         if transport.is_closed {
             return;
         }
@@ -596,7 +636,9 @@ impl Shard {
     }
 
     fn forget_transport(&mut self, slot: Slot) {
-        let Some(transport) = self.transports.remove(slot) else { return };
+        let Some(transport) = self.transports.remove(slot) else {
+            return;
+        };
         self.timers.remove(transport.timer);
         self.index.transports.remove(&transport.handle);
         for ufrag in &transport.ufrags {

@@ -99,7 +99,14 @@ pub struct Subscription {
 
 impl Subscription {
     /// `seed` gives the first sequence numbers.
-    pub fn new(subscribe: Subscribe, track_slot: Slot, track: &Track, transport: Slot, timer: TimerId, seed: u64) -> Self {
+    pub fn new(
+        subscribe: Subscribe,
+        track_slot: Slot,
+        track: &Track,
+        transport: Slot,
+        timer: TimerId,
+        seed: u64,
+    ) -> Self {
         // Below half the space, so that a receiver that misses the first packets cannot mistake the rollover counter.
         let first = (seed as u16) & 0x7fff;
         let first_rtx = (seed >> 16) as u16 & 0x7fff;
@@ -259,7 +266,11 @@ impl Subscription {
         };
         let clock_rate = codec.codec.clock_rate();
         let elapsed = ticks(packet.info.arrival.saturating_duration_since(last_sent), clock_rate);
-        let one_frame = if self.kind == MediaKind::Video { clock_rate / 30 } else { clock_rate / 50 };
+        let one_frame = if self.kind == MediaKind::Video {
+            clock_rate / 30
+        } else {
+            clock_rate / 50
+        };
         let expected = self.rewriter.timestamp().wrapping_add(elapsed.max(one_frame));
         let Some(candidate) = self.aligned_timestamp(track, packet, clock_rate) else {
             return expected;
@@ -296,7 +307,9 @@ impl Subscription {
         }
         let clock_rate = output.codec.clock_rate();
         let frame = schedule.ticks(clock_rate);
-        let elapsed = self.last_sent.map_or(0, |last| ticks(now.saturating_duration_since(last), clock_rate));
+        let elapsed = self
+            .last_sent
+            .map_or(0, |last| ticks(now.saturating_duration_since(last), clock_rate));
         // A mute begins between two frames: never earlier than the frame's own pace.
         let timestamp = self.rewriter.timestamp().wrapping_add(elapsed.max(frame));
         let Numbers {
@@ -359,9 +372,7 @@ impl Output {
         let found = subscriber.iter().find(exact).or_else(|| subscriber.iter().find(same));
         let (found, strip_red) = match found {
             Some(found) => (found, false),
-            None if track.codec == Codec::Red => {
-                (subscriber.iter().find(|codec| codec.codec == Codec::Opus)?, true)
-            }
+            None if track.codec == Codec::Red => (subscriber.iter().find(|codec| codec.codec == Codec::Opus)?, true),
             None => return None,
         };
         Some(Self {

@@ -83,7 +83,9 @@ impl<K: Copy> Timers<K> {
                 return None;
             }
             self.heap.pop();
-            let Some(timer) = self.timers.get_mut(id.0) else { continue };
+            let Some(timer) = self.timers.get_mut(id.0) else {
+                continue;
+            };
             if timer.queued != Some(at) {
                 continue;
             }
@@ -101,6 +103,11 @@ impl<K: Copy> Timers<K> {
             }
         }
         None
+    }
+
+    /// Timers, armed or not.
+    pub fn len(&self) -> usize {
+        self.timers.len()
     }
 
     /// O(1). May be earlier than any live deadline (a stale entry): then the call in between does nothing.

@@ -11,9 +11,7 @@ use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
 use crate::rtp::{RtpPacket, rtx};
-use crate::types::{
-    CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle,
-};
+use crate::types::{CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle};
 
 /// Encodings of one track: LiveKit has three spatial layers; a fourth leaves room for a client that offers more.
 pub const MAX_ENCODINGS: usize = 4;
@@ -136,7 +134,11 @@ impl Track {
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
-        if self.muted { Err(DropReason::Muted) } else { Ok(arrived) }
+        if self.muted {
+            Err(DropReason::Muted)
+        } else {
+            Ok(arrived)
+        }
     }
 
     /// Whether a payload type is that of retransmissions.
@@ -156,7 +158,10 @@ impl Track {
     /// else what would be right if it did.
     pub fn choose(&self, max_spatial: u8) -> u8 {
         let highest = (self.encodings.len() as u8).saturating_sub(1).min(max_spatial);
-        let allowed = self.flowing & u8::MAX.checked_shr(7u32.saturating_sub(u32::from(highest))).unwrap_or(0);
+        let allowed = self.flowing
+            & u8::MAX
+                .checked_shr(7u32.saturating_sub(u32::from(highest)))
+                .unwrap_or(0);
         if allowed != 0 {
             allowed.ilog2() as u8
         } else if self.flowing != 0 {

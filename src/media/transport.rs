@@ -14,9 +14,7 @@ use super::timers::TimerId;
 use super::transport_feedback::FeedbackGenerator;
 use crate::rtc;
 use crate::rtp::{RtpPacket, extension, rtcp};
-use crate::types::{
-    DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle,
-};
+use crate::types::{DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle};
 
 /// Bytes of RTCP in one datagram before sealing: below every MTU that carries media.
 const RTCP_DATAGRAM: usize = 1200;
@@ -87,13 +85,20 @@ impl Receiving {
     }
 
     pub fn track(&self, mid: Mid) -> Option<Slot> {
-        self.mids.iter().find(|(bound, _)| *bound == mid).map(|(_, track)| *track)
+        self.mids
+            .iter()
+            .find(|(bound, _)| *bound == mid)
+            .map(|(_, track)| *track)
     }
 
     /// Names an SSRC, unless another encoding has it already.
     pub fn claim(&mut self, ssrc: Ssrc, stream: Stream) -> Result<(), DropReason> {
         let owner = *self.streams.entry(ssrc).or_insert(stream);
-        if owner == stream { Ok(()) } else { Err(DropReason::UnknownSsrc) }
+        if owner == stream {
+            Ok(())
+        } else {
+            Err(DropReason::UnknownSsrc)
+        }
     }
 
     pub fn forget_track(&mut self, track: Slot) {
@@ -124,7 +129,13 @@ impl RtcpQueue {
         if packets.is_empty() {
             return Ok(());
         }
-        let start = self.ends.len().checked_sub(2).and_then(|at| self.ends.get(at)).copied().unwrap_or(0);
+        let start = self
+            .ends
+            .len()
+            .checked_sub(2)
+            .and_then(|at| self.ends.get(at))
+            .copied()
+            .unwrap_or(0);
         let fits = self.ends.last().is_some_and(|end| end - start + len <= RTCP_DATAGRAM);
         if !fits {
             if self.ends.len() >= MAX_RTCP_DATAGRAMS {
@@ -141,7 +152,9 @@ impl RtcpQueue {
 
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+        starts
+            .zip(&self.ends)
+            .filter_map(|(start, end)| self.bytes.get(start..*end))
     }
 
     pub fn clear(&mut self) {
@@ -223,7 +236,9 @@ impl MediaTransport {
 
     /// Transport-wide feedback that is due. True when there is some.
     pub fn write_transport_feedback(&mut self, now: Instant) -> bool {
-        let Some(media) = self.receiving.last_ssrc.filter(|_| self.is_connected) else { return false };
+        let Some(media) = self.receiving.last_ssrc.filter(|_| self.is_connected) else {
+            return false;
+        };
         let mut any = false;
         for _ in 0..MAX_RTCP_DATAGRAMS {
             let feedback = &mut self.receiving.feedback;

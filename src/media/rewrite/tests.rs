@@ -179,12 +179,7 @@ proptest! {
 }
 
 /// Between two shown numbers only places of packets that are still missing.
-fn waiting_places(
-    waiting: &[(usize, Incoming)],
-    shown: &HashMap<u64, Option<Incoming>>,
-    from: u64,
-    to: u64,
-) -> bool {
+fn waiting_places(waiting: &[(usize, Incoming)], shown: &HashMap<u64, Option<Incoming>>, from: u64, to: u64) -> bool {
     let holes = (from + 1..to).filter(|number| !shown.contains_key(number)).count();
     holes <= waiting.len()
 }

@@ -1,0 +1,155 @@
+//! Each codec from one client to another, over a clean network.
+
+use std::time::Duration;
+
+use patchbay::types::{Codec, MediaKind};
+
+use crate::world::World;
+
+fn arrives_whole_and_in_order(codec: Codec) {
+    let mut world = World::new(codec as u64);
+    let alice = world.join_connected("alice");
+    let bob = world.join_connected("bob");
+    let track = world.publish(alice, codec);
+    world.run(Duration::from_millis(200));
+    let subscription = world.subscribe(bob, &track);
+    world.run(Duration::from_secs(3));
+
+    let incoming = world.received(&subscription);
+    let tags = incoming.tags();
+    let first = tags.first().expect("media arrives");
+    assert!(
+        first.keyframe && first.part == 0,
+        "forwarding starts at a key frame, not at {first:?}"
+    );
+    assert_eq!(incoming.missing(), Vec::<u64>::new(), "no hole in the sequence numbers");
+    let frames = incoming.whole_frames();
+    let per_second = if codec.kind() == MediaKind::Audio { 50 } else { 30 };
+    // Three seconds less the time until the key frame that the subscription asked for (one round trip of 20 ms, or the
+    // publisher's throttle of a second after its first request).
+    assert!(
+        frames.len() >= per_second * 18 / 10,
+        "{} whole frames of {codec:?}",
+        frames.len()
+    );
+    assert!(
+        frames.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "every frame once it has started"
+    );
+
+    let step = if codec.kind() == MediaKind::Audio {
+        codec.clock_rate() / 50
+    } else {
+        3_000
+    };
+    let mut packets = incoming.packets.clone();
+    packets.sort_by_key(|packet| packet.sequence);
+    for pair in packets.windows(2) {
+        let (Some(before), Some(after)) = (pair[0].tag, pair[1].tag) else {
+            continue;
+        };
+        let ticks = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
+        assert_eq!(
+            ticks,
+            (after.frame - before.frame) * step,
+            "timestamps advance with the frames"
+        );
+        assert_eq!(
+            pair[0].marker,
+            before.part + 1 == before.parts,
+            "the marker ends a frame"
+        );
+    }
+}
+
+#[test]
+fn opus() {
+    arrives_whole_and_in_order(Codec::Opus);
+}
+
+#[test]
+fn pcmu() {
+    arrives_whole_and_in_order(Codec::Pcmu);
+}
+
+#[test]
+fn pcma() {
+    arrives_whole_and_in_order(Codec::Pcma);
+}
+
+#[test]
+fn vp8() {
+    arrives_whole_and_in_order(Codec::Vp8);
+}
+
+#[test]
+fn vp9() {
+    arrives_whole_and_in_order(Codec::Vp9);
+}
+
+#[test]
+fn h264() {
+    arrives_whole_and_in_order(Codec::H264);
+}
+
+#[test]
+fn h265() {
+    arrives_whole_and_in_order(Codec::H265);
+}
+
+#[test]
+fn av1() {
+    arrives_whole_and_in_order(Codec::Av1);
+}
+
+#[test]
+fn simulcast_is_forwarded_at_one_layer_and_ssrcs_are_learned_from_rids() {
+    let mut world = World::new(77);
+    let alice = world.join_connected("alice");
+    let bob = world.join_connected("bob");
+    let track = world.publish_encodings(alice, Codec::Vp8, 3);
+    world.run(Duration::from_millis(300));
+    let subscription = world.subscribe(bob, &track);
+    world.run(Duration::from_secs(4));
+    let tags = world.received(&subscription).tags();
+    let last = tags.last().expect("media arrives");
+    assert_eq!(last.encoding, 2, "the best layer that flows");
+    let switches = tags
+        .windows(2)
+        .filter(|pair| pair[0].encoding != pair[1].encoding)
+        .count();
+    assert!(switches <= 1, "{switches} switches without a reason");
+    assert!(
+        tags.windows(2)
+            .all(|pair| pair[0].encoding == pair[1].encoding || (pair[1].keyframe && pair[1].part == 0)),
+        "a switch happens at a key frame"
+    );
+    assert_eq!(world.received(&subscription).missing(), Vec::<u64>::new());
+}
+
+#[test]
+fn when_the_forwarded_layer_stops_another_one_takes_over() {
+    let mut world = World::new(78);
+    let alice = world.join_connected("alice");
+    let bob = world.join_connected("bob");
+    let track = world.publish_encodings(alice, Codec::Vp8, 3);
+    let subscription = world.subscribe(bob, &track);
+    world.run(Duration::from_secs(4));
+    let last = world.peers[alice].outgoing.last_mut().expect("three encodings");
+    last.active = false;
+    world.run(Duration::from_secs(5));
+    let incoming = world.received(&subscription);
+    assert!(incoming.tags().last().expect("media").encoding < 2);
+    assert_eq!(
+        incoming.missing(),
+        Vec::<u64>::new(),
+        "numbers stay continuous over the switch"
+    );
+    let timestamps: Vec<u32> = incoming.packets.iter().map(|packet| packet.timestamp).collect();
+    assert!(
+        timestamps
+            .windows(2)
+            .all(|pair| pair[1].wrapping_sub(pair[0]) < 90_000 * 3),
+        "timestamps go forward, by about the time that passed"
+    );
+}
