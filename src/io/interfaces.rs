@@ -1,4 +1,4 @@
-//! Which of the machine's addresses are worth offering as host candidates.
+//! The addresses of this machine, as candidates for clients to reach it by.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,20 +8,27 @@ use super::sys;
 /// Interfaces whose addresses reach only containers or virtual machines of this host.
 const VIRTUAL_PREFIXES: [&str; 4] = ["docker", "br-", "veth", "virbr"];
 
-/// The addresses of the interfaces that are up, in the kernel's order, IPv4 first. Loopback only with
-/// `include_loopback`; link-local addresses, and those of container bridges, never.
+/// One address of one interface that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    pub interface: String,
+    pub ip: IpAddr,
+}
+
+/// Addresses that a client could use: those of the interfaces that are up, without link-local ones and those of
+/// container bridges. The outside first, then loopback; IPv4 before IPv6; otherwise in the kernel's order.
 ///
 /// # Errors
 /// When the kernel will not list its interfaces.
-pub fn local_addresses(include_loopback: bool) -> io::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = sys::interface_addresses()?
-        .into_iter()
-        .filter(|interface| !VIRTUAL_PREFIXES.iter().any(|prefix| interface.name.starts_with(prefix)))
-        .map(|interface| interface.ip)
-        .filter(|ip| is_usable(*ip) && (include_loopback || !ip.is_loopback()))
-        .collect();
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.dedup();
+pub fn local_addresses() -> io::Result<Vec<LocalAddress>> {
+    let mut addresses = sys::interface_addresses()?;
+    addresses.retain(|address| {
+        let is_virtual = VIRTUAL_PREFIXES
+            .iter()
+            .any(|prefix| address.interface.starts_with(prefix));
+        !is_virtual && is_usable(address.ip)
+    });
+    addresses.sort_by_key(|address| (address.ip.is_loopback(), address.ip.is_ipv6()));
     Ok(addresses)
 }
 

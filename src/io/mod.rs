@@ -15,7 +15,7 @@ mod tests;
 mod udp;
 
 pub use counters::{IoCounters, IoSnapshot};
-pub use interfaces::local_addresses;
+pub use interfaces::{LocalAddress, local_addresses};
 pub use send::SendBatch;
 pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, ShardHandle, ShardThread, ThreadConfig};
 pub use udp::{Offload, UdpSocket};

@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
+use super::interfaces::LocalAddress;
+
 /// Sets an integer socket option.
 pub(super) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the kernel reads the four bytes of `value`, which outlives the call.
@@ -286,14 +288,14 @@ unsafe impl Send for ReceiveArena {}
 pub(super) struct Incoming<'a> {
     pub(super) from: SocketAddr,
     /// The address it was sent to, when the socket reports it.
-    pub(super) local: Option<LocalAddress>,
+    pub(super) local: Option<Arrival>,
     /// Every datagram in `bytes` has this size, but the last may be shorter. Never 0.
     pub(super) segment: usize,
     pub(super) bytes: &'a mut [u8],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LocalAddress {
+pub(super) struct Arrival {
     pub(super) ip: IpAddr,
     /// Index of the interface, which a link-local address needs to mean anything.
     pub(super) interface: u32,
@@ -361,7 +363,7 @@ impl ReceiveArena {
 }
 
 /// The local address and the GRO segment size of a received message.
-fn read_control(header: &libc::msghdr) -> (Option<LocalAddress>, Option<usize>) {
+fn read_control(header: &libc::msghdr) -> (Option<Arrival>, Option<usize>) {
     let (mut local, mut segment) = (None, None);
     // SAFETY: msg_control and msg_controllen describe what the kernel wrote into this message's control buffer; the
     // CMSG functions stay inside it, and each payload is read unaligned with the type its level and kind define.
@@ -372,14 +374,14 @@ fn read_control(header: &libc::msghdr) -> (Option<LocalAddress>, Option<usize>) 
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    local = Some(LocalAddress {
+                    local = Some(Arrival {
                         ip: Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into(),
                         interface: info.ipi_ifindex as u32,
                     });
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    local = Some(LocalAddress {
+                    local = Some(Arrival {
                         ip: Ipv6Addr::from(info.ipi6_addr.s6_addr).into(),
                         interface: info.ipi6_ifindex as u32,
                     });
@@ -554,15 +556,8 @@ pub(super) fn pin_to_core(core: usize) -> io::Result<()> {
     check(result as isize).map(|_| ())
 }
 
-/// One address of one interface that is up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InterfaceAddress {
-    pub(super) name: String,
-    pub(super) ip: IpAddr,
-}
-
 /// The addresses of all interfaces that are up (getifaddrs).
-pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+pub(super) fn interface_addresses() -> io::Result<Vec<LocalAddress>> {
     let mut found = Vec::new();
     // SAFETY: on success `list` is a linked list that stays valid until freeifaddrs, which is called once at the end;
     // names are NUL-terminated strings, and addresses are read with the type their family says.
@@ -589,7 +584,7 @@ pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
             let name = std::ffi::CStr::from_ptr(interface.ifa_name)
                 .to_string_lossy()
                 .into_owned();
-            found.push(InterfaceAddress { name, ip });
+            found.push(LocalAddress { interface: name, ip });
         }
         libc::freeifaddrs(list);
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys::{self, LocalAddress};
+use super::sys::{self, Arrival};
 
 /// Kernel buffer asked for in each direction: at 500,000 packets of 1,100 bytes a second, about 15 ms.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -91,16 +91,16 @@ impl UdpSocket {
     }
 
     /// Where a datagram arrived: the address it was sent to, and this socket's port.
-    pub(super) fn arrival(&self, reported: Option<LocalAddress>) -> SocketAddr {
+    pub(super) fn arrival(&self, reported: Option<Arrival>) -> SocketAddr {
         match reported {
-            Some(LocalAddress {
+            Some(Arrival {
                 ip: IpAddr::V6(ip),
                 interface,
             }) if self.wildcard => {
                 let scope = if ip.is_unicast_link_local() { interface } else { 0 };
                 SocketAddr::V6(SocketAddrV6::new(ip, self.local.port(), 0, scope))
             }
-            Some(LocalAddress { ip, .. }) if self.wildcard => SocketAddr::new(ip, self.local.port()),
+            Some(Arrival { ip, .. }) if self.wildcard => SocketAddr::new(ip, self.local.port()),
             _ => self.local,
         }
     }

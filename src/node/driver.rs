@@ -230,13 +230,17 @@ impl Node {
         self.inner.undecodable_frames.load(Ordering::Relaxed)
     }
 
-    /// Tells everybody in every room that the server stops, and waits until they were told (at most 2 s).
+    /// Tells everybody in every room that the server stops, and waits until their sockets are closed (at most 2 s).
     pub async fn shut_down(&self) {
         for mailbox in self.inner.registry.mailboxes() {
             let _ = mailbox.send(RoomInput::Shutdown).await;
         }
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
-        while !self.inner.registry.is_empty() && tokio::time::Instant::now() < deadline {
+        let is_quiet = || {
+            let shards = &self.inner.shards;
+            self.inner.registry.is_empty() && shards.iter().all(|shard| shard.load.load(Ordering::Relaxed) == 0)
+        };
+        while !is_quiet() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -8,6 +8,8 @@ mod connection;
 mod driver;
 mod registry;
 mod room_task;
+#[cfg(test)]
+mod tests;
 
 pub use crate::control::JoinError;
 pub use connection::{Connection, ToClient};

@@ -1,0 +1,100 @@
+//! A server on a free loopback port, with shards that swallow everything.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use patchbay::app::http::{Site, router};
+use patchbay::control::RoomSettings;
+use patchbay::io::{DatagramCore, EVENT_QUEUE, Offload, SendBatch, ShardHandle, ShardThread, ThreadConfig, UdpSocket};
+use patchbay::media::edge::{Command, Event};
+use patchbay::node::{Node, NodeConfig, ShardLink};
+use patchbay::proto::claims::{ApiKeys, Claims, VideoGrant, sign};
+use patchbay::types::NetPath;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+pub const KEY: &str = "key";
+pub const SECRET: &str = "a secret of the tests";
+
+struct Silent;
+
+impl DatagramCore for Silent {
+    fn handle_command(&mut self, _now: Instant, _command: Command) {}
+    fn handle_datagram(&mut self, _now: Instant, _path: NetPath, _datagram: &mut [u8]) {}
+    fn handle_timeout(&mut self, _now: Instant) {}
+    fn poll_transmit(&mut self, _now: Instant, _batch: &mut SendBatch) {}
+    fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub node: Node,
+    shard: ShardHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shard.stop();
+    }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Offload::ALL).unwrap();
+        let udp_candidates = vec![socket.local()];
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (shard, _) = ShardThread::spawn(ThreadConfig::default(), vec![socket], sender, |_| Silent).unwrap();
+        let mut config = NodeConfig {
+            keys: [(KEY, SECRET)].into_iter().collect::<ApiKeys>(),
+            auto_create: true,
+            room: RoomSettings::default(),
+            presets: Default::default(),
+            max_room_name_length: 256,
+            signal_message_size_limit: 2 << 20,
+        };
+        change(&mut config);
+        let link = ShardLink {
+            handle: shard.clone(),
+            events,
+            udp_candidates,
+        };
+        let node = Node::start(config, vec![link]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let site = Site {
+            node: node.clone(),
+            development: false,
+        };
+        let app = router(site).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, node, shard }
+    }
+
+    /// A good token for `identity` in the room "room", after `change`.
+    pub fn token_with(&self, identity: &str, change: impl FnOnce(&mut Claims)) -> String {
+        let mut claims = Claims {
+            identity: identity.into(),
+            video: Some(VideoGrant {
+                room_join: true,
+                room: "room".into(),
+                ..VideoGrant::default()
+            }),
+            ..Claims::default()
+        };
+        change(&mut claims);
+        sign(&claims, KEY, SECRET, self.node.unix(), Duration::from_secs(600))
+    }
+
+    pub fn token(&self, identity: &str) -> String {
+        self.token_with(identity, |_| {})
+    }
+}
