@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    patchbay::app::main(|_config| Err("this build answers commands only; serving is not part of it"))
+    patchbay::app::main(patchbay::app::serve::run)
 }

@@ -1,5 +1,6 @@
 //! L4: configuration, command line, wiring, shutdown order.
 
+mod addresses;
 pub mod cli;
 pub mod config;
 pub mod document;
@@ -7,6 +8,7 @@ pub mod http;
 pub mod load;
 pub mod logging;
 pub mod schema;
+pub mod serve;
 
 use std::process::ExitCode;
 

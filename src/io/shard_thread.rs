@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::send::SendBatch;
 use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
 use crate::media::edge::{Command, Event};
+use crate::media::{Shard, ShardStats};
 use crate::types::NetPath;
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
@@ -47,6 +48,9 @@ const DATAGRAMS_PER_TURN: usize = 256;
 const GATHER: Duration = Duration::from_micros(250);
 const GATHER_AFTER: usize = 16;
 
+/// How often the shard's own counters are published.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a shard thread drives: a sans-IO core. `media::Shard` is one; tests use an echo.
 ///
 /// Call order: any number of `handle_*`, then `poll_transmit` once, then `poll_event` until None, then `poll_timeout`
@@ -59,6 +63,40 @@ pub trait DatagramCore {
     fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch);
     fn poll_event(&mut self) -> Option<Event>;
     fn poll_timeout(&self) -> Option<Instant>;
+    /// What it has counted since it was made.
+    fn stats(&self) -> ShardStats {
+        ShardStats::default()
+    }
+}
+
+impl DatagramCore for Shard {
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        Shard::handle_command(self, now, command);
+    }
+
+    fn handle_datagram(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]) {
+        Shard::handle_datagram(self, now, path, datagram);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        Shard::handle_timeout(self, now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) {
+        Shard::poll_transmit(self, now, batch);
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        Shard::poll_event(self)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        Shard::poll_timeout(self)
+    }
+
+    fn stats(&self) -> ShardStats {
+        Shard::stats(self).clone()
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,6 +118,7 @@ pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
     wake: Arc<Wake>,
     counters: Arc<IoCounters>,
+    stats: Arc<Mutex<ShardStats>>,
 }
 
 impl ShardHandle {
@@ -95,6 +134,11 @@ impl ShardHandle {
 
     pub fn counters(&self) -> IoSnapshot {
         self.counters.snapshot()
+    }
+
+    /// What the shard has counted, at most `STATS_INTERVAL` old while it works.
+    pub fn stats(&self) -> ShardStats {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks the thread to end after it has applied and sent what is queued now.
@@ -155,6 +199,8 @@ pub struct ShardThread<C> {
     receiver: Receiver,
     batch: SendBatch,
     counters: Arc<IoCounters>,
+    stats: Arc<Mutex<ShardStats>>,
+    next_stats: Instant,
 }
 
 impl<C: DatagramCore + 'static> ShardThread<C> {
@@ -181,10 +227,12 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             epoll.add(socket.fd(), index as u64)?;
         }
         let counters = Arc::new(IoCounters::default());
+        let stats = Arc::new(Mutex::new(ShardStats::default()));
         let handle = ShardHandle {
             commands: command_sender,
             wake: Arc::clone(&wake),
             counters: Arc::clone(&counters),
+            stats: Arc::clone(&stats),
         };
         let thread = std::thread::Builder::new().name(config.name.clone()).spawn(move || {
             if let Some(index) = config.pin {
@@ -203,6 +251,8 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 batch: SendBatch::new(Arc::clone(&sockets), Arc::clone(&counters)),
                 sockets,
                 counters,
+                stats,
+                next_stats: Instant::now(),
             };
             if let Err(error) = shard.run() {
                 tracing::error!(%error, "a media shard has stopped");
@@ -219,6 +269,10 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             let ended = Instant::now();
             add(&self.counters.turns, 1);
             add(&self.counters.busy_nanos, (ended - started).as_nanos() as u64);
+            if stopping || ended >= self.next_stats {
+                self.next_stats = ended + STATS_INTERVAL;
+                self.publish_stats();
+            }
             if stopping && !turn.more {
                 return Ok(());
             }
@@ -300,6 +354,13 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 add(&self.counters.events_dropped, 1);
             }
             self.backlog.push_back(refused);
+        }
+    }
+
+    fn publish_stats(&mut self) {
+        // A reader at this very moment gets the older numbers: the shard waits for nobody.
+        if let Ok(mut published) = self.stats.try_lock() {
+            *published = self.core.stats();
         }
     }
 

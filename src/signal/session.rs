@@ -25,6 +25,12 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// The socket is of no more use.
 struct Broken;
 
+/// What follows a frame.
+enum Next {
+    Continue,
+    Close,
+}
+
 struct Session {
     node: Node,
     socket: WebSocket,
@@ -63,36 +69,51 @@ impl Session {
                     Some(what) => next = Some(what),
                     None => return Ok(()),
                 },
-                frame = self.socket.recv() => match frame {
-                    Some(Ok(frame)) => match self.encoding.read(&frame) {
-                        Incoming::Request(request) => match request.message {
-                            Some(signal_request::Message::Ping(_)) => {
-                                let now = self.unix_millis();
-                                self.answer(signal_response::Message::Pong(now)).await?;
-                            }
-                            Some(signal_request::Message::PingReq(ping)) => {
-                                let pong = Pong { last_ping_timestamp: ping.timestamp, timestamp: self.unix_millis() };
-                                self.answer(signal_response::Message::PongResp(pong)).await?;
-                            }
-                            // A message of a later protocol.
-                            None => {}
-                            Some(_) => if connection.request(*request).await.is_err() {
-                                return Ok(());
-                            },
-                        },
-                        Incoming::Undecodable => {
-                            self.node.count_undecodable();
-                            tracing::debug!("a signalling frame is not readable; closing");
-                            return Ok(());
-                        }
-                        Incoming::Control => {}
-                        Incoming::Closed => return Err(Broken),
-                    },
-                    Some(Err(_)) | None => return Err(Broken),
-                },
+                frame = self.socket.recv() => {
+                    let Some(Ok(frame)) = frame else {
+                        return Err(Broken);
+                    };
+                    if let Next::Close = self.handle_frame(connection, &frame).await? {
+                        return Ok(());
+                    }
+                }
                 _ = ping.tick() => self.write(Message::Ping(axum::body::Bytes::new())).await?,
             }
         }
+    }
+
+    async fn handle_frame(&mut self, connection: &Connection, frame: &Message) -> Result<Next, Broken> {
+        let request = match self.encoding.read(frame) {
+            Incoming::Request(request) => request,
+            Incoming::Control => return Ok(Next::Continue),
+            Incoming::Closed => return Err(Broken),
+            Incoming::Undecodable => {
+                self.node.count_undecodable();
+                tracing::debug!("a signalling frame is not readable; closing");
+                return Ok(Next::Close);
+            }
+        };
+        match request.message {
+            Some(signal_request::Message::Ping(_)) => {
+                let now = self.unix_millis();
+                self.answer(signal_response::Message::Pong(now)).await?;
+            }
+            Some(signal_request::Message::PingReq(ping)) => {
+                let pong = Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: self.unix_millis(),
+                };
+                self.answer(signal_response::Message::PongResp(pong)).await?;
+            }
+            // A message of a later protocol.
+            None => {}
+            Some(_) => {
+                if connection.request(*request).await.is_err() {
+                    return Ok(Next::Close);
+                }
+            }
+        }
+        Ok(Next::Continue)
     }
 
     fn unix_millis(&self) -> i64 {

@@ -1,0 +1,390 @@
+//! The running server: start order, the parts' wiring, and the way down.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::addresses;
+use super::config::{Config, RtcConfig};
+use super::http::{Site, router};
+use crate::control::{Limits, RoomSettings};
+use crate::io::{
+    EVENT_QUEUE, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
+};
+use crate::media::speakers::SpeakerSettings;
+use crate::media::{Shard, ShardConfig};
+use crate::node::{Node, NodeConfig, ShardLink};
+use crate::proto::livekit::IceServer;
+use crate::rtc::DtlsIdentity;
+use crate::types::WallClock;
+
+/// How long open HTTP requests get to end after everybody has been told.
+const HTTP_DRAIN: Duration = Duration::from_secs(1);
+
+/// What clients use when the configuration names no STUN server; LiveKit's list.
+const DEFAULT_STUN: [&str; 3] = [
+    "stun:global.stun.twilio.com:3478",
+    "stun:stun.l.google.com:19302",
+    "stun:stun1.l.google.com:19302",
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("no UDP port of those configured can be used: {0}")]
+    Udp(io::Error),
+    #[error("cannot make a DTLS certificate: {0}")]
+    Certificate(String),
+}
+
+/// Serves until SIGTERM or SIGINT, then tells every participant and ends.
+///
+/// # Errors
+/// What prevents the start: ports in use, no certificate.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let server = Server::start(&config).await?;
+        server.announce(&config);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        server.stop().await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(HTTP_DRAIN);
+    result
+}
+
+/// One started server. Everything it owns ends with `stop`.
+#[derive(Debug)]
+pub struct Server {
+    node: Node,
+    listening: Vec<SocketAddr>,
+    stopping: watch::Sender<bool>,
+    http: JoinSet<io::Result<()>>,
+    shards: Vec<(ShardHandle, JoinHandle<()>)>,
+}
+
+impl Server {
+    /// Media first, then rooms, then the doors: whoever gets in finds everything there.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn start(config: &Config) -> Result<Self, ServeError> {
+        let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
+        let listeners = listeners(config).await?;
+        let local = local_addresses()?;
+        let advertised = addresses::advertised(&config.rtc, config.development, &local);
+        let mut links = Vec::new();
+        let mut shards = Vec::new();
+        for (index, sockets) in bind_shards(&config.rtc)?.into_iter().enumerate() {
+            let udp_candidates = candidates(&advertised, &sockets);
+            let (events_out, events) = mpsc::channel(EVENT_QUEUE);
+            let thread = ThreadConfig {
+                name: format!("shard-{index}"),
+                // One development server among others on a machine must not share the first core with all of them.
+                pin: (!config.development).then_some(index),
+            };
+            let shard = shard_config(config, &identity, &sockets, &local, &udp_candidates);
+            let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
+            shards.push((handle.clone(), join));
+            links.push(ShardLink {
+                handle,
+                events,
+                udp_candidates,
+            });
+        }
+        let node = Node::start(node_config(config, identity.fingerprint()), links);
+
+        let (stopping, stopped) = watch::channel(false);
+        let site = Site {
+            node: node.clone(),
+            development: config.development,
+        };
+        let mut listening = Vec::new();
+        let mut http = JoinSet::new();
+        for listener in listeners {
+            listening.push(listener.local_addr()?);
+            let app = router(site.clone()).into_make_service_with_connect_info::<SocketAddr>();
+            let mut stopped = stopped.clone();
+            // Signalling messages are small and wait for each other: never hold one back for the next.
+            let listener = listener.tap_io(|stream| {
+                let _ = stream.set_nodelay(true);
+            });
+            http.spawn(async move {
+                axum::serve(listener, app)
+                    .with_graceful_shutdown(async move {
+                        let _ = stopped.wait_for(|stopping| *stopping).await;
+                    })
+                    .await
+            });
+        }
+        Ok(Self {
+            node,
+            listening,
+            stopping,
+            http,
+            shards,
+        })
+    }
+
+    /// The HTTP addresses, with the ports that were chosen.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The doors first, then everybody is told, then media ends.
+    pub async fn stop(mut self) {
+        let _ = self.stopping.send(true);
+        self.node.shut_down().await;
+        let drained = async { while self.http.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(HTTP_DRAIN, drained).await;
+        for (shard, _) in &self.shards {
+            shard.stop();
+        }
+        for (shard, thread) in self.shards.drain(..) {
+            if tokio::task::spawn_blocking(move || thread.join().is_err())
+                .await
+                .unwrap_or(true)
+            {
+                tracing::error!("a media shard had panicked");
+            }
+            log_totals(&shard);
+        }
+    }
+
+    fn announce(&self, config: &Config) {
+        let Some(address) = self.listening.first() else { return };
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let port = address.port();
+        println!("patchbay {} serves http://{host}:{port}/", env!("CARGO_PKG_VERSION"));
+        if config.development {
+            println!("development mode: open that page in a browser; clients use ws://{host}:{port}");
+        }
+    }
+}
+
+/// What a shard has done, and why it dropped what it dropped.
+fn log_totals(shard: &ShardHandle) {
+    let (io, media) = (shard.counters(), shard.stats());
+    let drops: Vec<String> = media
+        .drops()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason}={count}"))
+        .collect();
+    tracing::info!(
+        received = io.datagrams_received,
+        sent = io.datagrams_sent,
+        sends = io.messages_sent,
+        send_dropped = io.send_dropped,
+        turns = io.turns,
+        drops = drops.join(" "),
+        "media shard ended"
+    );
+}
+
+/// Where HTTP is served. Without configured addresses: everywhere, in one dual-stack socket where there is IPv6.
+async fn listeners(config: &Config) -> Result<Vec<TcpListener>, ServeError> {
+    let listen = |ip: IpAddr| async move {
+        let address = SocketAddr::new(ip, config.port);
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| ServeError::Listen { address, error })
+    };
+    if config.bind_addresses.is_empty() {
+        let listener = match listen(Ipv6Addr::UNSPECIFIED.into()).await {
+            Ok(listener) => listener,
+            Err(_) => listen(Ipv4Addr::UNSPECIFIED.into()).await?,
+        };
+        return Ok(vec![listener]);
+    }
+    let mut listeners = Vec::new();
+    for ip in &config.bind_addresses {
+        match listen(*ip).await {
+            Ok(listener) => listeners.push(listener),
+            // Development binds both loopbacks; a machine without IPv6 has only one.
+            Err(error) if ip.is_ipv6() && !listeners.is_empty() => tracing::warn!("{error}"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+/// The sockets of every shard: as many shards as asked for and as there are free ports (DESIGN D5).
+fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = if rtc.shards > 0 { rtc.shards } else { cores };
+    let mut shards = Vec::new();
+    let mut last_error = None;
+    for port in rtc.udp_ports(usize::from(u16::MAX)) {
+        if shards.len() == wanted {
+            break;
+        }
+        match bind_port(port) {
+            Ok(sockets) => shards.push(sockets),
+            Err(error) => last_error = Some(error),
+        }
+    }
+    if shards.is_empty() {
+        return Err(ServeError::Udp(
+            last_error.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()),
+        ));
+    }
+    if rtc.shards > shards.len() {
+        tracing::warn!(
+            wanted,
+            shards = shards.len(),
+            "each media shard needs a UDP port of its own; running fewer"
+        );
+    }
+    Ok(shards)
+}
+
+/// One port on all addresses: IPv4, and IPv6 where the machine has it.
+fn bind_port(port: u16) -> io::Result<Vec<UdpSocket>> {
+    let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port).into(), Offload::ALL)?;
+    let port = v4.local().port();
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port).into(), Offload::ALL) {
+        Ok(v6) => Ok(vec![v4, v6]),
+        Err(error) => {
+            tracing::debug!(%error, "no IPv6");
+            Ok(vec![v4])
+        }
+    }
+}
+
+/// Every advertised address with the port of the socket of its family.
+fn candidates(ips: &[IpAddr], sockets: &[UdpSocket]) -> Vec<SocketAddr> {
+    ips.iter()
+        .filter_map(|ip| {
+            let socket = sockets.iter().find(|socket| socket.local().is_ipv4() == ip.is_ipv4())?;
+            Some(SocketAddr::new(*ip, socket.local().port()))
+        })
+        .collect()
+}
+
+fn shard_config(
+    config: &Config,
+    identity: &DtlsIdentity,
+    sockets: &[UdpSocket],
+    local: &[LocalAddress],
+    advertised: &[SocketAddr],
+) -> ShardConfig {
+    // Behind a translated address packets arrive on the machine's own: transports must know those too.
+    let own: Vec<IpAddr> = local.iter().map(|address| address.ip).collect();
+    let mut addresses = advertised.to_vec();
+    for address in candidates(&own, sockets) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let wall = WallClock::new(Instant::now(), unix);
+    ShardConfig {
+        speakers: SpeakerSettings {
+            active_level: config.audio.active_level,
+            min_percentile: config.audio.min_percentile,
+            update_interval: Duration::from_millis(config.audio.update_interval.into()),
+            smooth_intervals: config.audio.smooth_intervals,
+        },
+        ..ShardConfig::new(addresses, identity.clone(), rand::random(), wall)
+    }
+}
+
+fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
+    NodeConfig {
+        keys: config.keys.clone(),
+        auto_create: config.room.auto_create,
+        room: room_settings(config, fingerprint),
+        presets: config.room.room_configurations.clone(),
+        max_room_name_length: config.limit.max_room_name_length,
+        signal_message_size_limit: config.limit.signal_message_size_limit,
+    }
+}
+
+fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
+    let (room, limit) = (&config.room, &config.limit);
+    RoomSettings {
+        region: config.region.clone(),
+        enabled_codecs: room.codecs(),
+        ice_servers: ice_servers(&config.rtc),
+        fingerprint,
+        empty_timeout: Duration::from_secs(room.empty_timeout.into()),
+        departure_timeout: Duration::from_secs(room.departure_timeout.into()),
+        max_participants: room.max_participants,
+        dynacast_pause_delay: config.video.dynacast_pause_delay,
+        enable_remote_unmute: room.enable_remote_unmute,
+        enable_data_tracks: config.enable_data_tracks,
+        enable_participant_data_blob: config.enable_participant_data_blob,
+        sync_streams: room.sync_streams,
+        update_batch_target_size: room.update_batch_target_size,
+        limits: Limits {
+            max_metadata_size: limit.max_metadata_size,
+            max_attributes_size: limit.max_attributes_size,
+            max_participant_identity_length: limit.max_participant_identity_length,
+            max_participant_name_length: limit.max_participant_name_length,
+            max_data_track_custom_encoding_length: limit.max_data_track_custom_encoding_length,
+            subscription_limit_video: limit.subscription_limit_video as usize,
+            subscription_limit_audio: limit.subscription_limit_audio as usize,
+            ..Limits::default()
+        },
+        ..RoomSettings::default()
+    }
+}
+
+/// TURN servers with fixed credentials, then STUN. LiveKit: without a STUN server the default ones are named.
+fn ice_servers(rtc: &RtcConfig) -> Vec<IceServer> {
+    let mut servers: Vec<IceServer> = rtc
+        .turn_servers
+        .iter()
+        .filter(|server| server.secret.is_empty() && server.secret_file.is_empty())
+        .map(|server| {
+            let (scheme, transport) = match server.protocol.as_str() {
+                "tls" => ("turns", "tcp"),
+                "tcp" => ("turn", "tcp"),
+                _ => ("turn", "udp"),
+            };
+            IceServer {
+                urls: vec![format!(
+                    "{scheme}:{}:{}?transport={transport}",
+                    server.host, server.port
+                )],
+                username: server.username.clone(),
+                credential: server.credential.clone(),
+            }
+        })
+        .collect();
+    let stun: Vec<String> = if rtc.stun_servers.is_empty() {
+        DEFAULT_STUN.map(str::to_owned).to_vec()
+    } else {
+        rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect()
+    };
+    servers.push(IceServer {
+        urls: stun,
+        ..IceServer::default()
+    });
+    servers
+}
