@@ -25,14 +25,19 @@ pub(super) struct Ids {
     room: RoomHandle,
     /// Handles of a room are `room << 32 | counter`; the counter is shared by all kinds.
     counter: u32,
+    ssrc_offset: u32,
+    ssrc_counter: u32,
 }
 
 impl Ids {
     pub(super) fn new(room: RoomHandle, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
         Self {
-            rng: StdRng::seed_from_u64(seed),
+            ssrc_offset: rng.random(),
+            rng,
             room,
             counter: 0,
+            ssrc_counter: 0,
         }
     }
 
@@ -106,9 +111,18 @@ impl Ids {
         }
     }
 
-    /// Never 0, which some stacks take for "none".
+    /// Looks random and repeats only after 2^32: no two senders of a room share one. Never 0, which some stacks take
+    /// for "none".
     pub(super) fn ssrc(&mut self) -> Ssrc {
-        Ssrc(self.rng.random_range(1..=u32::MAX))
+        // Odd, so that multiplying is one-to-one modulo 2^32 (2^32 divided by the golden ratio: neighbours lie far apart).
+        const STEP: u32 = 0x9e37_79b1;
+        loop {
+            self.ssrc_counter = self.ssrc_counter.wrapping_add(1);
+            let ssrc = self.ssrc_counter.wrapping_mul(STEP).wrapping_add(self.ssrc_offset);
+            if ssrc != 0 {
+                return Ssrc(ssrc);
+            }
+        }
     }
 
     pub(super) fn number(&mut self, range: std::ops::RangeInclusive<u32>) -> u32 {
@@ -124,6 +138,13 @@ impl Ids {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_ssrc_comes_twice() {
+        let mut ids = Ids::new(RoomHandle(7), 1);
+        let ssrcs: std::collections::BTreeSet<Ssrc> = (0..10_000).map(|_| ids.ssrc()).collect();
+        assert_eq!(ssrcs.len(), 10_000);
+    }
 
     #[test]
     fn ids_have_prefix_and_alphabet_and_replay_from_the_seed() {

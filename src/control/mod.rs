@@ -11,7 +11,7 @@
 //! | `requests` | one arm per client message |
 //! | `negotiate`, `peer`, [`negotiation`] | offers, answers and candidates |
 //! | `publish`, `publication` | announced → bound → live tracks |
-//! | `subscribe`, `subscription`, `acl`, `layers`, `dynacast` | who receives what, in which quality |
+//! | `wishes`, `subscribe`, `subscription`, `acl`, `layers`, `dynacast` | who receives what, in which quality |
 //! | `updates`, `speakers`, `quality` | what everybody hears about everybody |
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
@@ -50,6 +50,7 @@ mod subscribe;
 mod subscription;
 mod track_info;
 mod updates;
+mod wishes;
 
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ impl Outbox {
         self.push(Output::Happened(event));
     }
 
-    pub(super) fn to_connection(&mut self, connection: ConnectionHandle, message: Message) {
+    pub(super) fn signal_connection(&mut self, connection: ConnectionHandle, message: Message) {
         self.push(Output::Signal {
             connection,
             message: Box::new(SignalResponse { message: Some(message) }),
@@ -43,7 +43,7 @@ impl Outbox {
     /// Lost while the participant has no connection: a resuming client is told the whole state anyway.
     pub(super) fn signal(&mut self, to: &Participant, message: Message) {
         if let Some(connection) = to.connection {
-            self.to_connection(connection, message);
+            self.signal_connection(connection, message);
         }
     }
 }

@@ -35,7 +35,7 @@ impl Room {
                 action: Action::Reconnect as i32,
                 ..Default::default()
             };
-            self.out.to_connection(connection, Message::Leave(leave));
+            self.out.signal_connection(connection, Message::Leave(leave));
             self.out.push(Output::CloseConnection { connection });
             return known.unwrap_or_else(|| self.ids.participant_handle());
         };

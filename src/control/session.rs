@@ -132,7 +132,7 @@ impl Room {
         let response = self.join_response(&participant);
         self.participants.insert(handle, participant);
         self.send_data_rights(handle);
-        self.out.to_connection(connection, Message::Join(response));
+        self.out.signal_connection(connection, Message::Join(response));
 
         self.after_join(now, handle, replaced);
         for request in parameters.add_track_requests {

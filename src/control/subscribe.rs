@@ -3,26 +3,23 @@
 //! One rule decides (`reconcile`), whatever has changed: a wish, a permission, a track that came. Everything else here
 //! carries a decision out.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionError, SubscriptionPermission,
-    SubscriptionPermissionUpdate, SubscriptionResponse, TrackSubscribed, UpdateSubscription, UpdateTrackSettings,
+    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionError, SubscriptionPermissionUpdate, TrackSubscribed,
 };
 
 use crate::media::edge::{Command, Subscribe};
 use crate::types::{Codec, MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
 
-use super::acl::Acl;
 use super::layers::{default_settings, subscription_settings};
 use super::negotiation::{BoundSender, Sender};
 use super::participant::Participant;
 use super::publication::Publication;
 use super::room::Room;
-use super::settings::{MAX_WISHES, TRACK_NOT_FOUND_TIMEOUT, exceeds};
-use super::subscription::{Subscription, TrackSettings, Wish};
+use super::settings::exceeds;
+use super::subscription::{Subscription, TrackSettings};
 
 /// What `reconcile` finds about one participant and one live track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ impl Room {
         }
     }
 
-    fn reconcile(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId) {
+    pub(super) fn reconcile(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId) {
         let Some(publisher) = self.tracks.get(track).copied() else {
             return;
         };
@@ -454,21 +451,6 @@ impl Room {
         self.fail_subscription(subscriber, &track, SubscriptionError::SeCodecUnsupported);
     }
 
-    /// The client is told, and the wish is taken back so that nobody tries again.
-    fn fail_subscription(&mut self, subscriber: ParticipantHandle, track: &TrackId, error: SubscriptionError) {
-        let Some(participant) = self.participants.get_mut(&subscriber) else {
-            return;
-        };
-        let wish = participant.wishes.entry(track.clone()).or_default();
-        wish.subscribe = Some(false);
-        wish.missing_until = None;
-        let response = SubscriptionResponse {
-            track_sid: track.0.clone(),
-            err: error as i32,
-        };
-        self.out.signal(participant, Message::SubscriptionResponse(response));
-    }
-
     /// Media of a subscription flows.
     pub(super) fn subscription_started(&mut self, handle: SubscriptionHandle) {
         let Some((subscriber, track)) = self.subscriptions.get(&handle).cloned() else {
@@ -496,147 +478,6 @@ impl Room {
             stream_states: vec![state],
         };
         self.out.signal(participant, Message::StreamStateUpdate(update));
-    }
-
-    pub(super) fn handle_subscription(
-        &mut self,
-        now: Instant,
-        handle: ParticipantHandle,
-        request: &UpdateSubscription,
-    ) {
-        // LiveKit: the JS client names a track in both lists; it counts once.
-        let listed = request.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids);
-        let mut seen = BTreeSet::new();
-        for sid in request.track_sids.iter().chain(listed).take(2 * MAX_WISHES) {
-            if seen.insert(sid) {
-                self.wish_for(now, handle, &TrackId(sid.clone()), request.subscribe);
-            }
-        }
-    }
-
-    pub(super) fn wish_for(&mut self, now: Instant, handle: ParticipantHandle, track: &TrackId, subscribe: bool) {
-        let known = self.tracks.contains_key(track);
-        if !known && !subscribe {
-            return;
-        }
-        let Some(wish) = self.wish_mut(handle, track) else {
-            return;
-        };
-        wish.subscribe = Some(subscribe);
-        wish.missing_until = (!known).then(|| now + TRACK_NOT_FOUND_TIMEOUT);
-        self.reconcile(now, handle, track);
-    }
-
-    fn wish_mut(&mut self, handle: ParticipantHandle, track: &TrackId) -> Option<&mut Wish> {
-        let wishes = &mut self.participants.get_mut(&handle)?.wishes;
-        if wishes.len() >= MAX_WISHES && !wishes.contains_key(track) {
-            return None;
-        }
-        Some(wishes.entry(track.clone()).or_default())
-    }
-
-    pub(super) fn give_up_missing_tracks(&mut self, now: Instant, handle: ParticipantHandle) {
-        let Some(participant) = self.participants.get_mut(&handle) else {
-            return;
-        };
-        let missing = |wish: &Wish| wish.missing_until.is_some_and(|at| at <= now);
-        let tracks: Vec<TrackId> = participant
-            .wishes
-            .iter()
-            .filter(|(_, wish)| missing(wish))
-            .map(|(track, _)| track.clone())
-            .collect();
-        for track in tracks {
-            if self.tracks.contains_key(&track) {
-                if let Some(wish) = self.wish_mut(handle, &track) {
-                    wish.missing_until = None;
-                }
-                continue;
-            }
-            let asked = self
-                .wish_mut(handle, &track)
-                .is_some_and(|wish| wish.subscribe == Some(true));
-            if asked {
-                self.fail_subscription(handle, &track, SubscriptionError::SeTrackNotfound);
-            }
-            if let Some(participant) = self.participants.get_mut(&handle) {
-                participant.wishes.remove(&track);
-            }
-        }
-    }
-
-    pub(super) fn handle_track_setting(
-        &mut self,
-        now: Instant,
-        handle: ParticipantHandle,
-        request: &UpdateTrackSettings,
-    ) {
-        let settings = TrackSettings::from(request);
-        for sid in request.track_sids.iter().take(MAX_WISHES) {
-            self.set_track_settings(now, handle, &TrackId(sid.clone()), settings);
-        }
-    }
-
-    /// Kept for a track that is not subscribed yet, or not even there.
-    pub(super) fn set_track_settings(
-        &mut self,
-        now: Instant,
-        handle: ParticipantHandle,
-        track: &TrackId,
-        settings: TrackSettings,
-    ) {
-        let known = self.tracks.contains_key(track);
-        let Some(wish) = self.wish_mut(handle, track) else {
-            return;
-        };
-        if wish.settings == Some(settings) {
-            return;
-        }
-        wish.settings = Some(settings);
-        if !known {
-            // Forgotten with the wish if the track never comes.
-            wish.missing_until.get_or_insert(now + TRACK_NOT_FOUND_TIMEOUT);
-            return;
-        }
-        let Some(publisher) = self.tracks.get(track).copied() else {
-            return;
-        };
-        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&handle)) else {
-            return;
-        };
-        let (Some(publication), Some(subscription)) = (from.publications.get(track), to.subscriptions.get(track))
-        else {
-            return;
-        };
-        if subscription.sending.is_some() {
-            self.out.media(Command::UpdateSubscription {
-                subscription: subscription.handle,
-                settings: subscription_settings(&publication.info, &settings),
-            });
-        }
-        self.update_dynacast(now, publisher, track);
-    }
-
-    /// The publisher says who may subscribe to its tracks.
-    pub(super) fn handle_subscription_permission(
-        &mut self,
-        now: Instant,
-        handle: ParticipantHandle,
-        request: SubscriptionPermission,
-    ) {
-        let Some(participant) = self.participants.get_mut(&handle) else {
-            return;
-        };
-        let acl = Acl::new(request);
-        if participant.acl == acl {
-            return;
-        }
-        participant.acl = acl;
-        let tracks: Vec<TrackId> = participant.publications.keys().cloned().collect();
-        for track in tracks {
-            self.reconcile_track(now, &track);
-        }
-        self.reconcile_data_tracks_of(handle);
     }
 }
 
