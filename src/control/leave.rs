@@ -101,8 +101,9 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
-        if let Some(connection) = participant.connection.take() {
-            participant.last_signal_at = now;
+        if participant.connection.is_some()
+            && let Some(connection) = participant.lose_connection(now)
+        {
             self.connections.remove(&connection);
             self.out.push(Output::CloseConnection { connection });
         }

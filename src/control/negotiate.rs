@@ -150,11 +150,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
-        participant.publisher.turn.reset();
+        participant.publisher.turn.resume(now);
         let Some(peer) = participant.subscriber.as_mut().filter(|peer| peer.opened) else {
             return;
         };
-        peer.turn.reset();
         peer.turn.settled();
         peer.local = fresh.clone();
         peer.candidates_sent = false;
@@ -228,8 +227,15 @@ impl Room {
             return;
         };
         let single = participant.is_single();
+        let connected = participant.connection.is_some();
         let peer = participant.sending_peer();
-        if peer.turn.due.is_none_or(|due| due > now) || !peer.turn.take(now) {
+        if peer.turn.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if !connected {
+            return peer.turn.postpone();
+        }
+        if !peer.turn.take(now) {
             return;
         }
         if single {

@@ -87,11 +87,23 @@ impl Turn {
         }
     }
 
-    /// The signalling connection was replaced: an answer or a reaction to what was sent on the old one may never come.
-    pub(super) fn reset(&mut self) {
-        self.outstanding_since = None;
-        self.again = false;
+    /// The signalling connection is gone: no answer or reaction to what was sent on it will come.
+    pub(super) fn pause(&mut self) {
+        self.again |= self.outstanding_since.take().is_some();
         self.requested = (0, 0);
+    }
+
+    /// The due time has come, and there is nobody to negotiate with.
+    pub(super) fn postpone(&mut self) {
+        self.due = None;
+        self.again = true;
+    }
+
+    /// There is a signalling connection again.
+    pub(super) fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.again) {
+            self.want(now);
+        }
     }
 
     /// Everything that had to be negotiated has been.

@@ -36,6 +36,8 @@ pub(super) struct PublishedCodec {
     pub cid: String,
     /// As announced; None = whatever is negotiated first.
     pub codec: Option<Codec>,
+    /// What its packets have shown.
+    pub seen: Option<Codec>,
     /// What was sent to the shard when it was negotiated.
     pub bound: Option<Box<Publish>>,
 }
@@ -49,10 +51,12 @@ impl PublishedCodec {
         self.bound.as_ref().map(|publish| publish.mid)
     }
 
-    /// What the client sends: the first negotiated codec.
+    /// What the client sends: seen in its packets, else the first negotiated codec.
     pub(super) fn sent(&self) -> Option<Codec> {
         let negotiated = self.bound.as_ref().and_then(|publish| publish.codecs.first());
-        negotiated.map(|parameters| parameters.codec).or(self.codec)
+        self.seen
+            .or(negotiated.map(|parameters| parameters.codec))
+            .or(self.codec)
     }
 }
 

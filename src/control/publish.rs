@@ -129,6 +129,7 @@ impl Room {
                 publication.codecs.push(PublishedCodec {
                     cid: simulcast.cid.clone(),
                     codec: Some(codec),
+                    seen: None,
                     bound: None,
                 });
                 publication.info.codecs.push(info);
@@ -315,6 +316,9 @@ impl Room {
         let after = publish.codecs.first().map(|codec| codec.codec);
         self.out.media(Command::Publish(publish.clone()));
         if before != after {
+            if let Some(codec) = publication.codecs.get_mut(index) {
+                codec.seen = None;
+            }
             complete_info(publication, index, after);
             if publication.live {
                 self.changed_now(handle);
@@ -410,6 +414,9 @@ impl Room {
             return;
         };
         let before = publication.info.clone();
+        if let Some(published) = publication.codecs.get_mut(index) {
+            published.seen = Some(codec);
+        }
         set_layer_ssrc(publication, index, encoding, ssrc);
         complete_info(publication, index, Some(codec));
         let changed = before != publication.info;

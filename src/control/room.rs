@@ -136,8 +136,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
-        participant.connection = None;
-        participant.last_signal_at = now;
+        participant.lose_connection(now);
         if !participant.peers().any(|peer| peer.connected) {
             self.close_participant(
                 now,
@@ -376,6 +375,15 @@ impl Room {
 }
 
 impl Participant {
+    pub(super) fn lose_connection(&mut self, now: Instant) -> Option<ConnectionHandle> {
+        self.last_signal_at = now;
+        self.publisher.turn.pause();
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.turn.pause();
+        }
+        self.connection.take()
+    }
+
     pub(super) fn peer_mut(&mut self, transport: TransportHandle) -> Option<&mut Peer> {
         std::iter::once(&mut self.publisher)
             .chain(&mut self.subscriber)

@@ -47,6 +47,7 @@ pub(super) fn describe(
         codecs.push(PublishedCodec {
             cid: simulcast.cid,
             codec,
+            seen: None,
             bound: None,
         });
     }

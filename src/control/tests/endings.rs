@@ -279,3 +279,26 @@ fn an_old_client_reads_can_reconnect_instead_of_the_action() {
     let leave = world.client(alice).leave_received().expect("a leave");
     assert!(leave.can_reconnect && leave.action() == Action::Disconnect);
 }
+
+#[test]
+fn what_came_while_the_socket_was_away_is_negotiated_on_the_next_one() {
+    for single in [true, false] {
+        let mut world = World::new();
+        let in_form = |name: &str| if single { entry(name) } else { entry(name).dual() };
+        let alice = world.join(in_form("alice"));
+        let bob = world.join(in_form("bob"));
+        world.after_ms(1000);
+        world.drop_socket(bob);
+        world.publish(alice, camera("cam"));
+        // Longer than an unanswered offer may take.
+        world.after_ms(20_000);
+        assert_eq!(world.room.participants().len(), 2);
+        let again = world.try_join(in_form("bob").parameters(|it| it.reconnect = true)).unwrap();
+        world.move_sections(bob, again);
+        world.client(again).restart_ice();
+        world.offer(again);
+        world.after_ms(1000);
+        assert_eq!(world.client(again).mids.len(), 1, "single form: {single}");
+        assert_eq!(world.forwarded().len(), 1);
+    }
+}
