@@ -17,13 +17,14 @@ impl Fanout {
         if target.receiving.mids.len() >= MAX_MIDS {
             return None;
         }
-        let (handle, room) = (publish.track, self.slot);
+        let (handle, room, now) = (publish.track, self.slot, outside.now);
         let slot = self.tracks.insert_with(|track| {
             let timer = outside.timers.insert(TimerKey::Track { room, track });
-            Track::new(publish, transport, timer)
+            Track::new(publish, transport, timer, now)
         });
         outside.index.tracks.insert(handle, Place { room, slot });
         self.bind(outside, slot);
+        self.start_quality(outside);
         Some(slot)
     }
 
@@ -32,11 +33,13 @@ impl Fanout {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let muted = publish.muted;
         let codecs_changed = track.renegotiate(publish);
-        if codecs_changed {
-            for &subscriber in &track.subscribers {
-                if let Some(subscription) = self.subscriptions.get_mut(subscriber) {
-                    subscription.map_codecs(&track.codecs);
-                }
+        for &subscriber in &track.subscribers {
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
+                continue;
+            };
+            subscription.encrypted = track.encrypted;
+            if codecs_changed {
+                subscription.map_codecs(&track.codecs);
             }
         }
         self.bind(outside, slot);
@@ -51,9 +54,11 @@ impl Fanout {
         };
         let receiving = &mut transport.receiving;
         receiving.merge_extensions(&track.extensions);
-        receiving
-            .mids
-            .retain(|(mid, bound)| *mid != track.mid && *bound != slot);
+        // An m-line is used for one track at a time.
+        if let Some(other) = receiving.track(track.mid).filter(|other| *other != slot) {
+            receiving.forget_track(other);
+        }
+        receiving.mids.retain(|(_, bound)| *bound != slot);
         receiving.mids.push((track.mid, slot));
         receiving.streams.retain(|_, stream| stream.track != slot);
         for encoding in &track.encodings {
@@ -91,11 +96,18 @@ impl Fanout {
         }
         track.muted = muted;
         let now = outside.now;
+        track.scorer.set_muted(muted, now);
+        if let Some(level) = &mut track.level {
+            level.reset();
+        }
+        // What was lost before a pause is no longer worth asking for.
+        track.encodings.iter_mut().for_each(|encoding| encoding.nack.reset());
         let mut wanted = 0u8;
         for &subscriber in &track.subscribers {
             let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
                 continue;
             };
+            subscription.scorer.set_muted(muted, now);
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
                 // The next packet of the source ends the silence and finds its own timestamp.
@@ -126,12 +138,12 @@ impl Fanout {
         let track = self.tracks.get_mut(track_slot)?;
         let transport = outside.transports.get_mut(transport_slot)?;
         let ssrcs = [Some(subscribe.ssrc), subscribe.rtx_ssrc];
-        let (handle, room) = (subscribe.subscription, self.slot);
+        let (handle, room, now) = (subscribe.subscription, self.slot, outside.now);
         let disabled = subscribe.settings.disabled;
         let target = track.choose(subscribe.settings.max_layer.spatial);
         let slot = self.subscriptions.insert_with(|subscription| {
             let timer = outside.timers.insert(TimerKey::Subscription { room, subscription });
-            Subscription::new(subscribe, track_slot, track, transport_slot, timer, seed)
+            Subscription::new(subscribe, (track_slot, track), transport_slot, timer, seed, now)
         });
         if let Some(subscription) = self.subscriptions.get_mut(slot) {
             subscription.is_connected = transport.is_connected;
@@ -183,6 +195,7 @@ impl Fanout {
             subscription.rewriter.interrupt();
         }
         subscription.settings = settings;
+        subscription.scorer.set_disabled(settings.disabled, outside.now);
         let switched = subscription.retarget(track);
         let (track, target) = (subscription.track, subscription.target);
         if enabled || switched {
@@ -234,6 +247,10 @@ impl Fanout {
         let subscriptions: Vec<Slot> = subscriptions.map(|(slot, _)| slot).collect();
         let tracks = self.tracks.iter().filter(|(_, track)| track.transport == transport);
         let tracks: Vec<Slot> = tracks.map(|(slot, _)| slot).collect();
+        if let Some(handle) = outside.transports.get(transport).map(|transport| transport.handle) {
+            self.data.on_transport_closed(outside, handle);
+            self.data_changed(outside);
+        }
         for slot in subscriptions {
             self.drop_subscription(outside, slot);
         }

@@ -43,7 +43,7 @@ impl SenderReportAnchor {
 }
 
 /// A packet that was taken in: what fanout needs to know of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arrived {
     pub source: Source,
     pub sequence: u64,
@@ -248,9 +248,6 @@ impl Encoding {
             codec: codec_index,
             marker: packet.rtp.marker(),
             keyframe: frame.keyframe,
-            frame_start: frame.start,
-            spatial: frame.spatial,
-            temporal: frame.temporal,
             picture: picture.unwrap_or_default(),
             audio_level: element(Extension::AudioLevel).and_then(|value| value.first().copied()),
             video_orientation: element(Extension::VideoOrientation).and_then(|value| value.first().copied()),
@@ -299,11 +296,6 @@ impl Encoding {
         }
         self.keyframes.fir_sequence = self.keyframes.fir_sequence.wrapping_add(1);
         self.keyframes.fir_sequence
-    }
-
-    /// Bytes of memory held by the ring.
-    pub fn capacity_bytes(&self) -> usize {
-        self.ring.capacity_bytes()
     }
 }
 

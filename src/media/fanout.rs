@@ -3,8 +3,9 @@
 //! Owned by the shard, which calls one room at a time and contains its panics (DESIGN D10): everything a packet can
 //! change beyond the room goes through `Outside`. Binding tracks and subscriptions is in `binding`, RTCP in `feedback`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::data::DataPlane;
 use super::edge::Event;
 use super::encoding::Arrived;
 use super::outside::Outside;
@@ -40,6 +41,9 @@ pub struct Fanout {
     /// Reused between calls.
     pub nack_pairs: Vec<NackPair>,
     pub speakers: Speakers,
+    pub data: DataPlane,
+    /// When scores are due; None while there are no tracks.
+    pub next_quality: Option<Instant>,
     pub timer: TimerId,
     /// Test hook: the next packet panics.
     #[cfg(test)]
@@ -62,6 +66,8 @@ impl Fanout {
             subscriptions: Slots::default(),
             nack_pairs: Vec::new(),
             speakers: Speakers::new(speakers),
+            data: DataPlane::default(),
+            next_quality: None,
             timer,
             #[cfg(test)]
             panics: false,
@@ -99,11 +105,32 @@ impl Fanout {
             self.encoding_started(outside, stream, &packet);
         }
         self.arm_track(outside, stream.track);
+        if arrived == Err(DropReason::PaddingOnly) && !stream.retransmission {
+            self.close_up(stream, packet.sequence());
+        }
         let arrived = arrived?;
         self.observe_level(outside, stream.track, &arrived);
         outside.stats.recovered += u64::from(stream.retransmission);
         self.forward(outside, stream.track, &arrived);
         Ok(())
+    }
+
+    /// A packet that nobody is given (a probe on the media SSRC) leaves no gap that receivers would ask for.
+    fn close_up(&mut self, stream: Stream, sequence: u16) {
+        let Some(track) = self.tracks.get(stream.track) else {
+            return;
+        };
+        let Some(encoding) = track.encodings.get(usize::from(stream.encoding)) else {
+            return;
+        };
+        let Some(newest) = encoding.highest().filter(|highest| *highest as u16 == sequence) else {
+            return;
+        };
+        for &slot in &track.subscribers {
+            if let Some(subscription) = self.subscriptions.get_mut(slot) {
+                subscription.rewriter.skip(encoding.source(), newest);
+            }
+        }
     }
 
     fn observe_level(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
@@ -124,6 +151,7 @@ impl Fanout {
 
     /// The timer of the room is due.
     pub fn room_timeout(&mut self, outside: &mut Outside<'_>) {
+        let now = outside.now;
         let levels = self.tracks.iter();
         let levels = levels.filter_map(|(_, track)| Some((track.participant, track.level.as_ref()?)));
         if let Some(speakers) = self.speakers.handle_timeout(outside.now, levels) {
@@ -133,6 +161,12 @@ impl Fanout {
             });
         }
         outside.arm(self.timer, self.speakers.poll_timeout());
+        if self.data.poll_timeout().is_some_and(|at| at <= outside.now) {
+            self.data.handle_timeout(now, outside);
+        }
+        self.data_changed(outside);
+        self.quality_timeout(outside);
+        outside.arm(self.timer, self.next_quality);
     }
 
     /// To each subscriber of the track: select, rewrite, queue.
@@ -157,6 +191,7 @@ impl Fanout {
                     outside.stats.count_drop(reason);
                     keyframe_wanted |= reason == DropReason::AwaitingKeyframe;
                     if reason == DropReason::CodecNotNegotiated {
+                        subscription.rewriter.skip(packet.source, packet.sequence);
                         report_codec(outside, subscription, track, packet);
                     }
                 }

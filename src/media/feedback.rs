@@ -342,6 +342,14 @@ pub struct LossReports {
     pub last: Option<Instant>,
 }
 
+/// Counters as of the last score.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scored {
+    pub packets: u32,
+    pub octets: u32,
+    pub lost: i32,
+}
+
 impl LossReports {
     fn handle_report(&mut self, block: &ReportBlock, now: Instant) {
         self.cumulative = block.cumulative_lost;

@@ -5,7 +5,6 @@
 //! [`edge`] is the only way between here and control. Driven by `io`'s shard thread; owns no socket, clock or thread.
 
 pub mod data;
-mod data_tracks;
 pub mod edge;
 pub mod nack;
 pub mod quality;
@@ -14,6 +13,8 @@ pub mod speakers;
 pub mod transport_feedback;
 
 mod binding;
+mod data_link;
+mod data_tracks;
 mod encoding;
 mod fanout;
 mod feedback;
@@ -24,6 +25,7 @@ mod remb;
 mod resend;
 mod rewrite;
 mod ring;
+mod room_quality;
 mod shard;
 mod slots;
 mod stats;

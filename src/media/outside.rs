@@ -10,7 +10,7 @@ use super::stats::ShardStats;
 use super::timers::{TimerId, Timers};
 use super::transport::MediaTransport;
 use crate::rtp::rtcp;
-use crate::types::{DropReason, RoomHandle, SubscriptionHandle, TrackHandle, TransportHandle, WallClock};
+use crate::types::{DataTrackHandle, DropReason, RoomHandle, SubscriptionHandle, TrackHandle, TransportHandle};
 
 /// Events that wait for `poll_event`. They follow commands and first packets, so a driver that polls after every turn
 /// never sees a tenth of it; beyond, coalesced ones (levels, quality) are dropped and edges are still taken.
@@ -78,12 +78,13 @@ pub struct Index {
     pub transports: HashMap<TransportHandle, Slot>,
     pub tracks: HashMap<TrackHandle, Place>,
     pub subscriptions: HashMap<SubscriptionHandle, Place>,
+    /// Their rooms.
+    pub data_tracks: HashMap<DataTrackHandle, Slot>,
 }
 
 /// Borrowed parts of the shard, for one call into a room.
 pub struct Outside<'a> {
     pub now: Instant,
-    pub wall: WallClock,
     /// Each value is used once: first sequence numbers.
     pub seed: &'a mut u64,
     pub transports: &'a mut Slots<MediaTransport>,
@@ -92,6 +93,9 @@ pub struct Outside<'a> {
     pub stats: &'a mut ShardStats,
     pub dirty: &'a mut Dirty,
     pub index: &'a mut Index,
+    /// Transports whose protocols the room has called, each at most once (`MediaTransport::is_touched`): their events and
+    /// deadlines are looked at when the room's turn is over.
+    pub touched: &'a mut Vec<Slot>,
 }
 
 impl Outside<'_> {

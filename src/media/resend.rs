@@ -109,6 +109,7 @@ impl Marks {
             .filter(|mark| mark.sequence == sequence as u32)
     }
 
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.marks.capacity() * size_of::<Mark>()
     }

@@ -283,6 +283,7 @@ impl Rewriter {
     }
 
     /// Bytes of memory held beside the struct itself.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.segments.capacity() * size_of::<Segment>()
     }

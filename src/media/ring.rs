@@ -51,7 +51,7 @@ pub struct PictureNumbers {
 }
 
 /// What is known of a stored packet beside its bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PacketInfo {
     /// The publisher's, in ticks of the codec's clock.
     pub timestamp: u32,
@@ -61,10 +61,6 @@ pub struct PacketInfo {
     pub marker: bool,
     /// A key frame's packet.
     pub keyframe: bool,
-    /// The first packet of a frame (of a spatial layer's frame, for SVC).
-    pub frame_start: bool,
-    pub spatial: u8,
-    pub temporal: u8,
     pub picture: PictureNumbers,
     /// RFC 6464, the byte as received.
     pub audio_level: Option<u8>,
@@ -211,7 +207,8 @@ impl Ring {
         self.entries.fill(None);
     }
 
-    /// Bytes of memory held, for accounting.
+    /// Bytes of memory held.
+    #[cfg(test)]
     pub fn capacity_bytes(&self) -> usize {
         self.bytes.capacity() + self.entries.capacity() * size_of::<Option<Entry>>()
     }
@@ -295,9 +292,6 @@ mod tests {
             codec: 0,
             marker: false,
             keyframe: false,
-            frame_start: false,
-            spatial: 0,
-            temporal: 0,
             picture: PictureNumbers::default(),
             audio_level: None,
             video_orientation: None,

@@ -19,8 +19,7 @@ use super::timers::Timers;
 use super::transport::{MAX_FLOWS, MediaTransport};
 use crate::rtc::{self, DtlsIdentity, PacketKind, Received, TransportConfig, TransportEvent};
 use crate::types::{
-    Batch, ChannelLabel, CloseReason, DropReason, IceCredentials, NetPath, RoomHandle, SubscriptionHandle,
-    TransportHandle, WallClock,
+    Batch, CloseReason, DropReason, IceCredentials, NetPath, RoomHandle, SubscriptionHandle, TransportHandle, WallClock,
 };
 
 /// What a shard is given at its start.
@@ -82,6 +81,9 @@ pub struct Shard {
     events: Events,
     dirty: Dirty,
     stats: ShardStats,
+    /// See `Outside::touched`.
+    touched: Vec<Slot>,
+    is_settling: bool,
     /// Reused by every release.
     sizes: Vec<u16>,
 }
@@ -100,6 +102,8 @@ impl Shard {
             events: Events::default(),
             dirty: Dirty::default(),
             stats: ShardStats::default(),
+            touched: Vec::new(),
+            is_settling: false,
             sizes: Vec::new(),
         }
     }
@@ -252,23 +256,16 @@ impl Shard {
                 let room = transport.room;
                 self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
             }
-            TransportEvent::Closed(reason) => self.detach(now, slot, reason),
-            TransportEvent::ChannelOpen { label, .. } => {
-                let was_open = transport.has_both_channels();
-                match label {
-                    Some(ChannelLabel::Reliable) => transport.channels_open[0] = true,
-                    Some(ChannelLabel::Lossy) => transport.channels_open[1] = true,
-                    _ => {}
-                }
-                if !was_open && transport.has_both_channels() {
-                    self.events.push(Event::ChannelsOpen {
-                        transport: transport.handle,
-                    });
-                }
+            TransportEvent::Closed(reason) => {
+                let reason = transport.close_reason.unwrap_or(reason);
+                self.detach(now, slot, reason);
             }
-            TransportEvent::ChannelData { .. }
-            | TransportEvent::ChannelClosed { .. }
-            | TransportEvent::ChannelWritable { .. } => {}
+            event => {
+                let room = transport.room;
+                self.in_room(now, room, |fanout, outside| {
+                    fanout.on_channel_event(outside, slot, event)
+                });
+            }
         }
     }
 
@@ -400,14 +397,22 @@ impl Shard {
                     fanout.end_subscription(outside, place.slot);
                 })
             }
-            Command::SetParticipant(_)
-            | Command::RemoveParticipant { .. }
-            | Command::SendData { .. }
-            | Command::PublishDataTrack { .. }
-            | Command::UnpublishDataTrack { .. }
-            | Command::SubscribeDataTrack { .. }
-            | Command::UnsubscribeDataTrack { .. } => None,
+            Command::SetParticipant(ref participant) => self.data_command(now, participant.room, command),
+            Command::RemoveParticipant { room, .. }
+            | Command::SendData { room, .. }
+            | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
+            Command::UnpublishDataTrack { track }
+            | Command::SubscribeDataTrack { track, .. }
+            | Command::UnsubscribeDataTrack { track, .. } => {
+                let room = *self.index.data_tracks.get(&track)?;
+                self.in_room(now, room, |fanout, outside| fanout.on_data_command(outside, command))?
+            }
         }
+    }
+
+    fn data_command(&mut self, now: Instant, room: RoomHandle, command: Command) -> Option<()> {
+        let room = *self.index.rooms.get(&room)?;
+        self.in_room(now, room, |fanout, outside| fanout.on_data_command(outside, command))?
     }
 
     fn subscription(&self, handle: SubscriptionHandle) -> Option<Place> {
@@ -546,7 +551,6 @@ impl Shard {
         let fanout = self.rooms.get_mut(room)?;
         let mut outside = Outside {
             now,
-            wall: self.config.wall,
             seed: &mut self.seed,
             transports: &mut self.transports,
             timers: &mut self.timers,
@@ -554,18 +558,33 @@ impl Shard {
             stats: &mut self.stats,
             dirty: &mut self.dirty,
             index: &mut self.index,
+            touched: &mut self.touched,
         };
         let result = contain(|| turn(fanout, &mut outside));
         if result.is_none() {
             self.room_panicked(room);
         }
+        self.settle(now);
         result
+    }
+
+    /// Looks at what a room's turn has done to transports; what follows from that may be further turns.
+    fn settle(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_settling, true) {
+            return; // the outer call goes on
+        }
+        while let Some(slot) = self.touched.pop() {
+            if let Some(transport) = self.transports.get_mut(slot) {
+                transport.is_touched = false;
+                self.after_input(now, slot);
+            }
+        }
+        self.is_settling = false;
     }
 
     fn outside(&mut self, now: Instant) -> Outside<'_> {
         Outside {
             now,
-            wall: self.config.wall,
             seed: &mut self.seed,
             transports: &mut self.transports,
             timers: &mut self.timers,
@@ -573,6 +592,7 @@ impl Shard {
             stats: &mut self.stats,
             dirty: &mut self.dirty,
             index: &mut self.index,
+            touched: &mut self.touched,
         }
     }
 
@@ -604,6 +624,7 @@ impl Shard {
         }
         self.index.tracks.retain(|_, place| place.room != room);
         self.index.subscriptions.retain(|_, place| place.room != room);
+        self.index.data_tracks.retain(|_, of| *of != room);
         Some(fanout.handle)
     }
 
@@ -683,3 +704,6 @@ fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut
     }
     transport.rtcp.clear();
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::edge::{Subscribe, SubscriptionSettings};
 use super::encoding::Arrived;
-use super::feedback::LossReports;
+use super::feedback::{LossReports, Scored};
 use super::generated::Schedule;
 use super::pacer::{Descriptor, Kind};
+use super::quality::QualityScorer;
 use super::resend::{Marks, RecentRequests};
 use super::rewrite::{Incoming, Numbers, Rewriter, Source};
 use super::slots::Slot;
@@ -93,6 +94,8 @@ pub struct Subscription {
     pub next_report: Option<Instant>,
     pub sent_report: Option<SentReport>,
     pub loss: LossReports,
+    pub scorer: QualityScorer,
+    pub scored: Scored,
     /// The last blank frame has been queued; gone then.
     pub ends_at: Option<Instant>,
 }
@@ -101,11 +104,11 @@ impl Subscription {
     /// `seed` gives the first sequence numbers.
     pub fn new(
         subscribe: Subscribe,
-        track_slot: Slot,
-        track: &Track,
+        (track_slot, track): (Slot, &Track),
         transport: Slot,
         timer: TimerId,
         seed: u64,
+        now: Instant,
     ) -> Self {
         // Below half the space, so that a receiver that misses the first packets cannot mistake the rollover counter.
         let first = (seed as u16) & 0x7fff;
@@ -145,6 +148,8 @@ impl Subscription {
             next_report: None,
             sent_report: None,
             loss: LossReports::default(),
+            scorer: track.new_scorer(now),
+            scored: Scored::default(),
             ends_at: None,
         };
         subscription.map_codecs(&track.codecs);
@@ -347,7 +352,8 @@ impl Subscription {
         [generated, self.next_report, self.ends_at].into_iter().flatten().min()
     }
 
-    /// Bytes of memory held beside the struct itself, for accounting.
+    /// Bytes of memory held beside the struct itself.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.rewriter.heap_bytes()
             + self.cname.len()

@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use super::edge::{EncodingParameters, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
+use super::quality::QualityScorer;
 use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
 use crate::rtp::{RtpPacket, rtx};
-use crate::types::{CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle};
+use crate::types::{
+    Codec, CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle,
+};
 
 /// Encodings of one track: LiveKit has three spatial layers; a fourth leaves room for a client that offers more.
 pub const MAX_ENCODINGS: usize = 4;
@@ -36,10 +39,11 @@ pub struct Track {
     pub flowing: u8,
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
+    pub scorer: QualityScorer,
 }
 
 impl Track {
-    pub fn new(publish: Publish, transport: Slot, timer: TimerId) -> Self {
+    pub fn new(publish: Publish, transport: Slot, timer: TimerId, now: Instant) -> Self {
         let kind = publish.kind;
         let mut parameters = publish.encodings;
         parameters.truncate(MAX_ENCODINGS);
@@ -48,6 +52,7 @@ impl Track {
         }
         let encodings = (0..).zip(parameters);
         let clock_rate = publish.codecs.first().map_or(48_000, |codec| codec.codec.clock_rate());
+        let scorer = scorer(publish.codecs.first(), now);
         let level = (kind == MediaKind::Audio).then(|| TrackLevel::new(clock_rate));
         Self {
             handle: publish.track,
@@ -66,6 +71,7 @@ impl Track {
             timer,
             flowing: 0,
             level,
+            scorer,
         }
     }
 
@@ -130,7 +136,7 @@ impl Track {
             sequence,
             payload,
             recovered: retransmission,
-            nack: codec.nack,
+            nack: codec.nack && !self.muted,
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
@@ -139,6 +145,13 @@ impl Track {
         } else {
             Ok(arrived)
         }
+    }
+
+    /// For a subscription to it.
+    pub fn new_scorer(&self, now: Instant) -> QualityScorer {
+        let mut scorer = scorer(self.codecs.first(), now);
+        scorer.set_muted(self.muted, now);
+        scorer
     }
 
     /// Whether a payload type is that of retransmissions.
@@ -170,4 +183,9 @@ impl Track {
             highest
         }
     }
+}
+
+fn scorer(codec: Option<&CodecParameters>, now: Instant) -> QualityScorer {
+    let fec = codec.is_some_and(|codec| codec.fmtp.contains("useinbandfec=1"));
+    QualityScorer::new(codec.map_or(Codec::Opus, |codec| codec.codec), fec, now)
 }

@@ -14,7 +14,9 @@ use super::timers::TimerId;
 use super::transport_feedback::FeedbackGenerator;
 use crate::rtc;
 use crate::rtp::{RtpPacket, extension, rtcp};
-use crate::types::{DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle};
+use crate::types::{
+    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle,
+};
 
 /// Bytes of RTCP in one datagram before sealing: below every MTU that carries media.
 const RTCP_DATAGRAM: usize = 1200;
@@ -179,8 +181,10 @@ pub struct MediaTransport {
     pub learns_from_sent: bool,
     pub ufrags: Vec<String>,
     pub flows: Vec<NetPath>,
-    /// `_reliable`, `_lossy`.
-    pub channels_open: [bool; 2],
+    /// In the list of transports that a room's turn has called.
+    pub is_touched: bool,
+    /// Why it is being closed, when not because control asked.
+    pub close_reason: Option<CloseReason>,
     pub receiving: Receiving,
     /// Our SSRCs, RTX ones included.
     pub sending: HashMap<Ssrc, Slot>,
@@ -211,7 +215,8 @@ impl MediaTransport {
             is_closed: false,
             is_dirty: false,
             learns_from_sent: false,
-            channels_open: [false; 2],
+            is_touched: false,
+            close_reason: None,
             ufrags: Vec::new(),
             flows: Vec::new(),
             receiving: Receiving::new(now),
@@ -228,10 +233,6 @@ impl MediaTransport {
     pub fn next_transport_cc(&mut self) -> [u8; 2] {
         self.transport_cc = self.transport_cc.wrapping_add(1);
         self.transport_cc.to_be_bytes()
-    }
-
-    pub fn has_both_channels(&self) -> bool {
-        self.channels_open == [true; 2]
     }
 
     /// Transport-wide feedback that is due. True when there is some.

@@ -1,0 +1,140 @@
+//! The data plane's way to transports, and a room's calls into its data plane.
+
+use std::time::Instant;
+
+use super::data::DataLink;
+use super::edge::Command;
+use super::fanout::Fanout;
+use super::outside::Outside;
+use super::slots::Slot;
+use super::transport::MediaTransport;
+use crate::rtc::{ChannelId, SendDataError, TransportEvent};
+use crate::types::{CloseReason, DropReason, TransportHandle};
+
+impl Outside<'_> {
+    /// The transport, noted as one whose protocols have run in this call.
+    fn touch(&mut self, handle: TransportHandle) -> Option<&mut MediaTransport> {
+        let slot = *self.index.transports.get(&handle)?;
+        let transport = self.transports.get_mut(slot)?;
+        if !transport.is_touched {
+            transport.is_touched = true;
+            self.touched.push(slot);
+        }
+        Some(transport)
+    }
+}
+
+impl DataLink for Outside<'_> {
+    fn send_data(
+        &mut self,
+        now: Instant,
+        transport: TransportHandle,
+        channel: ChannelId,
+        binary: bool,
+        data: &[u8],
+    ) -> Result<(), SendDataError> {
+        let transport = self.touch(transport).ok_or(SendDataError::Closed)?;
+        transport.rtc.send_data(now, channel, binary, data)
+    }
+
+    fn buffered_amount(&mut self, transport: TransportHandle, channel: ChannelId) -> usize {
+        self.touch(transport)
+            .map_or(0, |transport| transport.rtc.buffered_amount(channel))
+    }
+
+    fn set_reading(&mut self, transport: TransportHandle, channel: ChannelId, reading: bool) {
+        if let Some(transport) = self.touch(transport) {
+            transport.rtc.set_reading(channel, reading);
+        }
+    }
+
+    fn cut(&mut self, transport: TransportHandle, reason: CloseReason) {
+        let now = self.now;
+        if let Some(transport) = self.touch(transport) {
+            transport.close_reason = Some(reason);
+            transport.rtc.close(now);
+        }
+    }
+
+    fn count_drop(&mut self, reason: DropReason) {
+        self.stats.count_drop(reason);
+    }
+}
+
+impl Fanout {
+    /// A data channel event of a transport of this room.
+    pub fn on_channel_event(&mut self, outside: &mut Outside<'_>, slot: Slot, event: TransportEvent) {
+        let now = outside.now;
+        let Some(transport) = outside.transports.get(slot) else {
+            return;
+        };
+        let (handle, participant) = (transport.handle, transport.participant);
+        match event {
+            TransportEvent::ChannelOpen { channel, label } => {
+                self.data
+                    .on_channel_open(now, outside, handle, participant, channel, label);
+            }
+            TransportEvent::ChannelData { channel, data, .. } => {
+                if let Err(reason) = self.data.on_message(now, outside, handle, channel, &data) {
+                    outside.stats.count_drop(reason);
+                }
+            }
+            TransportEvent::ChannelClosed { channel } => self.data.on_channel_closed(outside, handle, channel),
+            TransportEvent::ChannelWritable { channel } => self.data.on_writable(now, outside, handle, channel),
+            TransportEvent::Connected { .. } | TransportEvent::Closed(_) => {}
+        }
+        self.data_changed(outside);
+    }
+
+    /// One of the data commands; None = it names something gone.
+    pub fn on_data_command(&mut self, outside: &mut Outside<'_>, command: Command) -> Option<()> {
+        let now = outside.now;
+        let found = match command {
+            Command::SetParticipant(participant) => {
+                self.data.set_participant(now, outside, *participant);
+                true
+            }
+            Command::RemoveParticipant { participant, .. } => {
+                self.data.remove_participant(outside, participant);
+                true
+            }
+            Command::SendData {
+                to, reliable, packet, ..
+            } => {
+                self.data.send(now, outside, &to, reliable, packet);
+                true
+            }
+            Command::PublishDataTrack {
+                publisher,
+                track,
+                publisher_handle,
+                ..
+            } => {
+                outside.index.data_tracks.insert(track, self.slot);
+                self.data.publish_track(publisher, track, publisher_handle);
+                true
+            }
+            Command::UnpublishDataTrack { track } => {
+                outside.index.data_tracks.remove(&track);
+                self.data.unpublish_track(track)
+            }
+            Command::SubscribeDataTrack {
+                track,
+                subscriber,
+                subscriber_handle,
+            } => self.data.subscribe_track(track, subscriber, subscriber_handle),
+            Command::UnsubscribeDataTrack { track, subscriber } => self.data.unsubscribe_track(track, subscriber),
+            _ => false,
+        };
+        self.data_changed(outside);
+        found.then_some(())
+    }
+
+    /// Events and deadline of the data plane after a call into it.
+    pub fn data_changed(&mut self, outside: &mut Outside<'_>) {
+        while let Some(event) = self.data.poll_event() {
+            outside.events.push(event);
+        }
+        outside.arm(self.timer, self.data.poll_timeout());
+    }
+}

@@ -1,0 +1,254 @@
+use std::time::Duration;
+
+use super::world::*;
+use crate::rtp::rtcp::{NackPair, Packet, ReportBlock, SenderInfo};
+use crate::rtp::{RtpHeader, rtcp};
+use crate::types::{DropReason, Extension, Pt, Ssrc};
+
+fn nack(sequence: u16) -> [NackPair; 1] {
+    [NackPair { pid: sequence, blp: 0 }]
+}
+
+/// Alice's camera with bob watching; ten frames have been sent.
+fn watched() -> (World, usize, usize, Ssrc) {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let track = world.publish_video(alice, "1", &[]);
+    let subscription = world.subscribe(bob, track);
+    for sequence in 0..10 {
+        world.video(alice, 7, sequence, "", &vp8(sequence == 0, true, sequence, 500));
+        world.pass(10);
+    }
+    (world, alice, bob, Ssrc(subscription.0 as u32))
+}
+
+#[test]
+fn a_subscriber_gets_what_it_asks_for_on_the_rtx_stream() {
+    let (mut world, _, bob, ssrc) = watched();
+    let got = world.take(bob);
+    let lost = got[4].clone();
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(lost.sequence())));
+    // Asked twice within a round trip: answered once.
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(lost.sequence())));
+    world.deliver();
+    let again = world.take(bob);
+    assert_eq!(again.len(), 1);
+    let packet = again[0].rtp();
+    assert_eq!((packet.ssrc(), packet.pt()), (Ssrc(ssrc.0 + 10_000), Pt(101)));
+    assert_eq!(packet.timestamp(), lost.rtp().timestamp());
+    let (osn, payload) = packet.payload().split_first_chunk().unwrap();
+    assert_eq!(
+        (u16::from_be_bytes(*osn), payload),
+        (lost.sequence(), lost.rtp().payload())
+    );
+    world.send_rtcp(bob, |writer| {
+        writer.nack(Ssrc(1), ssrc, &nack(lost.sequence().wrapping_add(500)))
+    });
+    assert_eq!(world.dropped(DropReason::RtxUnavailable), 2);
+    world.pass(1500);
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(got[5].sequence())));
+    world.deliver();
+    assert_eq!(world.take(bob).len(), 0, "too old to help");
+}
+
+#[test]
+fn a_plain_resend_is_the_same_datagram() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let track = world.publish_audio(alice, "0");
+    let subscription = world.subscribe(bob, track);
+    let ssrc = Ssrc(subscription.0 as u32);
+    for sequence in 0..5 {
+        world.opus(alice, 5, sequence);
+        world.pass(20);
+    }
+    let sealed = world.peers[bob].sealed.clone();
+    let got = world.take(bob);
+    // The mid is written until the first report: not in the resend's favour either.
+    let block = report_block(ssrc);
+    world.send_rtcp(bob, |writer| writer.receiver_report(Ssrc(1), &[block]));
+    world.peers[bob].sealed.clear();
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(got[2].sequence())));
+    world.deliver();
+    assert_eq!(
+        world.peers[bob].sealed,
+        [sealed[2].clone()],
+        "one packet index, one content"
+    );
+    world.opus(alice, 5, 5);
+    world.deliver();
+    assert_eq!(
+        world.take(bob).pop().unwrap().rtp().extension(4),
+        None,
+        "the mid is known now"
+    );
+}
+
+fn report_block(ssrc: Ssrc) -> ReportBlock {
+    ReportBlock {
+        ssrc,
+        fraction_lost: 0,
+        cumulative_lost: 0,
+        highest_sequence: 0,
+        jitter: 0,
+        last_sender_report: 0,
+        delay_since_last_sender_report: 0,
+    }
+}
+
+#[test]
+fn the_publisher_is_asked_for_a_missing_packet_and_its_place_is_kept() {
+    let (mut world, alice, bob, _) = watched();
+    world.take(bob);
+    world.peers[alice].rtcp.clear();
+    world.video(alice, 7, 10, "", &vp8(false, true, 10, 500));
+    world.video(alice, 7, 12, "", &vp8(false, true, 12, 500));
+    world.pass(15);
+    let asked = world.take_rtcp(alice, |packet| match packet {
+        Packet::Nack { media, pairs, .. } => *media == Ssrc(7) && pairs.clone().flat_map(NackPair::sequences).eq([11]),
+        _ => false,
+    });
+    assert_eq!(asked, 1);
+    // It comes as RTX, twice, and then a probe: a copy of what was never lost.
+    let missing = vp8(false, true, 11, 500);
+    for (sequence, osn, payload) in [
+        (0u16, 11u16, missing.clone()),
+        (1, 11, missing),
+        (2, 12, vp8(false, true, 12, 500)),
+    ] {
+        let header = RtpHeader {
+            marker: true,
+            pt: RTX,
+            sequence,
+            timestamp: u32::from(osn) * 3000,
+            ssrc: Ssrc(8),
+        };
+        let payload = [&osn.to_be_bytes()[..], &payload].concat();
+        world.send(alice, header, &[(Extension::Mid, b"1")], &payload);
+    }
+    // And padding alone.
+    let header = RtpHeader {
+        marker: false,
+        pt: RTX,
+        sequence: 3,
+        timestamp: 0,
+        ssrc: Ssrc(8),
+    };
+    world.send(alice, header, &[(Extension::Mid, b"1")], &[]);
+    world.deliver();
+    let got = world.take(bob);
+    let first = got[0].sequence();
+    let order: Vec<u16> = got.iter().map(|packet| packet.sequence().wrapping_sub(first)).collect();
+    assert_eq!(order, [0, 2, 1]);
+    assert_eq!(got[2].rtp().timestamp(), 33_000);
+    assert_eq!(world.dropped(DropReason::Duplicate), 2);
+    assert_eq!(world.dropped(DropReason::PaddingOnly), 1);
+    assert_eq!(world.shard.stats().recovered, 1);
+}
+
+#[test]
+fn a_publisher_hears_about_its_packets() {
+    let mut world = World::new();
+    let alice = world.join();
+    world.publish_video(alice, "1", &[]);
+    for sequence in 0..100u16 {
+        let header = RtpHeader {
+            marker: true,
+            pt: VP8,
+            sequence,
+            timestamp: u32::from(sequence) * 900,
+            ssrc: Ssrc(7),
+        };
+        let elements = [
+            (Extension::Mid, &b"1"[..]),
+            (Extension::TransportCc, &sequence.to_be_bytes()),
+        ];
+        world.send(alice, header, &elements, &vp8(sequence == 0, true, sequence, 500));
+        world.pass(10);
+    }
+    world.pass(1200);
+    let compounds = world.peers[alice].rtcp.clone();
+    let feedback = world.take_rtcp(
+        alice,
+        |packet| matches!(packet, Packet::TransportFeedback(f) if f.media == Ssrc(7)),
+    );
+    assert!((15..=25).contains(&feedback), "every 50 ms: {feedback}");
+    world.peers[alice].rtcp = compounds;
+    let reports = world.take_rtcp(alice, |packet| match packet {
+        Packet::ReceiverReport { blocks, .. } => blocks.clone().any(|block| block.ssrc == Ssrc(7)),
+        _ => false,
+    });
+    assert_eq!(reports, 2, "every second");
+}
+
+#[test]
+fn sender_reports_carry_the_publishers_time_and_give_the_round_trip() {
+    let (mut world, alice, bob, ssrc) = watched();
+    let info = SenderInfo {
+        ssrc: Ssrc(7),
+        ntp: 0xe000_0000_0000_0000,
+        rtp_timestamp: 30_000,
+        packets: 10,
+        octets: 5000,
+    };
+    world.send_rtcp(alice, |writer| writer.sender_report(&info, &[]));
+    world.pass(600);
+    let mut report = None;
+    for compound in std::mem::take(&mut world.peers[bob].rtcp) {
+        for packet in rtcp::parse(&compound) {
+            match packet.unwrap() {
+                Packet::SenderReport { info, .. } => report = Some(info),
+                Packet::SourceDescription(mut chunks) => assert_eq!(chunks.next(), Some((ssrc, &b"cname"[..]))),
+                _ => {}
+            }
+        }
+    }
+    let report = report.expect("soon after the start");
+    assert_eq!((report.ssrc, report.packets), (ssrc, 10));
+    let passed = (report.ntp - info.ntp) as f64 / f64::from(1 << 16) / f64::from(1 << 16);
+    let ticks = report.rtp_timestamp.wrapping_sub(info.rtp_timestamp);
+    assert!(
+        (f64::from(ticks) - passed * 90_000.0).abs() < 2.0,
+        "one moment on two clocks"
+    );
+    // Reported on 30 ms after it left, 10 of them at the receiver.
+    let place = *world.shard.index.subscriptions.values().next().unwrap();
+    let sent = world
+        .shard
+        .rooms
+        .get(place.room)
+        .unwrap()
+        .subscriptions
+        .get(place.slot)
+        .unwrap();
+    world.now = sent.sent_report.unwrap().at + Duration::from_millis(30);
+    let mut block = report_block(ssrc);
+    block.last_sender_report = (report.ntp >> 16) as u32;
+    block.delay_since_last_sender_report = 655;
+    for _ in 0..20 {
+        world.send_rtcp(bob, |writer| writer.receiver_report(Ssrc(1), &[block]));
+    }
+    let subscription = world
+        .shard
+        .rooms
+        .get(place.room)
+        .unwrap()
+        .subscriptions
+        .get(place.slot)
+        .unwrap();
+    assert!(
+        subscription.rtt.abs_diff(Duration::from_millis(20)) < Duration::from_millis(1),
+        "{:?}",
+        subscription.rtt
+    );
+}
+
+#[test]
+fn a_subscription_is_small() {
+    let (world, ..) = watched();
+    let place = *world.shard.index.subscriptions.values().next().unwrap();
+    let room = world.shard.rooms.get(place.room).unwrap();
+    let subscription = room.subscriptions.get(place.slot).unwrap();
+    let bytes = size_of_val(subscription) + subscription.heap_bytes();
+    assert!(bytes <= 4096, "{bytes}");
+}
