@@ -1,14 +1,40 @@
-//! What an HTTP request goes through: CORS, the token, then the path.
+//! The HTTP listener, and what a request goes through: CORS, the token, then the path.
 
-use axum::Router;
-use axum::extract::{Request, State};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 
 use crate::api::{self, cors};
 use crate::node::Node;
 use crate::signal::{self, Form};
+
+/// HTTP connections of one listener at a time. Signalling WebSockets are not among them: an upgraded connection gives its
+/// place back. Further ones wait in the kernel's backlog.
+const MAX_CONNECTIONS: u32 = 4096;
+
+/// A request's head must be there within this time, so that a slow sender cannot keep its place; an idle connection is
+/// closed after it.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head, as in LiveKit (Go's default): offers ride in the URL, metadata in tokens. The URL by itself
+/// cannot be longer than 65,534 bytes here (414).
+const MAX_HEAD: usize = 1 << 20;
+
+/// Pause after a failed accept, which usually means that the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every request may need.
 #[derive(Clone, Debug)]
@@ -18,12 +44,75 @@ pub struct Site {
     pub development: bool,
 }
 
-/// The whole HTTP side, to be served with connect info (`SocketAddr`).
-pub fn router(site: Site) -> Router {
-    Router::new().fallback(entry).with_state(site)
+/// Accepts connections until `stopping` becomes true, then waits for the requests under way.
+pub async fn serve(listener: TcpListener, site: Site, mut stopping: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, stream) = tokio::select! {
+            accepted = accepted => accepted,
+            () = stopped(&mut stopping) => break,
+        };
+        match stream {
+            Ok((stream, peer)) => {
+                let (site, stopping) = (site.clone(), stopping.clone());
+                tokio::spawn(async move {
+                    serve_connection(stream, peer, site, stopping).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    let _ = places.acquire_many(MAX_CONNECTIONS).await;
 }
 
-async fn entry(State(site): State<Site>, request: Request) -> Response {
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site, mut stopping: watch::Receiver<bool>) {
+    // Signalling messages are small and wait for each other: never hold one back for the next.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let site = site.clone();
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            Ok::<_, Infallible>(entry(&site, request).await)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        result = &mut connection => Some(result),
+        () = stopped(&mut stopping) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "an HTTP connection ended early");
+    }
+}
+
+/// Waits for the word to stop; a sender that is gone has given it.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn entry(site: &Site, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if let Some(response) = cors::preflight(&parts) {
         return response;
@@ -31,12 +120,12 @@ async fn entry(State(site): State<Site>, request: Request) -> Response {
     let path = canonical_path(&parts).to_owned();
     let origin = parts.headers.get(header::ORIGIN).cloned();
     let open = matches!(path.as_str(), "/rtc/validate" | "/rtc/v1/validate");
-    let mut response = route(&site, &path, parts, body).await;
+    let mut response = route(site, &path, parts, body).await;
     cors::complete(response.headers_mut(), origin.as_ref(), open);
     response
 }
 
-async fn route(site: &Site, path: &str, parts: Parts, body: axum::body::Body) -> Response {
+async fn route(site: &Site, path: &str, parts: Parts, body: Body) -> Response {
     // LiveKit: a bad token is refused on every path.
     let claims = match signal::authenticate(&site.node, &parts) {
         Ok(claims) => claims,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::serve::ListenerExt;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::addresses;
 use super::config::{Config, RtcConfig};
-use super::http::{Site, router};
+use super::http::{self, Site};
 use crate::control::{Limits, RoomSettings};
 use crate::io::{
     EVENT_QUEUE, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
@@ -45,6 +46,9 @@ pub enum ServeError {
     Udp(io::Error),
     #[error("cannot make a DTLS certificate: {0}")]
     Certificate(String),
+    /// A bug that was not contained; a supervisor should start the process again.
+    #[error("a media shard has ended by itself")]
+    ShardEnded,
 }
 
 /// Serves until SIGTERM or SIGINT, then tells every participant and ends.
@@ -58,13 +62,14 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let server = Server::start(&config).await?;
         server.announce(&config);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let result = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            () = server.shard_ended() => Err(ServeError::ShardEnded),
+        };
         tracing::info!("stopping");
         server.stop().await;
-        Ok(())
+        result
     });
     runtime.shutdown_timeout(HTTP_DRAIN);
     result
@@ -76,7 +81,7 @@ pub struct Server {
     node: Node,
     listening: Vec<SocketAddr>,
     stopping: watch::Sender<bool>,
-    http: JoinSet<io::Result<()>>,
+    http: JoinSet<()>,
     shards: Vec<(ShardHandle, JoinHandle<()>)>,
 }
 
@@ -120,19 +125,7 @@ impl Server {
         let mut http = JoinSet::new();
         for listener in listeners {
             listening.push(listener.local_addr()?);
-            let app = router(site.clone()).into_make_service_with_connect_info::<SocketAddr>();
-            let mut stopped = stopped.clone();
-            // Signalling messages are small and wait for each other: never hold one back for the next.
-            let listener = listener.tap_io(|stream| {
-                let _ = stream.set_nodelay(true);
-            });
-            http.spawn(async move {
-                axum::serve(listener, app)
-                    .with_graceful_shutdown(async move {
-                        let _ = stopped.wait_for(|stopping| *stopping).await;
-                    })
-                    .await
-            });
+            http.spawn(http::serve(listener, site.clone(), stopped.clone()));
         }
         Ok(Self {
             node,
@@ -150,6 +143,12 @@ impl Server {
 
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Waits until one of the shards ends, which none does while the server is healthy.
+    pub async fn shard_ended(&self) {
+        let mut ends: FuturesUnordered<_> = self.shards.iter().map(|(shard, _)| shard.ended()).collect();
+        ends.next().await;
     }
 
     /// The doors first, then everybody is told, then media ends.

@@ -141,6 +141,11 @@ impl ShardHandle {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until the thread has ended.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     /// Asks the thread to end after it has applied and sent what is queued now.
     pub fn stop(&self) {
         self.wake.stop.store(true, Ordering::Release);

@@ -93,26 +93,20 @@ impl Session {
                 return Ok(Next::Close);
             }
         };
-        match request.message {
-            Some(signal_request::Message::Ping(_)) => {
-                let now = self.unix_millis();
-                self.answer(signal_response::Message::Pong(now)).await?;
-            }
-            Some(signal_request::Message::PingReq(ping)) => {
-                let pong = Pong {
-                    last_ping_timestamp: ping.timestamp,
-                    timestamp: self.unix_millis(),
-                };
-                self.answer(signal_response::Message::PongResp(pong)).await?;
-            }
+        let answer = match &request.message {
+            Some(signal_request::Message::Ping(_)) => signal_response::Message::Pong(self.unix_millis()),
+            Some(signal_request::Message::PingReq(ping)) => signal_response::Message::PongResp(Pong {
+                last_ping_timestamp: ping.timestamp,
+                timestamp: self.unix_millis(),
+            }),
             // A message of a later protocol.
-            None => {}
+            None => return Ok(Next::Continue),
             Some(_) => {
-                if connection.request(*request).await.is_err() {
-                    return Ok(Next::Close);
-                }
+                let passed_on = connection.request(*request).await;
+                return Ok(passed_on.map_or(Next::Close, |()| Next::Continue));
             }
-        }
+        };
+        self.answer(answer).await?;
         Ok(Next::Continue)
     }
 

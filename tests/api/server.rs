@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use patchbay::app::http::{Site, router};
+use patchbay::app::http::{Site, serve};
 use patchbay::control::RoomSettings;
 use patchbay::io::{DatagramCore, EVENT_QUEUE, Offload, SendBatch, ShardHandle, ShardThread, ThreadConfig, UdpSocket};
 use patchbay::media::edge::{Command, Event};
@@ -11,7 +11,7 @@ use patchbay::node::{Node, NodeConfig, ShardLink};
 use patchbay::proto::claims::{ApiKeys, Claims, VideoGrant, sign};
 use patchbay::types::NetPath;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub const KEY: &str = "key";
 pub const SECRET: &str = "a secret of the tests";
@@ -35,6 +35,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub node: Node,
     shard: ShardHandle,
+    /// Kept: the listener takes its end for a stop.
+    _stopping: watch::Sender<bool>,
 }
 
 impl Drop for Server {
@@ -74,9 +76,14 @@ impl Server {
             node: node.clone(),
             development: false,
         };
-        let app = router(site).into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { address, node, shard }
+        let (stopping, stopped) = watch::channel(false);
+        tokio::spawn(serve(listener, site, stopped));
+        Self {
+            address,
+            node,
+            shard,
+            _stopping: stopping,
+        }
     }
 
     /// A good token for `identity` in the room "room", after `change`.

@@ -293,7 +293,9 @@ fn what_came_while_the_socket_was_away_is_negotiated_on_the_next_one() {
         // Longer than an unanswered offer may take.
         world.after_ms(20_000);
         assert_eq!(world.room.participants().len(), 2);
-        let again = world.try_join(in_form("bob").parameters(|it| it.reconnect = true)).unwrap();
+        let again = world
+            .try_join(in_form("bob").parameters(|it| it.reconnect = true))
+            .unwrap();
         world.move_sections(bob, again);
         world.client(again).restart_ice();
         world.offer(again);
