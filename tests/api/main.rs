@@ -4,4 +4,5 @@
 mod client;
 mod http;
 mod server;
+mod serving;
 mod websocket;

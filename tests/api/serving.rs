@@ -1,0 +1,101 @@
+//! The whole server, started as the program starts it, on ports that the kernel chooses.
+
+use patchbay::app::config::{Config, PortRange};
+use patchbay::app::serve::Server;
+use patchbay::proto::claims::{Claims, VideoGrant, sign};
+use patchbay::proto::livekit::DisconnectReason;
+use patchbay::proto::livekit::signal_response::Message as Say;
+
+use crate::client::{Signalling, fetch, join_request, request};
+
+fn config() -> Config {
+    let mut config = Config {
+        port: 0,
+        bind_addresses: vec![[127, 0, 0, 1].into()],
+        development: true,
+        ..Config::default()
+    };
+    config.keys.insert("devkey", "secret");
+    config.rtc.udp_port = Some(PortRange { start: 0, end: 0 });
+    config
+}
+
+#[tokio::test]
+async fn a_started_server_lets_people_in_and_says_goodbye() {
+    let server = Server::start(&config()).await.unwrap();
+    let address = server.listening()[0];
+    assert_eq!(fetch(address, "/").await.body, "OK");
+
+    let claims = Claims {
+        identity: "alice".into(),
+        video: Some(VideoGrant {
+            room_join: true,
+            room: "room".into(),
+            ..VideoGrant::default()
+        }),
+        ..Claims::default()
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    let token = sign(&claims, "devkey", "secret", server.node().unix(), hour);
+    let target = format!("/rtc/v1?join_request={}", join_request(|_| {}));
+    let mut client = Signalling::open(address, &target, &token).await.unwrap();
+    let Say::Join(join) = client.next().await else {
+        panic!("not a JoinResponse");
+    };
+    assert_eq!(join.room.unwrap().enabled_codecs.len(), 10, "RTX is listed too");
+    assert!(
+        join.ice_servers[0]
+            .urls
+            .contains(&"stun:stun.l.google.com:19302".to_owned())
+    );
+
+    let goodbye = async {
+        let leave = client
+            .until(|message| match message {
+                Say::Leave(leave) => Some(leave),
+                _ => None,
+            })
+            .await;
+        assert_eq!(leave.reason(), DisconnectReason::ServerShutdown);
+        assert_eq!(client.closed().await, (1000, String::new()));
+    };
+    tokio::join!(server.stop(), goodbye);
+}
+
+#[tokio::test]
+async fn development_offers_the_page_and_tokens_for_it() {
+    let server = Server::start(&config()).await.unwrap();
+    let address = server.listening()[0];
+    let page = request(address, "GET", "/?room=x", &["Accept: text/html,*/*"], "").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.body.starts_with("<!doctype html>"));
+    for asset in ["/style.css", "/call.js", "/session.js", "/packets.js"] {
+        assert_eq!(fetch(address, asset).await.status, 200, "{asset}");
+    }
+    let body = r#"{"room":"r","identity":"alice","name":"Alice"}"#;
+    let answer = request(address, "POST", "/dev/token", &["Content-Type: application/json"], body).await;
+    let token: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let target = format!("/rtc/validate?access_token={}", token["token"].as_str().unwrap());
+    assert_eq!(fetch(address, &target).await.body, "success");
+    for bad in ["{", "{}", r#"{"room":"","identity":"a"}"#] {
+        assert_eq!(
+            request(address, "POST", "/dev/token", &[], bad).await.status,
+            400,
+            "{bad}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_shard_has_a_port_of_its_own() {
+    let mut config = config();
+    config.rtc.udp_port = None;
+    (config.rtc.port_range_start, config.rtc.port_range_end) = (42_000, 42_999);
+    config.rtc.shards = 3;
+    let first = Server::start(&config).await.unwrap();
+    // The second server finds the first ports taken and goes on to the next.
+    let second = Server::start(&config).await.unwrap();
+    second.stop().await;
+    first.stop().await;
+}
