@@ -5,7 +5,8 @@
 
 import { fileURLToPath } from 'node:url';
 
-process.env.PATCHBAY_BIN ??= fileURLToPath(new URL('../target/release/patchbay', import.meta.url));
+const target = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../target', import.meta.url));
+process.env.PATCHBAY_BIN ??= `${target}/release/patchbay`;
 const { startServer } = await import('../tests/e2e/harness/server.mjs');
 const { startBrowser } = await import('../tests/e2e/harness/browser.mjs');
 

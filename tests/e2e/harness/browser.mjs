@@ -6,12 +6,12 @@ import { readFile } from 'node:fs/promises';
 import { createWriteStream } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { COLOUR_TOLERANCE, PALETTE } from './palette.mjs';
 import { ARTEFACTS } from './server.mjs';
 
 const FILES = {
   '/': ['page/index.html', 'text/html; charset=utf-8'],
   '/peer.js': ['page/peer.js', 'text/javascript; charset=utf-8'],
-  '/pictures.js': ['page/pictures.js', 'text/javascript; charset=utf-8'],
   '/livekit-client.umd.js': ['../node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript; charset=utf-8'],
 };
 
@@ -32,13 +32,21 @@ const FLAGS = [
   '--disable-backgrounding-occluded-windows',
 ];
 
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+/** What draws and reads pictures and tones in a page, as one script. */
+export async function picturesScript() {
+  const constants = `const PALETTE = ${JSON.stringify(PALETTE)};\nconst COLOUR_TOLERANCE = ${COLOUR_TOLERANCE};\n`;
+  return constants + (await readFile(here('page/pictures.js'), 'utf8'));
+}
+
 async function serveFiles() {
   const server = createServer(async (request, response) => {
-    const entry = FILES[new URL(request.url, 'http://localhost').pathname];
-    if (!entry) return response.writeHead(404).end();
-    const [path, type] = entry;
+    const { pathname } = new URL(request.url, 'http://localhost');
+    const [path, type] = FILES[pathname] ?? [null, 'text/javascript; charset=utf-8'];
+    if (!path && pathname !== '/pictures.js') return response.writeHead(404).end();
     response.writeHead(200, { 'content-type': type });
-    response.end(await readFile(fileURLToPath(new URL(path, import.meta.url))));
+    response.end(path ? await readFile(here(path)) : await picturesScript());
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

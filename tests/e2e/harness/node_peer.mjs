@@ -5,12 +5,8 @@ import {
   AudioFrame, AudioSource, AudioStream, DataPacketKind, DisconnectReason, LocalAudioTrack, LocalVideoTrack, Room, RoomEvent, TrackKind,
   TrackPublishOptions, TrackSource, VideoBufferType, VideoFrame, VideoSource, VideoStream, dispose,
 } from '@livekit/rtc-node';
+import { COLOUR_TOLERANCE, PALETTE } from './palette.mjs';
 
-const PALETTE = {
-  red: [200, 30, 30], green: [20, 150, 30], blue: [30, 50, 200], yellow: [220, 210, 30],
-  magenta: [200, 30, 200], cyan: [20, 190, 200], orange: [240, 130, 20], grey: [128, 128, 128],
-};
-const COLOUR_TOLERANCE = 45;
 const [WIDTH, HEIGHT, FPS] = [320, 180, 15];
 const RATE = 48_000;
 const TONE_WINDOW = 9_600;

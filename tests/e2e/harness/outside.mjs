@@ -1,13 +1,15 @@
 // Participants that are not browsers: one child process each, JSON lines in both directions.
 //
-// To the child: first its wishes ({ url, token, identity, form, colour, hz }), then commands ({ do: … }). From the child:
+// To the child: first its wishes ({ url, token, identity, form, colour, hz, palette, tolerance }), then commands ({ do: … }). From the child:
 // { event: …, … }. Pictures and tones are the ones of page/pictures.js.
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { COLOUR_TOLERANCE, PALETTE } from './palette.mjs';
 
 const DEADLINE_MS = 25_000;
+const LEAVE_DEADLINE_MS = 5_000;
 const PROGRAMS = {
   python: ['../.venv/bin/python', 'python_peer.py'],
   node: [null, 'node_peer.mjs'],
@@ -18,7 +20,7 @@ export async function startOutside(kind, wishes) {
   const [program, script] = PROGRAMS[kind];
   const child = spawn(program ? here(program) : process.execPath, [here(script)], { stdio: ['pipe', 'pipe', 'pipe'] });
   const peer = new OutsidePeer(`${kind} ${wishes.identity}`, child);
-  peer.send(wishes);
+  peer.send({ ...wishes, palette: PALETTE, tolerance: COLOUR_TOLERANCE });
   await peer.expect('connected');
   return peer;
 }
@@ -89,8 +91,8 @@ class OutsidePeer {
     if (this.#child.exitCode !== null) return;
     this.send({ do: 'leave' });
     this.#child.stdin.end();
-    const give_up = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
+    const giveUp = setTimeout(() => this.#child.kill('SIGKILL'), LEAVE_DEADLINE_MS);
     await this.#exited;
-    clearTimeout(give_up);
+    clearTimeout(giveUp);
   }
 }

@@ -7,17 +7,8 @@ import sys
 import numpy as np
 from livekit import rtc
 
-PALETTE = {
-    "red": (200, 30, 30),
-    "green": (20, 150, 30),
-    "blue": (30, 50, 200),
-    "yellow": (220, 210, 30),
-    "magenta": (200, 30, 200),
-    "cyan": (20, 190, 200),
-    "orange": (240, 130, 20),
-    "grey": (128, 128, 128),
-}
-COLOUR_TOLERANCE = 45
+PALETTE = {}  # colour name: (r, g, b), from the wishes
+TOLERANCE = 0
 WIDTH, HEIGHT, FPS = 320, 180, 15
 RATE = 48_000
 TONE_WINDOW = 9_600  # samples: 5 Hz a bin
@@ -46,8 +37,8 @@ def read(frame):
     pixels = np.frombuffer(rgba.data, np.uint8).reshape(rgba.height, rgba.width, 4)[:, :, :3]
     height, width = pixels.shape[:2]
     mean = pixels[: height // 4].reshape(-1, 3).mean(axis=0)
-    name = min(PALETTE, key=lambda one: np.abs(mean - PALETTE[one]).max())
-    if np.abs(mean - PALETTE[name]).max() > COLOUR_TOLERANCE:
+    name = min(PALETTE, key=lambda one: np.abs(mean - np.array(PALETTE[one])).max())
+    if np.abs(mean - np.array(PALETTE[name])).max() > TOLERANCE:
         name = f"rgb({mean.round().tolist()})"
     counter = 0
     for bit in range(8):
@@ -105,6 +96,9 @@ async def main():
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     wishes = json.loads(await reader.readline())
+    global TOLERANCE
+    TOLERANCE = wishes["tolerance"]
+    PALETTE.update(wishes["palette"])
 
     room = rtc.Room()
     tasks = set()

@@ -54,7 +54,7 @@ export async function startServer(label) {
     rtc: { udp_port: await freeUdpPort(), tcp_port: await freeTcpPort(), use_external_ip: false },
     keys: { devkey: 'secret' },
   };
-  const binary = process.env.PATCHBAY_BIN ?? `${REPOSITORY}target/debug/patchbay`;
+  const binary = process.env.PATCHBAY_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `${REPOSITORY}target`}/debug/patchbay`;
   // JSON is YAML: the body needs no writer of its own.
   const child = spawn(binary, ['--dev', '--config-body', JSON.stringify(config)], { stdio: ['ignore', 'pipe', 'pipe'] });
   const server = new Server(`http://127.0.0.1:${port}`, 'devkey', 'secret', child, `${ARTEFACTS}${label}.server.log`);
@@ -132,10 +132,10 @@ class Server {
     this.#child.kill('SIGTERM');
     // LiveKit: the first signal waits for the participants to leave, the second does not.
     const insist = setTimeout(() => this.#child.kill('SIGTERM'), STOP_DEADLINE_MS / 3);
-    const give_up = setTimeout(() => this.#child.kill('SIGKILL'), STOP_DEADLINE_MS);
+    const giveUp = setTimeout(() => this.#child.kill('SIGKILL'), STOP_DEADLINE_MS);
     const how = await this.#exited;
     clearTimeout(insist);
-    clearTimeout(give_up);
+    clearTimeout(giveUp);
     if (this.#panic) throw new Error(`the server panicked:\n${this.#panic}`);
     if (how.code !== 0) throw new Error(`the server did not stop cleanly: ${describe(how)}\n${this.#log.slice(-20).join('')}`);
   }

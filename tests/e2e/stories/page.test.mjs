@@ -1,7 +1,7 @@
 // The built-in page in two tabs, one of them a phone: they see and hear each other and chat; and with a livekit-client participant.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { picturesScript } from '../harness/browser.mjs';
 import { ARTEFACTS } from '../harness/server.mjs';
 import { story } from '../harness/story.mjs';
 
@@ -10,24 +10,33 @@ const PAGE = process.env.PATCHBAY_PAGE ?? '/page/';
 const DESKTOP = { viewport: { width: 1280, height: 800 } };
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
-/** In the page: devices that give the pictures and tones of the other stories. */
+/** In the page: devices that give the pictures and tones of the other stories, and a way to lose the WebSocket. */
 function generatedDevices({ colour, hz }) {
-  navigator.mediaDevices.getUserMedia = async ({ video, audio }) => {
-    if (audio) return new MediaStream([openTone(hz).track]);
-    if (!video) throw new TypeError('nothing asked for');
-    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+  const film = (width, height, colour) => {
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
     const context = canvas.getContext('2d');
     let counter = 0;
-    setInterval(() => paintPicture(context, 640, 360, colour, (counter = (counter + 1) & 0xff)), 66);
+    setInterval(() => paintPicture(context, width, height, colour, (counter = (counter + 1) & 0xff)), 66);
     return canvas.captureStream(15);
   };
+  navigator.mediaDevices.getUserMedia = async ({ audio }) => (audio ? new MediaStream([openTone(hz).track]) : film(640, 360, colour));
+  navigator.mediaDevices.getDisplayMedia = async () => film(640, 360, 'grey');
+  const sockets = [];
+  const Native = window.WebSocket;
+  window.WebSocket = class extends Native {
+    constructor(...args) {
+      super(...args);
+      sockets.push(this);
+    }
+  };
+  Object.assign(window, { readPicture, listenTo, loseSocket: () => sockets.at(-1).close() });
 }
 
 async function openPage(world, name, { colour, hz, context }) {
-  const pictures = await readFile(new URL('../harness/page/pictures.js', import.meta.url), 'utf8');
+  const pictures = await picturesScript();
   return world.open(`${world.server.url}${PAGE}#room=${world.room}`, name, {
     context,
-    prepare: (page) => page.addInitScript({ content: `${pictures}\n(${generatedDevices})(${JSON.stringify({ colour, hz })});\nObject.assign(window, { readPicture, listenTo });` }),
+    prepare: (page) => page.addInitScript({ content: `${pictures}\n(${generatedDevices})(${JSON.stringify({ colour, hz })});` }),
   });
 }
 
@@ -43,16 +52,16 @@ async function joinCall(page, name) {
 }
 
 /** Waits for the tile of somebody whose identity begins so, in a colour and moving. */
-async function sees(page, identity, colour) {
+async function sees(page, identity, colour, source = 'camera') {
+  await page.evaluate((identity) => ((window.seen ??= {})[identity] = new Set()), identity);
   await page.waitForFunction(
-    ([identity, colour]) => {
-      const video = document.querySelector(`.tile[data-identity^="${identity}"][data-source=camera].has-video video`);
+    ([identity, colour, source]) => {
+      const video = document.querySelector(`.tile[data-identity^="${identity}"][data-source=${source}].has-video video`);
       const picture = video && readPicture(video);
-      const seen = (window.seen ??= {});
-      if (picture?.colour === colour) (seen[identity] ??= new Set()).add(picture.counter);
-      return seen[identity]?.size >= 5;
+      if (picture?.colour === colour) window.seen[identity].add(picture.counter);
+      return window.seen[identity].size >= 5;
     },
-    [identity, colour],
+    [identity, colour, source],
     { timeout: DEADLINE_MS, polling: 50 },
   );
 }
@@ -117,7 +126,6 @@ story('the built-in page: two tabs and a livekit-client', { forms: ['single'] },
   await bo.click('#camera');
   await bo.click('#mic');
   await ada.waitForSelector('.tile.has-video:not(.is-muted)[data-identity^="bo-"]', { timeout: DEADLINE_MS });
-  await ada.evaluate(() => (window.seen = {}));
   await sees(ada, 'bo-', 'green');
 
   await bo.click('#leave');
@@ -125,6 +133,28 @@ story('the built-in page: two tabs and a livekit-client', { forms: ['single'] },
   await ada.waitForSelector('.tile[data-identity^="bo-"]', { state: 'detached', timeout: DEADLINE_MS });
   await carol.leave();
   await ada.waitForFunction(() => document.querySelector('#people').textContent === 'Only you are here', null, { timeout: DEADLINE_MS });
+});
+
+story('the built-in page: a shared screen, and the signalling connection lost', { forms: ['single'] }, async (world) => {
+  const ada = await openPage(world, 'ada', { colour: 'red', hz: 440, context: DESKTOP });
+  const bo = await openPage(world, 'bo', { colour: 'green', hz: 660, context: PHONE });
+  await joinCall(ada, 'Ada');
+  await joinCall(bo, 'Bo');
+  for (const round of [1, 2]) {
+    await ada.click('#screen');
+    await sees(bo, 'ada-', 'grey', 'screen');
+    await sees(bo, 'ada-', 'red');
+    if (round === 1) await bo.screenshot({ path: `${ARTEFACTS}page-phone-screen.png` });
+    await ada.click('#screen');
+    await bo.waitForSelector('.tile.screen', { state: 'detached', timeout: DEADLINE_MS });
+  }
+
+  await ada.evaluate(() => loseSocket());
+  await ada.waitForSelector('#status:text("Connection lost")', { timeout: DEADLINE_MS });
+  await ada.waitForFunction(() => document.querySelector('#status').textContent === '', null, { timeout: DEADLINE_MS });
+  await Promise.all([sees(bo, 'ada-', 'red'), sees(ada, 'bo-', 'green'), hears(bo, 440)]);
+  await say(ada, 'still here');
+  await message(bo, 'still here');
 });
 
 story('the built-in page says in words what went wrong', { forms: ['single'] }, async (world) => {

@@ -4,21 +4,10 @@
 // block, highest bit left. Both survive any codec at any of the sizes used here. The Python and Node participants draw
 // and read the same picture.
 
-/* exported PALETTE, paintPicture, readPicture, openTone, listenTo */
+/* global PALETTE, COLOUR_TOLERANCE -- from palette.mjs */
+/* exported paintPicture, readPicture, openTone, listenTo */
 
-const PALETTE = {
-  red: [200, 30, 30],
-  green: [20, 150, 30],
-  blue: [30, 50, 200],
-  yellow: [220, 210, 30],
-  magenta: [200, 30, 200],
-  cyan: [20, 190, 200],
-  orange: [240, 130, 20],
-  grey: [128, 128, 128],
-};
 const BITS = 8;
-// Colour conversion and quantisation move a channel by some 15 of 255; the nearest two colours are 100 apart.
-const COLOUR_TOLERANCE = 45;
 
 const blockRow = (width, height) => ({ x: width / 10, y: (height * 3) / 8, block: width / 10, height: height / 4 });
 
