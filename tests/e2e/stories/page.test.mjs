@@ -6,7 +6,7 @@ import { ARTEFACTS } from '../harness/server.mjs';
 import { story } from '../harness/story.mjs';
 
 const DEADLINE_MS = 20_000;
-const PAGE = process.env.PATCHBAY_PAGE ?? '/page/';
+const PAGE = process.env.PATCHBAY_PAGE ?? '/';
 const DESKTOP = { viewport: { width: 1280, height: 800 } };
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
