@@ -2,8 +2,10 @@
 
 use axum::body::Bytes;
 use axum::extract::ws::Message;
+use axum::http::Uri;
 use prost::Message as _;
 
+use super::auth::query_pairs;
 use crate::proto::json::{signal_request_from_json, signal_response_to_json};
 use crate::proto::livekit::{SignalRequest, SignalResponse};
 
@@ -27,6 +29,15 @@ pub(super) enum Incoming {
 }
 
 impl Encoding {
+    /// What the first message is written as. `format=json` asks for the JSON form from the start, for clients without
+    /// protobuf such as the built-in page; LiveKit, which has no such parameter, always begins in binary.
+    pub(super) fn asked_for(uri: &Uri) -> Self {
+        let json = query_pairs(uri)
+            .iter()
+            .any(|(name, value)| name == "format" && value == "json");
+        if json { Self::Json } else { Self::Binary }
+    }
+
     /// Reads a frame and takes its form for the answers.
     pub(super) fn read(&mut self, frame: &Message) -> Incoming {
         let request = match frame {

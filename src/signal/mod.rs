@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 pub use admission::{Form, Strictness};
 pub use auth::{Refusal, authenticate, query_pairs};
 
+use self::frames::Encoding;
 use crate::node::Node;
 use crate::proto::claims::Claims;
 
@@ -66,13 +67,14 @@ pub async fn connect(node: &Node, claims: Option<Claims>, mut parts: Parts, form
         limit => limit.min(MAX_MESSAGE),
     };
     let node = node.clone();
+    let encoding = Encoding::asked_for(&parts.uri);
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER)
         .max_message_size(limit)
         .max_frame_size(limit)
-        .on_upgrade(move |socket| session::run(node, socket, connection, first))
+        .on_upgrade(move |socket| session::run(node, socket, encoding, connection, first))
 }
 
 /// RFC 6455 §4.2.1: both headers name the upgrade, in any case, perhaps among other tokens.

@@ -38,12 +38,14 @@ struct Session {
 }
 
 /// Serves the connection until either side ends it. Dropping `connection` on the way out tells the room.
-pub(super) async fn run(node: Node, socket: WebSocket, mut connection: Connection, first: ToClient) {
-    let mut session = Session {
-        node,
-        socket,
-        encoding: Encoding::default(),
-    };
+pub(super) async fn run(
+    node: Node,
+    socket: WebSocket,
+    encoding: Encoding,
+    mut connection: Connection,
+    first: ToClient,
+) {
+    let mut session = Session { node, socket, encoding };
     if session.serve(&mut connection, first).await.is_ok() {
         session.close().await;
     }

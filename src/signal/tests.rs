@@ -13,6 +13,14 @@ fn ping() -> SignalRequest {
 }
 
 #[test]
+fn json_from_the_first_message_for_those_who_ask() {
+    let asked = |query: &str| Encoding::asked_for(&format!("/rtc?access_token=x{query}").parse().expect("a URI"));
+    assert_eq!(asked(""), Encoding::Binary);
+    assert_eq!(asked("&format=json"), Encoding::Json);
+    assert_eq!(asked("&format=protobuf"), Encoding::Binary);
+}
+
+#[test]
 fn answers_take_the_form_of_the_latest_frame() {
     let pong = SignalResponse {
         message: Some(signal_response::Message::Pong(7)),
