@@ -37,15 +37,6 @@ story('mute and unmute', {}, async (world) => {
   assert.equal((await bob.publication('alice', CAMERA)).muted, true);
 });
 
-story('muted by the server', {}, async (world) => {
-  const [alice, bob] = await two(world);
-  const { sid } = await alice.publication('alice', { source: 'microphone' });
-  await world.api.mutePublishedTrack(world.room, 'alice', sid, true);
-  await Promise.all([bob.expect('trackMuted', { identity: 'alice', trackSid: sid }), alice.expect('trackMuted', { identity: 'alice', trackSid: sid })]);
-  await bob.silent('alice');
-  assert.equal(await alice.isMuted('microphone'), true);
-});
-
 story('unsubscribe and subscribe again', {}, async (world) => {
   const [alice, bob] = await two(world);
   for (const round of [1, 2]) {
