@@ -40,6 +40,8 @@ pub struct Fanout {
     pub subscriptions: Slots<Subscription>,
     /// Reused between calls.
     pub nack_pairs: Vec<NackPair>,
+    /// Reused between calls.
+    pub streams: Vec<(Ssrc, Stream)>,
     pub speakers: Speakers,
     pub data: DataPlane,
     /// When scores are due; None while there are no tracks.
@@ -65,6 +67,7 @@ impl Fanout {
             tracks: Slots::default(),
             subscriptions: Slots::default(),
             nack_pairs: Vec::new(),
+            streams: Vec::new(),
             speakers: Speakers::new(speakers),
             data: DataPlane::default(),
             next_quality: None,

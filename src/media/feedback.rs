@@ -252,15 +252,18 @@ impl Fanout {
         let mut load = Load::default();
         let mut blocks = [NO_BLOCK; MAX_BLOCKS];
         let mut count = 0;
-        let mut streams: Vec<_> = transport
-            .receiving
-            .streams
-            .iter()
-            .map(|(ssrc, stream)| (*ssrc, *stream))
-            .collect();
+        let mut streams = std::mem::take(&mut self.streams);
+        streams.clear();
+        streams.extend(
+            transport
+                .receiving
+                .streams
+                .iter()
+                .map(|(ssrc, stream)| (*ssrc, *stream)),
+        );
         streams.sort_unstable_by_key(|(ssrc, _)| *ssrc); // the hash order is random
         let mut remb_only = !streams.is_empty();
-        for (ssrc, stream) in streams {
+        for &(ssrc, stream) in &streams {
             let Some(track) = self.tracks.get_mut(stream.track) else {
                 continue;
             };
@@ -286,6 +289,7 @@ impl Fanout {
                 count = 0;
             }
         }
+        self.streams = streams; // keeps its memory
         let rest = blocks.get(..count).unwrap_or_default();
         if !rest.is_empty() {
             outside.rtcp(slot, |writer| writer.receiver_report(LOCAL_SSRC, rest));

@@ -423,19 +423,9 @@ impl<'a> Elements<'a> {
         put(Extension::Mid, mid);
         put(Extension::AbsSendTime, &mark.abs_send_time);
         put(Extension::TransportCc, &mark.transport_cc);
-        put(
-            Extension::AudioLevel,
-            info.audio_level.as_ref().map_or(&[], std::slice::from_ref),
-        );
-        put(
-            Extension::PlayoutDelay,
-            info.playout_delay.as_ref().map_or(&[], |value| &value[..]),
-        );
-        let orientation = info.video_orientation.as_ref();
-        put(
-            Extension::VideoOrientation,
-            orientation.map_or(&[], std::slice::from_ref),
-        );
+        put(Extension::AudioLevel, info.audio_level.as_slice());
+        put(Extension::PlayoutDelay, info.playout_delay.as_slice().as_flattened());
+        put(Extension::VideoOrientation, info.video_orientation.as_slice());
         put(Extension::AbsCaptureTime, stored.abs_capture_time);
         put(Extension::DependencyDescriptor, stored.dependency_descriptor);
         elements
