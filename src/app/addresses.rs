@@ -5,17 +5,26 @@ use std::net::IpAddr;
 use super::config::{Filter, RtcConfig};
 use crate::io::LocalAddress;
 
-/// The addresses to offer as host candidates, best first. `rtc.node_ip` stands for all of its family. Loopback is
-/// offered when asked for, in development, and when there is nothing else.
-pub(super) fn advertised(rtc: &RtcConfig, development: bool, local: &[LocalAddress]) -> Vec<IpAddr> {
+/// The addresses to offer as host candidates, best first. What `rtc.node_ip` names, or what the outside sees
+/// (`external`, with `rtc.use_external_ip`), stands for all that the machine has. Loopback is offered when asked for, in
+/// development, and when there is nothing else.
+pub(super) fn advertised(
+    rtc: &RtcConfig,
+    development: bool,
+    local: &[LocalAddress],
+    external: Option<IpAddr>,
+) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = rtc.node_ip.iter().collect();
     if ips.is_empty() {
-        ips = local
+        ips.extend(external);
+    }
+    if ips.is_empty() || (external.is_some() && rtc.advertise_internal_ip) {
+        let own = local
             .iter()
             .filter(|address| passes(&rtc.interfaces, |pattern| *pattern == address.interface))
             .filter(|address| passes(&rtc.ips, |pattern| contains(pattern, address.ip)))
-            .map(|address| address.ip)
-            .collect();
+            .map(|address| address.ip);
+        ips.extend(own);
         let wanted = rtc.enable_loopback_candidate || development;
         if !wanted && ips.iter().any(|ip| !ip.is_loopback()) {
             ips.retain(|ip| !ip.is_loopback());
@@ -77,7 +86,7 @@ mod tests {
     }
 
     fn offered(rtc: &RtcConfig, development: bool) -> Vec<String> {
-        advertised(rtc, development, &machine())
+        advertised(rtc, development, &machine(), None)
             .iter()
             .map(IpAddr::to_string)
             .collect()
@@ -94,7 +103,7 @@ mod tests {
         };
         assert_eq!(offered(&asked, false).len(), 5);
         let alone: Vec<LocalAddress> = machine().split_off(3);
-        assert_eq!(advertised(&rtc, false, &alone).len(), 2, "better than nothing");
+        assert_eq!(advertised(&rtc, false, &alone, None).len(), 2, "better than nothing");
     }
 
     #[test]
@@ -107,6 +116,16 @@ mod tests {
             ..RtcConfig::default()
         };
         assert_eq!(offered(&rtc, true), ["203.0.113.9"]);
+    }
+
+    #[test]
+    fn the_outside_view_replaces_the_machines_own_unless_both_are_wanted() {
+        let external = Some("203.0.113.9".parse().unwrap());
+        let mut rtc = RtcConfig::default();
+        assert_eq!(advertised(&rtc, false, &machine(), external), [external.unwrap()]);
+        rtc.advertise_internal_ip = true;
+        let both = advertised(&rtc, false, &machine(), external);
+        assert_eq!((both[0], both.len()), (external.unwrap(), 4));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod addresses;
 pub mod cli;
 pub mod config;
 pub mod document;
+mod external;
 pub mod http;
 pub mod load;
 pub mod logging;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::addresses;
 use super::config::{Config, RtcConfig};
+use super::external::external_address;
 use super::http::{self, Site};
 use crate::control::{Limits, RoomSettings};
 use crate::io::{
@@ -94,7 +95,8 @@ impl Server {
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
         let listeners = listeners(config).await?;
         let local = local_addresses()?;
-        let advertised = addresses::advertised(&config.rtc, config.development, &local);
+        let external = external(&config.rtc).await;
+        let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
         let mut links = Vec::new();
         let mut shards = Vec::new();
         for (index, sockets) in bind_shards(&config.rtc)?.into_iter().enumerate() {
@@ -230,6 +232,27 @@ async fn listeners(config: &Config) -> Result<Vec<TcpListener>, ServeError> {
         }
     }
     Ok(listeners)
+}
+
+/// What the outside sees, where that is asked for and `node_ip` does not say it.
+async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
+    if !rtc.use_external_ip || !rtc.node_ip.is_empty() {
+        return None;
+    }
+    let servers = match rtc.stun_servers.as_slice() {
+        [] => DEFAULT_STUN.map(str::to_owned).to_vec(),
+        servers => servers.to_vec(),
+    };
+    match external_address(&servers).await {
+        Ok(address) => {
+            tracing::info!(%address, "the outside sees this server at");
+            Some(address)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no STUN server told the external address; offering the machine's own");
+            None
+        }
+    }
 }
 
 /// The sockets of every shard: as many shards as asked for and as there are free ports (DESIGN D5).

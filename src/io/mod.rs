@@ -6,6 +6,7 @@
 
 mod counters;
 mod interfaces;
+mod load;
 mod receive;
 mod send;
 mod shard_thread;

@@ -72,11 +72,12 @@ impl Receiver {
     }
 }
 
-/// Nothing there, a signal, or an ICMP error that belongs to something sent earlier.
+/// Everything but a broken descriptor or argument, which is a bug: a signal, nothing there, no memory for a moment, an
+/// ICMP error about something sent earlier.
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL)
     )
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
+use super::load::Load;
 use super::receive::Receiver;
 use super::send::SendBatch;
 use super::sys::{self, Epoll};
@@ -41,12 +42,13 @@ const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 /// Datagrams taken from one socket in one turn, so that no flow keeps commands and timers waiting.
 const DATAGRAMS_PER_TURN: usize = 256;
 
-/// After a turn with at least `GATHER_AFTER` received datagrams the thread sleeps this long, so that the next turn finds
-/// more packets for each destination (more segments per send) and wakes less often. A turn that small is over in some
-/// ten microseconds, so an idle or lightly loaded shard never waits. To be set by measurement: the price is half of it
-/// in mean added latency (DESIGN §6 allows 0.3 ms at half load).
+/// A busy thread (`Load`) sleeps this long before it looks for packets again, so that a turn finds more of them for each
+/// destination: more segments per send, and fewer wakes. An idle or lightly loaded shard never waits. To be set by
+/// measurement: the price is half of it in mean added latency (DESIGN §6 allows 0.3 ms at half load).
 const GATHER: Duration = Duration::from_micros(250);
-const GATHER_AFTER: usize = 16;
+
+/// How much later than asked the kernel may wake the thread. Its default of 50 µs is a sixth of the latency budget.
+const TIMER_SLACK: Duration = Duration::from_micros(5);
 
 /// How often the shard's own counters are published.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -185,9 +187,8 @@ struct Readiness {
 }
 
 /// What a turn did, for the wait after it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Turn {
-    received: usize,
     /// Something was left for the next turn.
     more: bool,
 }
@@ -206,6 +207,7 @@ pub struct ShardThread<C> {
     counters: Arc<IoCounters>,
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
+    load: Load,
 }
 
 impl<C: DatagramCore + 'static> ShardThread<C> {
@@ -243,6 +245,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             if let Some(index) = config.pin {
                 pin(index);
             }
+            sys::set_timer_slack(TIMER_SLACK);
             let sockets: Arc<[UdpSocket]> = sockets.into();
             let shard = Self {
                 core: core(Instant::now()),
@@ -258,6 +261,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 counters,
                 stats,
                 next_stats: Instant::now(),
+                load: Load::new(Instant::now()),
             };
             if let Err(error) = shard.run() {
                 tracing::error!(%error, "a media shard has stopped");
@@ -274,6 +278,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             let ended = Instant::now();
             add(&self.counters.turns, 1);
             add(&self.counters.busy_nanos, (ended - started).as_nanos() as u64);
+            self.load.add(ended, ended - started);
             if stopping || ended >= self.next_stats {
                 self.next_stats = ended + STATS_INTERVAL;
                 self.publish_stats();
@@ -290,10 +295,9 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         let mut turn = Turn {
             // Before media: what was revoked or muted is not forwarded in this turn any more.
             more: self.apply_commands(now),
-            received: 0,
         };
         for index in 0..self.sockets.len() {
-            turn.received += self.receive(now, index)?;
+            self.receive(now, index)?;
             turn.more |= self.ready[index].readable;
         }
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
@@ -316,7 +320,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         true
     }
 
-    fn receive(&mut self, now: Instant, index: usize) -> io::Result<usize> {
+    fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
         let mut total = 0;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
@@ -329,7 +333,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             // Anything short of a full call was all there was; epoll is level-triggered and will say when there is more.
             self.ready[index].readable = received.full;
         }
-        Ok(total)
+        Ok(())
     }
 
     /// Hands events to the node in their order, without ever waiting for it.
@@ -376,7 +380,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         }
         if turn.more {
             timeout = Some(Duration::ZERO);
-        } else if turn.received >= GATHER_AFTER {
+        } else if self.load.is_busy() {
             let pause = timeout.unwrap_or(GATHER).min(GATHER);
             std::thread::sleep(pause);
             timeout = timeout.map(|timeout| timeout.saturating_sub(pause));

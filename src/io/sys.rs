@@ -556,6 +556,12 @@ pub(super) fn pin_to_core(core: usize) -> io::Result<()> {
     check(result as isize).map(|_| ())
 }
 
+/// How late the calling thread may be woken from a timed wait. A kernel that refuses leaves the default.
+pub(super) fn set_timer_slack(slack: Duration) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack.as_nanos() as libc::c_ulong, 0, 0, 0) };
+}
+
 /// The addresses of all interfaces that are up (getifaddrs).
 pub(super) fn interface_addresses() -> io::Result<Vec<LocalAddress>> {
     let mut found = Vec::new();
