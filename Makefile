@@ -24,16 +24,16 @@ lint:
 unit:
 	cargo test
 
+# `--no-run` builds the binary with the same features as the tests do: `cargo build` would build much of it again.
 e2e: setup
-	cargo build
+	cargo test --no-run
 	cd tests/e2e && npm test
 
 bench: setup ## join times with a real browser
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs
 
-load: ## one publisher, many subscribers, CPU per forwarded packet
-	cargo build --release
+load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
 	cargo bench --bench load -- $(LOAD)
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)

@@ -1,7 +1,7 @@
 //! One publisher, many subscribers, over loopback: what a forwarded packet costs the server, and whether any is lost.
 //!
 //! Clients are str0m behind LiveKit's own signalling (`/rtc/v1`), so the same program measures any server that speaks it.
-//! Without `--url` it starts this repository's release binary, pinned to core 0, with the clients on core 1.
+//! Without `--url` it starts this repository's binary, pinned to core 0, with the clients on core 1.
 //!
 //! ```sh
 //! cargo bench --bench load -- --subscribers 200 --seconds 60
@@ -126,11 +126,11 @@ fn start_server(options: &Options) -> Child {
          enable_loopback_candidate: true\nkeys:\n  {}: {}\nlogging:\n  level: warn\n",
         options.key, options.secret
     );
-    let binary = std::env::var("PATCHBAY_BIN").unwrap_or_else(|_| "target/release/patchbay".into());
+    let binary = std::env::var("PATCHBAY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patchbay").into());
     let child = Command::new("taskset")
         .args(["-c", "0", &binary, "--config-body", &body])
         .spawn()
-        .expect("the release binary: cargo build --release");
+        .expect("taskset and the server's binary");
     let limit = Instant::now() + Duration::from_secs(10);
     while std::net::TcpStream::connect("127.0.0.1:17880").is_err() {
         assert!(Instant::now() < limit, "the server starts");

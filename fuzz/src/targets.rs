@@ -18,7 +18,10 @@ use patchbay::{
 };
 use prost::Message;
 
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Its name, which is the name of its seeds' folder too, and what runs one input.
+type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("demux", demux),
     ("rtp", rtp_packet),
     ("rtcp", rtcp_compound),

@@ -69,7 +69,7 @@ fn a_data_track_from_publication_to_its_end() {
 
     world.client(alice).told();
     let unpublish = UnpublishDataTrackRequest { pub_handle: 1 };
-    world.send(alice, Request::UnpublishDataTrackRequest(unpublish.clone()));
+    world.send(alice, Request::UnpublishDataTrackRequest(unpublish));
     assert_eq!(world.client(alice).names(), ["update", "unpublish_data_track_response"]);
     let told = world.client(bob).told();
     let Some(Message::DataTrackSubscriberHandles(handles)) = told.first() else {
