@@ -236,6 +236,9 @@ pub struct LimitConfig {
     pub max_room_name_length: usize,
     pub max_participant_identity_length: usize,
     pub max_participant_name_length: usize,
+    pub max_data_blob_key_length: usize,
+    /// All blobs of one participant together.
+    pub max_data_blobs_size: usize,
     pub max_data_track_custom_encoding_length: usize,
     pub signal_message_size_limit: usize,
     pub max_api_request_body_size: usize,
@@ -414,6 +417,8 @@ impl Default for LimitConfig {
             max_room_name_length: 256,
             max_participant_identity_length: 256,
             max_participant_name_length: 256,
+            max_data_blob_key_length: 256,
+            max_data_blobs_size: 64_000,
             max_data_track_custom_encoding_length: 32,
             signal_message_size_limit: 2 << 20,
             max_api_request_body_size: 10 << 20,

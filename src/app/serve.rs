@@ -368,6 +368,8 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
             max_attributes_size: limit.max_attributes_size,
             max_participant_identity_length: limit.max_participant_identity_length,
             max_participant_name_length: limit.max_participant_name_length,
+            max_data_blob_key_length: limit.max_data_blob_key_length,
+            max_data_blobs_size: limit.max_data_blobs_size,
             max_data_track_custom_encoding_length: limit.max_data_track_custom_encoding_length,
             subscription_limit_video: limit.subscription_limit_video as usize,
             subscription_limit_audio: limit.subscription_limit_audio as usize,

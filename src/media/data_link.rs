@@ -138,3 +138,6 @@ impl Fanout {
         outside.arm(self.timer, self.data.poll_timeout());
     }
 }
+
+#[cfg(test)]
+mod tests;
