@@ -227,6 +227,10 @@ impl DataPlane {
         self.tracks.publish(publisher, track, publisher_handle);
     }
 
+    pub fn has_track(&self, track: DataTrackHandle) -> bool {
+        self.tracks.contains(track)
+    }
+
     /// False when there is no such track (a stale command).
     pub fn unpublish_track(&mut self, track: DataTrackHandle) -> bool {
         self.tracks.unpublish(track)

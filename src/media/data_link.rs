@@ -6,9 +6,10 @@ use super::data::DataLink;
 use super::edge::Command;
 use super::fanout::Fanout;
 use super::outside::Outside;
+use super::shard::contain;
 use super::slots::Slot;
 use super::transport::MediaTransport;
-use crate::rtc::{ChannelId, SendDataError, TransportEvent};
+use crate::rtc::{self, ChannelId, SendDataError, TransportEvent};
 use crate::types::{CloseReason, DropReason, TransportHandle};
 
 impl Outside<'_> {
@@ -22,6 +23,19 @@ impl Outside<'_> {
         }
         Some(transport)
     }
+
+    /// Calls into a transport's protocols from a room's turn; a panic in there costs that transport, not the room
+    /// (DESIGN D10).
+    fn with_rtc<T>(&mut self, handle: TransportHandle, call: impl FnOnce(&mut rtc::Transport) -> T) -> Option<T> {
+        let transport = self.touch(handle).filter(|transport| !transport.has_panicked)?;
+        let result = contain(|| {
+            #[cfg(test)]
+            assert!(!transport.panics, "asked for by a test");
+            call(&mut transport.rtc)
+        });
+        transport.has_panicked |= result.is_none();
+        result
+    }
 }
 
 impl DataLink for Outside<'_> {
@@ -33,27 +47,25 @@ impl DataLink for Outside<'_> {
         binary: bool,
         data: &[u8],
     ) -> Result<(), SendDataError> {
-        let transport = self.touch(transport).ok_or(SendDataError::Closed)?;
-        transport.rtc.send_data(now, channel, binary, data)
+        let sent = self.with_rtc(transport, |rtc| rtc.send_data(now, channel, binary, data));
+        sent.unwrap_or(Err(SendDataError::Closed))
     }
 
     fn buffered_amount(&mut self, transport: TransportHandle, channel: ChannelId) -> usize {
-        self.touch(transport)
-            .map_or(0, |transport| transport.rtc.buffered_amount(channel))
+        self.with_rtc(transport, |rtc| rtc.buffered_amount(channel))
+            .unwrap_or(0)
     }
 
     fn set_reading(&mut self, transport: TransportHandle, channel: ChannelId, reading: bool) {
-        if let Some(transport) = self.touch(transport) {
-            transport.rtc.set_reading(channel, reading);
-        }
+        self.with_rtc(transport, |rtc| rtc.set_reading(channel, reading));
     }
 
     fn cut(&mut self, transport: TransportHandle, reason: CloseReason) {
         let now = self.now;
         if let Some(transport) = self.touch(transport) {
             transport.close_reason = Some(reason);
-            transport.rtc.close(now);
         }
+        self.with_rtc(transport, |rtc| rtc.close(now));
     }
 
     fn count_drop(&mut self, reason: DropReason) {
@@ -96,6 +108,11 @@ impl Fanout {
             }
             Command::RemoveParticipant { participant, .. } => {
                 self.data.remove_participant(outside, participant);
+                let (data, room) = (&self.data, self.slot);
+                outside
+                    .index
+                    .data_tracks
+                    .retain(|track, of| *of != room || data.has_track(*track));
                 true
             }
             Command::SendData {
@@ -138,6 +155,3 @@ impl Fanout {
         outside.arm(self.timer, self.data.poll_timeout());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -70,6 +70,10 @@ impl DataTracks {
         );
     }
 
+    pub(super) fn contains(&self, track: DataTrackHandle) -> bool {
+        self.tracks.contains_key(&track)
+    }
+
     pub(super) fn unpublish(&mut self, track: DataTrackHandle) -> bool {
         let Some(removed) = self.tracks.remove(&track) else {
             return false;

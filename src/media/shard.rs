@@ -574,8 +574,11 @@ impl Shard {
             return; // the outer call goes on
         }
         while let Some(slot) = self.touched.pop() {
-            if let Some(transport) = self.transports.get_mut(slot) {
-                transport.is_touched = false;
+            let Some(transport) = self.transports.get_mut(slot) else { continue };
+            transport.is_touched = false;
+            if transport.has_panicked {
+                self.transport_panicked(now, slot);
+            } else {
                 self.after_input(now, slot);
             }
         }
@@ -676,7 +679,7 @@ impl Shard {
 }
 
 /// One of the two boundaries at which a panic ends (DESIGN D10): None = it did, and what `call` worked on has to go.
-fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).ok()
 }
 

@@ -183,6 +183,8 @@ pub struct MediaTransport {
     pub flows: Vec<NetPath>,
     /// In the list of transports that a room's turn has called.
     pub is_touched: bool,
+    /// Its protocols panicked within a room's turn: it is discarded when the turn is over.
+    pub has_panicked: bool,
     /// Why it is being closed, when not because control asked.
     pub close_reason: Option<CloseReason>,
     pub receiving: Receiving,
@@ -216,6 +218,7 @@ impl MediaTransport {
             is_dirty: false,
             learns_from_sent: false,
             is_touched: false,
+            has_panicked: false,
             close_reason: None,
             ufrags: Vec::new(),
             flows: Vec::new(),

@@ -1,5 +1,6 @@
 //! Whole rooms on virtual time: peers with injected keys send and receive real datagrams.
 
+mod data;
 mod forwarding;
 mod repair;
 mod world;

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use super::*;
 use crate::media::edge::{Command, DataParticipant, DataRights, Event, OpenTransport};
 use crate::media::{Shard, ShardConfig};
 use crate::proto::livekit::{DataPacket, UserPacket, data_packet};
-use crate::rtc::{DtlsIdentity, Transport, TransportConfig};
+use crate::rtc::{ChannelId, DtlsIdentity, SendDataError, Transport, TransportConfig, TransportEvent};
 use crate::types::{
-    Batch, ChannelLabel, DataTrackHandle, DtlsRole, IceCredentials, MAX_DATAGRAM, NetPath, NetProtocol,
-    ParticipantHandle, RemoteParameters, RoomHandle, WallClock,
+    Batch, ChannelLabel, CloseReason, DataTrackHandle, DropReason, DtlsRole, IceCredentials, MAX_DATAGRAM, NetPath,
+    NetProtocol, ParticipantHandle, RemoteParameters, RoomHandle, TransportHandle, WallClock,
 };
 
 const ROOM: RoomHandle = RoomHandle(1);
@@ -416,4 +415,34 @@ fn a_reader_that_never_reads_is_cut_and_the_sender_goes_on() {
         (1..=150).collect::<Vec<_>>(),
         "the third client loses nothing over it"
     );
+}
+
+/// DESIGN D10: what fails is the reader's transport, so the room and the other readers lose nothing.
+#[test]
+fn a_panic_while_sending_costs_the_readers_transport_only() {
+    let mut world = World::of(3);
+    let slot = world
+        .shard
+        .transports
+        .iter()
+        .find(|(_, it)| it.handle == TransportHandle(2))
+        .unwrap()
+        .0;
+    world.shard.transports.get_mut(slot).unwrap().panics = true;
+    world.send(1, ChannelLabel::Reliable, &user(1, vec![1])).unwrap();
+    world.run(Duration::from_millis(200));
+    assert_eq!(sequences(&world.clients[2].heard(ChannelLabel::Reliable)), [1]);
+    assert_eq!(
+        (world.shard.stats().transport_panics, world.shard.stats().room_panics),
+        (1, 0)
+    );
+    assert!(world.events.iter().any(|event| {
+        matches!(
+            event,
+            Event::TransportClosed {
+                transport: TransportHandle(2),
+                reason: CloseReason::Panicked
+            }
+        )
+    }));
 }
