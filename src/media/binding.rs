@@ -138,6 +138,10 @@ impl Fanout {
         let track = self.tracks.get_mut(track_slot)?;
         let transport = outside.transports.get_mut(transport_slot)?;
         let ssrcs = [Some(subscribe.ssrc), subscribe.rtx_ssrc];
+        // Two streams under one SSRC would be sealed with the same packet indices.
+        if ssrcs.iter().flatten().any(|ssrc| transport.sending.contains_key(ssrc)) {
+            return None;
+        }
         let (handle, room, now) = (subscribe.subscription, self.slot, outside.now);
         let disabled = subscribe.settings.disabled;
         let target = track.choose(subscribe.settings.max_layer.spatial);

@@ -159,6 +159,7 @@ pub struct Subscribe {
     /// What the subscriber accepts on this m-line.
     pub codecs: Vec<CodecParameters>,
     pub extensions: ExtensionMap,
+    /// Never used before on this transport, this one and the next: packet indices of the cipher begin anew with it.
     pub ssrc: Ssrc,
     /// Video only, when RTX was negotiated.
     pub rtx_ssrc: Option<Ssrc>,

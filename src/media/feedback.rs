@@ -34,15 +34,18 @@ const REPORT_RETRY: Duration = Duration::from_millis(500);
 /// A round trip above this is a broken report.
 const MAX_RTT: Duration = Duration::from_secs(10);
 
-/// Sequence numbers taken from one NACK packet. A burst of loss is a few dozen packets; a longer list is an attempt to
-/// make the server send more than it was asked to.
+/// Sequence numbers taken from one compound. A burst of loss is a few dozen packets; a longer list is there to cost time.
 const MAX_NACKED: usize = 512;
 
 impl Fanout {
     /// One cleartext compound from a transport of this room.
     pub fn on_rtcp(&mut self, outside: &mut Outside<'_>, transport: Slot, compound: &[u8]) {
+        let mut nacks_left = MAX_NACKED;
         for packet in rtcp::parse(compound) {
             match packet {
+                Ok(Packet::Nack { media, pairs, .. }) => {
+                    nacks_left = self.on_nack(outside, transport, media, pairs, nacks_left);
+                }
                 Ok(packet) => self.on_rtcp_packet(outside, transport, packet),
                 Err(reason) => outside.stats.count_drop(reason),
             }
@@ -58,12 +61,13 @@ impl Fanout {
             Packet::ReceiverReport { blocks, .. } => {
                 blocks.for_each(|block| self.on_report_block(outside, transport, &block));
             }
-            Packet::Nack { media, pairs, .. } => self.on_nack(outside, transport, media, pairs),
             Packet::Pli { media, .. } => self.on_keyframe_request(outside, transport, media),
             Packet::Fir { requests, .. } => {
                 requests.for_each(|request| self.on_keyframe_request(outside, transport, request.media));
             }
-            Packet::TransportFeedback(_)
+            // NACKs are taken by `on_rtcp`; the rest is not acted on.
+            Packet::Nack { .. }
+            | Packet::TransportFeedback(_)
             | Packet::Remb { .. }
             | Packet::SourceDescription(_)
             | Packet::Goodbye(_)
@@ -125,18 +129,29 @@ impl Fanout {
         }
     }
 
-    fn on_nack(&mut self, outside: &mut Outside<'_>, transport: Slot, media: Ssrc, pairs: NackPairs<'_>) {
+    /// At most `limit` numbers are looked at; returns how many more may be.
+    fn on_nack(
+        &mut self,
+        outside: &mut Outside<'_>,
+        transport: Slot,
+        media: Ssrc,
+        pairs: NackPairs<'_>,
+        limit: usize,
+    ) -> usize {
         let now = outside.now;
         let Some((slot, subscription)) = self.sent_as(outside, transport, media) else {
-            return outside.stats.count_drop(DropReason::UnknownSsrc);
+            outside.stats.count_drop(DropReason::UnknownSsrc);
+            return limit;
         };
         if subscription.ssrc != media {
-            return; // a lost retransmission is asked for by its original
+            return limit; // a lost retransmission is asked for by its original
         }
         let (transport, track) = (subscription.transport, subscription.track);
-        for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(MAX_NACKED) {
+        let mut left = limit;
+        for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(limit) {
+            left -= 1;
             let Some(subscription) = self.subscriptions.get_mut(slot) else {
-                return;
+                break;
             };
             let sequence_out = subscription.rewriter.extend(sequence);
             let located = subscription.rewriter.locate(sequence_out);
@@ -169,6 +184,7 @@ impl Fanout {
                 },
             );
         }
+        left
     }
 
     fn on_keyframe_request(&mut self, outside: &mut Outside<'_>, transport: Slot, media: Ssrc) {

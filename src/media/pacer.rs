@@ -181,6 +181,7 @@ impl Release<'_> {
         if let Some(marks) = &mut subscription.marks {
             marks.put(descriptor.sequence_out, mark);
         }
+        subscription.requests.earn();
         subscription.last_output = Some(output);
         subscription.packets = subscription.packets.wrapping_add(1);
         subscription.octets = subscription

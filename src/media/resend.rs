@@ -22,16 +22,50 @@ struct Request {
     at: Instant,
 }
 
-/// A small table, oldest overwritten first.
-#[derive(Debug, Default)]
+/// Retransmissions that a subscription may have before it has been sent anything: a lost key frame. In halves.
+const INITIAL_BUDGET: u32 = 2 * 256;
+/// What can be saved up: loss comes in bursts.
+const MAX_BUDGET: u32 = 2 * 1024;
+
+/// A small table, oldest overwritten first, and a budget: one retransmission for two packets sent, so that no client can
+/// make the server send many times what it receives.
+#[derive(Debug)]
 pub struct RecentRequests {
     requests: Vec<Request>,
     next: usize,
+    /// In half retransmissions.
+    budget: u32,
+}
+
+impl Default for RecentRequests {
+    fn default() -> Self {
+        Self {
+            requests: Vec::new(),
+            next: 0,
+            budget: INITIAL_BUDGET,
+        }
+    }
 }
 
 impl RecentRequests {
+    /// A packet was sent for the first time.
+    pub fn earn(&mut self) {
+        self.budget = (self.budget + 1).min(MAX_BUDGET);
+    }
+
     /// Whether a request for `sequence` is to be answered; counts it if so.
     pub fn accept(&mut self, now: Instant, sequence: u64, rtt: Duration) -> bool {
+        let Some(budget) = self.budget.checked_sub(2) else {
+            return false;
+        };
+        let accepted = self.note(now, sequence, rtt);
+        if accepted {
+            self.budget = budget;
+        }
+        accepted
+    }
+
+    fn note(&mut self, now: Instant, sequence: u64, rtt: Duration) -> bool {
         let sequence = sequence as u32;
         if let Some(request) = self.requests.iter_mut().find(|request| request.sequence == sequence) {
             let again =
@@ -137,10 +171,25 @@ mod tests {
         let now = Instant::now();
         let mut requests = RecentRequests::default();
         for sequence in 0..1000 {
+            requests.earn();
+            requests.earn();
             assert!(requests.accept(now, sequence, Duration::ZERO));
         }
         assert_eq!(requests.requests.len(), REMEMBERED);
         assert!(!requests.accept(now, 999, Duration::ZERO));
+    }
+
+    #[test]
+    fn more_than_the_budget_is_not_sent_again() {
+        let now = Instant::now();
+        let mut requests = RecentRequests::default();
+        let accepted = (0..10_000).filter(|sequence| requests.accept(now, *sequence, Duration::ZERO));
+        assert_eq!(accepted.count(), 256);
+        for _ in 0..100 {
+            requests.earn();
+        }
+        let accepted = (20_000..30_000).filter(|sequence| requests.accept(now, *sequence, Duration::ZERO));
+        assert_eq!(accepted.count(), 50);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Track {
     /// New receive parameters for the same track. True when subscribers have to look at the codecs again.
     pub fn renegotiate(&mut self, publish: Publish) -> bool {
         let changed = self.codecs != publish.codecs;
+        self.mid = publish.mid;
         self.codecs = publish.codecs;
         self.extensions = publish.extensions;
         self.encrypted = publish.encrypted;
