@@ -120,12 +120,13 @@ mod tests {
 
     #[test]
     fn the_outside_view_replaces_the_machines_own_unless_both_are_wanted() {
-        let external = Some("203.0.113.9".parse().unwrap());
+        let address: IpAddr = "203.0.113.9".parse().unwrap();
+        let external = Some(address);
         let mut rtc = RtcConfig::default();
-        assert_eq!(advertised(&rtc, false, &machine(), external), [external.unwrap()]);
+        assert_eq!(advertised(&rtc, false, &machine(), external), [address]);
         rtc.advertise_internal_ip = true;
         let both = advertised(&rtc, false, &machine(), external);
-        assert_eq!((both[0], both.len()), (external.unwrap(), 4));
+        assert_eq!((both[0], both.len()), (address, 4));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::config::Config;
 use super::document;
 use super::load::{self, LoadError, Loaded, Sources};
-use super::schema::{self, Kind, Leaf};
+use super::schema::{self, Kind, Leaf, Status};
 use crate::proto::claims::{self, Claims, VideoGrant};
 
 /// What the arguments ask for.
@@ -395,7 +395,11 @@ fn random_text(alphabet: &[u8], len: usize) -> Result<String, CliError> {
 
 fn ports(config: &Config) -> String {
     let mut out = format!("TCP Ports\n{} - HTTP service\n", config.port);
-    if config.rtc.tcp_port != 0 {
+    // A port that is only accepted in the file is not one to open in a firewall.
+    let serves_tcp = schema::leaves()
+        .iter()
+        .any(|leaf| leaf.path == "rtc.tcp_port" && leaf.status == Status::Used);
+    if serves_tcp && config.rtc.tcp_port != 0 {
         out += &format!("{} - ICE/TCP\n", config.rtc.tcp_port);
     }
     if config.turn.enabled && config.turn.tls_port != 0 {

@@ -373,7 +373,6 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
             max_data_track_custom_encoding_length: limit.max_data_track_custom_encoding_length,
             subscription_limit_video: limit.subscription_limit_video as usize,
             subscription_limit_audio: limit.subscription_limit_audio as usize,
-            ..Limits::default()
         },
         ..RoomSettings::default()
     }

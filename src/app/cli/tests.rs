@@ -140,7 +140,7 @@ fn other_commands_print() {
     assert_ne!(keys, printed(&["generate-keys"]));
     assert_eq!(
         printed(&["ports"]),
-        "TCP Ports\n7880 - HTTP service\n7881 - ICE/TCP\nUDP Ports\n50000-60000 - ICE/UDP range"
+        "TCP Ports\n7880 - HTTP service\nUDP Ports\n50000-60000 - ICE/UDP range"
     );
     assert!(printed(&["ports", "--dev"]).ends_with("7882 - ICE/UDP"));
     let help = printed(&["help-verbose"]);
