@@ -574,7 +574,9 @@ impl Shard {
             return; // the outer call goes on
         }
         while let Some(slot) = self.touched.pop() {
-            let Some(transport) = self.transports.get_mut(slot) else { continue };
+            let Some(transport) = self.transports.get_mut(slot) else {
+                continue;
+            };
             transport.is_touched = false;
             if transport.has_panicked {
                 self.transport_panicked(now, slot);
