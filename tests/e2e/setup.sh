@@ -1,6 +1,8 @@
 #!/bin/sh
 # Puts in place what the end-to-end tests need: Chromium from the system's packages, the clients from npm and PyPI at
-# the pinned versions. Does nothing where it is done already. CHROMIUM_BIN names another Chromium to use instead.
+# the pinned versions. Does nothing where it is done already. CHROMIUM_BIN and FIREFOX_BIN name other browsers to use
+# instead. Firefox and the sound server it needs come from Debian's packages; where there are none (Ubuntu), its stories
+# are left out.
 set -eu
 cd "$(dirname "$0")"
 
@@ -14,6 +16,19 @@ if [ -n "$packages" ]; then
     # shellcheck disable=SC2086 # a list of names
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages
 fi
+
+packages=
+[ -n "${FIREFOX_BIN:-}" ] || command -v firefox-esr >/dev/null || packages="$packages firefox-esr"
+command -v pulseaudio >/dev/null || packages="$packages pulseaudio"
+if [ -n "$packages" ]; then
+    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+    # --no-remove: a desktop's own sound server stays.
+    # shellcheck disable=SC2086 # a list of names
+    { $sudo apt-get update -q &&
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove $packages; } ||
+        echo "The Firefox stories will be left out: cannot install$packages (FIREFOX_BIN names a Firefox that is here)" >&2
+fi
+
 node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node 20 or newer is needed" >&2; exit 1; }
 
 stamp=node_modules/.patchbay-installed

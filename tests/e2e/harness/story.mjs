@@ -9,6 +9,7 @@ import { basename } from 'node:path';
 import { after, test } from 'node:test';
 import { RoomServiceClient } from 'livekit-server-sdk';
 import { startBrowser } from './browser.mjs';
+import { startFirefox } from './firefox.mjs';
 import { startOutside } from './outside.mjs';
 import { startServer } from './server.mjs';
 
@@ -16,6 +17,7 @@ const STORY_DEADLINE_MS = 90_000;
 const label = basename(process.argv[1] ?? 'story', '.test.mjs');
 
 let started = null;
+let firefox = null;
 /** The server and browser of this file, started by the first story that needs them. */
 function start() {
   started ??= (async () => {
@@ -28,6 +30,7 @@ function start() {
 after(async () => {
   if (!started) return;
   const { server, browser } = await started;
+  await (await firefox)?.close();
   await browser.close();
   await server.stop();
 });
@@ -66,9 +69,10 @@ class World {
     return this.server.token(this.room, identity, options);
   }
 
-  /** A page with a participant who has not connected yet: for joins that must fail. */
-  async page(name) {
-    const page = await this.#browser.open(this.#browser.peerPage, name);
+  /** A page with a participant who has not connected yet: for joins that must fail. `browser`: chromium or firefox. */
+  async page(name, { browser = 'chromium' } = {}) {
+    const opener = browser === 'firefox' ? await (firefox ??= startFirefox(label)) : this.#browser;
+    const page = await opener.open(this.#browser.peerPage, name);
     this.#pages.push(page);
     const peer = new Proxy({}, {
       // A promise's own names must not look like methods of the page.
@@ -82,8 +86,8 @@ class World {
   }
 
   /** A browser participant. `token` options: grant, metadata, attributes, name. */
-  async join(identity, { token, form = this.form, options, connect } = {}) {
-    const peer = await this.page(identity);
+  async join(identity, { token, form = this.form, options, connect, browser } = {}) {
+    const peer = await this.page(identity, { browser });
     await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, options, connect });
     return peer;
   }

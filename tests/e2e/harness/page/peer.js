@@ -369,6 +369,14 @@ const peer = (() => {
       const reports = await Promise.all(open.map((connection) => connection.getStats()));
       return reports.flatMap((report) => [...report.values()]).filter((entry) => entry.type === type);
     },
+    /** The last descriptions of every open peer connection, by who made them and by what they were. */
+    descriptions: () =>
+      connections
+        .filter((connection) => connection.connectionState === 'connected')
+        .map(({ localDescription, remoteDescription }) => {
+          const [local, remote] = [localDescription.sdp, remoteDescription.sdp];
+          return localDescription.type === 'offer' ? { local, remote, offer: local, answer: remote } : { local, remote, offer: remote, answer: local };
+        }),
     /** The m-lines of every open peer connection: [[{ kind, direction }]]. */
     sections: () =>
       connections
