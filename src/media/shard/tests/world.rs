@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use crate::media::edge::{EncodingParameters, SubscriptionSettings};
-use crate::rtc::SrtpKeys;
+use crate::media::edge::{EncodingParameters, OpenTransport, Publish, Subscribe, SubscriptionSettings};
+use crate::rtc::{SrtpKeys, TransportConfig};
 use crate::rtp::{RtpHeader, RtpPacket, rtcp};
 use crate::types::{
-    Codec, CodecParameters, DtlsRole, Extension, ExtensionMap, MediaKind, Mid, NetProtocol, ParticipantHandle, Pt, Rid,
-    SrtpProfile, Ssrc, TrackHandle,
+    Codec, CodecParameters, DtlsRole, Extension, ExtensionMap, IceCredentials, MediaKind, Mid, NetProtocol,
+    ParticipantHandle, Pt, Rid, SrtpProfile, Ssrc, SubscriptionHandle, TrackHandle, TransportHandle,
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);

@@ -1,0 +1,209 @@
+//! What control's commands change: rooms, transports, bindings, subscriptions.
+//!
+//! Called by `Shard::handle_command`; holds nothing of its own.
+
+use std::time::Instant;
+
+use super::{Shard, contain};
+use crate::media::edge::{Command, OpenTransport, Publish, Subscribe};
+use crate::media::fanout::Fanout;
+use crate::media::outside::{Place, TimerKey};
+use crate::media::transport::MediaTransport;
+use crate::rtc::{self, TransportConfig};
+use crate::types::{IceCredentials, RoomHandle, SubscriptionHandle, TransportHandle};
+
+impl Shard {
+    /// None = it names something gone.
+    pub(super) fn apply(&mut self, now: Instant, command: Command) -> Option<()> {
+        match command {
+            Command::OpenRoom { room, sif_trailer } => self.open_room(room, sif_trailer),
+            Command::CloseRoom { room } => self.close_room(now, room),
+            Command::OpenTransport(open) => self.open_transport(now, *open),
+            Command::SetRemote { transport, remote } => {
+                self.with_transport(now, transport, |transport| transport.rtc.set_remote(now, &remote))
+            }
+            Command::RestartIce {
+                transport,
+                local,
+                remote,
+            } => self.restart_ice(now, transport, local, remote),
+            Command::AddRemoteCandidate { transport, candidate } => self.with_transport(now, transport, |transport| {
+                transport.rtc.add_remote_candidate(now, &candidate);
+            }),
+            Command::CloseTransport { transport } => {
+                self.with_transport(now, transport, |transport| transport.rtc.close(now))
+            }
+            Command::Publish(publish) => self.publish(now, *publish),
+            Command::MuteTrack { track, muted } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.mute(outside, place.slot, muted)
+                })
+            }
+            Command::Unpublish { track } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| fanout.unpublish(outside, place.slot))
+            }
+            Command::RequestKeyframe { track } => {
+                let place = *self.index.tracks.get(&track)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.request_keyframes(outside, place.slot);
+                })
+            }
+            Command::Subscribe(subscribe) => self.subscribe(now, *subscribe),
+            Command::UpdateSubscription { subscription, settings } => {
+                let place = self.subscription(subscription)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.update_subscription(outside, place.slot, settings);
+                })
+            }
+            Command::Unsubscribe { subscription } => {
+                let place = self.subscription(subscription)?;
+                self.in_room(now, place.room, |fanout, outside| {
+                    fanout.end_subscription(outside, place.slot);
+                })
+            }
+            Command::SetParticipant(ref participant) => self.data_command(now, participant.room, command),
+            Command::RemoveParticipant { room, .. }
+            | Command::SendData { room, .. }
+            | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
+            Command::UnpublishDataTrack { track }
+            | Command::SubscribeDataTrack { track, .. }
+            | Command::UnsubscribeDataTrack { track, .. } => {
+                let room = *self.index.data_tracks.get(&track)?;
+                self.in_room(now, room, |fanout, outside| fanout.on_data_command(outside, command))?
+            }
+        }
+    }
+
+    fn data_command(&mut self, now: Instant, room: RoomHandle, command: Command) -> Option<()> {
+        let room = *self.index.rooms.get(&room)?;
+        self.in_room(now, room, |fanout, outside| fanout.on_data_command(outside, command))?
+    }
+
+    fn subscription(&self, handle: SubscriptionHandle) -> Option<Place> {
+        self.index.subscriptions.get(&handle).copied()
+    }
+
+    fn open_room(&mut self, handle: RoomHandle, sif_trailer: Vec<u8>) -> Option<()> {
+        if self.index.rooms.contains_key(&handle) {
+            return None;
+        }
+        let timers = &mut self.timers;
+        let settings = self.config.speakers;
+        let slot = self.rooms.insert_with(|slot| {
+            let timer = timers.insert(TimerKey::Room(slot));
+            Fanout::new(handle, slot, sif_trailer, settings, timer)
+        });
+        self.index.rooms.insert(handle, slot);
+        Some(())
+    }
+
+    fn close_room(&mut self, now: Instant, handle: RoomHandle) -> Option<()> {
+        let room = self.index.rooms.remove(&handle)?;
+        for slot in self.transports_of(room) {
+            if let Some(transport) = self.transports.get_mut(slot) {
+                transport.rtc.close(now);
+            }
+            self.after_input(now, slot);
+        }
+        self.forget_room(room);
+        Some(())
+    }
+
+    fn open_transport(&mut self, now: Instant, open: OpenTransport) -> Option<()> {
+        let room = *self.index.rooms.get(&open.room)?;
+        if self.index.transports.contains_key(&open.transport) || self.ufrags.contains_key(&open.local.ufrag) {
+            return None;
+        }
+        let ufrag = open.local.ufrag.clone();
+        let config = TransportConfig {
+            local: open.local,
+            ice_lite: open.ice_lite,
+            ice_controlling: open.ice_controlling,
+            local_addresses: self.config.addresses.clone(),
+            open_channels: open.open_channels,
+        };
+        let rtc = rtc::Transport::new(config, &self.config.identity, now);
+        let timers = &mut self.timers;
+        let slot = self.transports.insert_with(|slot| {
+            let timer = timers.insert(TimerKey::Transport(slot));
+            let mut transport = MediaTransport::new(open.transport, open.participant, room, rtc, timer, now);
+            transport.ufrags.push(ufrag.clone());
+            transport.learns_from_sent = !open.ice_lite;
+            transport
+        });
+        self.ufrags.insert(ufrag, slot);
+        self.index.transports.insert(open.transport, slot);
+        self.after_input(now, slot);
+        Some(())
+    }
+
+    fn restart_ice(
+        &mut self,
+        now: Instant,
+        handle: TransportHandle,
+        local: IceCredentials,
+        remote: Option<IceCredentials>,
+    ) -> Option<()> {
+        let slot = *self.index.transports.get(&handle)?;
+        let transport = self.transports.get_mut(slot)?;
+        // Checks with the ufrag before the last are history; with the last they may still be on their way.
+        while transport.ufrags.len() > 1 {
+            self.ufrags.remove(&transport.ufrags.remove(0));
+        }
+        transport.ufrags.push(local.ufrag.clone());
+        self.ufrags.insert(local.ufrag.clone(), slot);
+        self.with_transport(now, handle, |transport| transport.rtc.restart_ice(now, local, remote))
+    }
+
+    /// Calls into a transport's protocols, contained.
+    fn with_transport(
+        &mut self,
+        now: Instant,
+        handle: TransportHandle,
+        call: impl FnOnce(&mut MediaTransport),
+    ) -> Option<()> {
+        let slot = *self.index.transports.get(&handle)?;
+        let transport = self.transports.get_mut(slot)?;
+        if contain(|| call(transport)).is_none() {
+            self.transport_panicked(now, slot);
+        } else {
+            self.after_input(now, slot);
+        }
+        Some(())
+    }
+
+    fn publish(&mut self, now: Instant, publish: Publish) -> Option<()> {
+        if let Some(place) = self.index.tracks.get(&publish.track).copied() {
+            return self.in_room(now, place.room, |fanout, outside| {
+                fanout.republish(outside, place.slot, publish);
+            });
+        }
+        let room = *self.index.rooms.get(&publish.room)?;
+        let transport = *self.index.transports.get(&publish.transport)?;
+        if self.transports.get(transport)?.room != room {
+            return None;
+        }
+        self.in_room(now, room, |fanout, outside| fanout.publish(outside, publish, transport))??;
+        Some(())
+    }
+
+    fn subscribe(&mut self, now: Instant, subscribe: Subscribe) -> Option<()> {
+        if let Some(place) = self.subscription(subscribe.subscription) {
+            return self.in_room(now, place.room, |fanout, outside| {
+                fanout.resubscribe(outside, place.slot, subscribe);
+            });
+        }
+        let room = *self.index.rooms.get(&subscribe.room)?;
+        let transport = *self.index.transports.get(&subscribe.transport)?;
+        let track = *self.index.tracks.get(&subscribe.track)?;
+        if track.room != room || self.transports.get(transport)?.room != room {
+            return None;
+        }
+        self.in_room(now, room, |fanout, outside| {
+            fanout.subscribe(outside, subscribe, track.slot, transport)
+        })??;
+        Some(())
+    }
+}
