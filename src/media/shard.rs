@@ -173,15 +173,18 @@ impl Shard {
     }
 
     fn learn_flow(&mut self, path: NetPath, slot: Slot) {
-        if self.flows.insert(path, slot) == Some(slot) {
-            return;
-        }
+        self.flows.insert(path, slot);
         let Some(transport) = self.transports.get_mut(slot) else {
             return;
         };
+        transport.flows.retain(|known| *known != path);
         transport.flows.push(path);
         if transport.flows.len() > MAX_FLOWS {
-            let oldest = transport.flows.remove(0);
+            // LiveKit/Firefox: a full agent and its peer check every pair of addresses, again and again. The path that
+            // media takes must outlive that: its own next check is seconds away.
+            let in_use = transport.rtc.path();
+            let oldest = transport.flows.iter().position(|known| Some(*known) != in_use);
+            let oldest = transport.flows.remove(oldest.unwrap_or_default());
             if self.flows.get(&oldest) == Some(&slot) {
                 self.flows.remove(&oldest);
             }

@@ -22,8 +22,9 @@ use crate::types::{
 const RTCP_DATAGRAM: usize = 1200;
 /// RTCP datagrams waiting within a turn; beyond, the newest report or request is dropped (`QueueFull`): all are repeated.
 const MAX_RTCP_DATAGRAMS: usize = 32;
-/// 5-tuples that lead to one transport; the oldest goes first. mediasoup keeps 8.
-pub const MAX_FLOWS: usize = 8;
+/// 5-tuples that lead to one transport; of those that are not in use the one checked least recently goes first. A full
+/// agent makes 32 checks, and as many paths may be verified or answered besides as a client with a few interfaces has.
+pub const MAX_FLOWS: usize = 48;
 /// A bound on the m-lines of one connection that a publisher sends on.
 pub const MAX_MIDS: usize = 512;
 

@@ -2,5 +2,6 @@
 
 mod data;
 mod forwarding;
+mod paths;
 mod repair;
 mod world;

@@ -37,7 +37,7 @@ impl Got {
 pub struct Peer {
     pub handle: TransportHandle,
     pub participant: ParticipantHandle,
-    path: NetPath,
+    pub path: NetPath,
     rtc: rtc::Transport,
     /// Last sequence number and rollover counter.
     sequences: std::collections::HashMap<Ssrc, (u16, u32)>,
