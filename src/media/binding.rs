@@ -118,8 +118,9 @@ impl Fanout {
             subscription.rewriter.interrupt();
             if is_audio && was_sent && !subscription.settings.disabled {
                 subscription.schedule = Some(Schedule::silence(now));
-                outside.arm(subscription.timer, subscription.deadline());
             }
+            subscription.announce(now);
+            outside.arm(subscription.timer, subscription.deadline());
         }
         for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
             self.request_keyframe(outside, slot, encoding);
@@ -151,13 +152,18 @@ impl Fanout {
         });
         if let Some(subscription) = self.subscriptions.get_mut(slot) {
             subscription.is_connected = transport.is_connected;
+            if track.muted {
+                subscription.announce(now);
+            }
         }
         outside.index.subscriptions.insert(handle, Place { room, slot });
         for ssrc in ssrcs.into_iter().flatten() {
             transport.sending.insert(ssrc, slot);
         }
         track.subscribers.push(slot);
-        if !disabled && transport.is_connected {
+        let wants_media = !disabled && transport.is_connected;
+        self.arm_subscription(outside, slot);
+        if wants_media {
             self.request_keyframe(outside, track_slot, target);
         }
         Some(slot)
@@ -200,6 +206,10 @@ impl Fanout {
         }
         subscription.settings = settings;
         subscription.scorer.set_disabled(settings.disabled, outside.now);
+        if track.muted {
+            subscription.announce(outside.now);
+            outside.arm(subscription.timer, subscription.deadline());
+        }
         let switched = subscription.retarget(track);
         let (track, target) = (subscription.track, subscription.target);
         if enabled || switched {
@@ -219,6 +229,7 @@ impl Fanout {
         subscription.next_report = None;
         let shows_picture = subscription.kind == MediaKind::Video
             && !subscription.settings.disabled
+            && subscription.rewriter.has_sent()
             && subscription
                 .last_output
                 .is_some_and(|output| generated::exists(output.codec));

@@ -316,6 +316,10 @@ impl Fanout {
         for (_, subscription) in self.subscriptions.iter_mut() {
             if subscription.transport == transport {
                 subscription.is_connected = true;
+                if self.tracks.get(subscription.track).is_some_and(|track| track.muted) {
+                    subscription.announce(outside.now);
+                    outside.arm(subscription.timer, subscription.deadline());
+                }
                 if !subscription.settings.disabled {
                     waiting.push((subscription.track, subscription.target));
                 }

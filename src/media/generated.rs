@@ -11,6 +11,12 @@ pub const MUTE_SILENCE: Duration = Duration::from_millis(1000);
 /// Of blank pictures when a track ends. LiveKit: 0.2 s, so that the last picture does not stay on the screen.
 pub const CLOSE_BLANK: Duration = Duration::from_millis(200);
 
+/// Before a muted track that has sent nothing is announced to a subscriber. LiveKit: 100 ms, so that media comes first.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(100);
+/// LiveKit: every 100 ms until one has left; a few more here, because one may be lost.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(100);
+const ANNOUNCE_LENGTH: Duration = Duration::from_millis(500);
+
 const AUDIO_FRAME: Duration = Duration::from_millis(20);
 const VIDEO_FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
@@ -65,6 +71,12 @@ impl Schedule {
 
     pub fn blank(now: Instant) -> Self {
         Self::new(now, CLOSE_BLANK, VIDEO_FRAME, true)
+    }
+
+    /// A few packets by which a receiver learns of a stream that is muted from the start. LiveKit: pion, and with it the
+    /// Go clients, show a track only once it has received a packet.
+    pub fn announcement(now: Instant) -> Self {
+        Self::new(now + ANNOUNCE_DELAY, ANNOUNCE_LENGTH, ANNOUNCE_INTERVAL, false)
     }
 
     fn new(now: Instant, length: Duration, period: Duration, closes: bool) -> Self {

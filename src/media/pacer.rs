@@ -26,6 +26,9 @@ use crate::types::{Batch, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind,
 /// (`QueueFull`); the receiver asks for it again.
 pub const MAX_QUEUED: usize = 2048;
 
+/// Of a packet that announces a muted picture. LiveKit asks for 20 bytes as well.
+const ANNOUNCE_PADDING: u8 = 20;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A packet of the ring, for the first time.
@@ -34,6 +37,8 @@ pub enum Kind {
     Retransmission,
     /// Silence or a blank frame of `Subscription::last_output`.
     Generated,
+    /// Nothing but padding on the media SSRC: announces a muted picture.
+    Padding,
 }
 
 /// One packet that is to leave, and under which numbers.
@@ -146,7 +151,9 @@ impl Release<'_> {
                 self.stats.retransmitted += 1;
                 self.retransmission(subscription, transport, descriptor, stored, packet)?
             }
-            Kind::Generated => self.generated(subscription, transport, descriptor, &fanout.sif_trailer, packet)?,
+            Kind::Generated | Kind::Padding => {
+                self.generated(subscription, transport, descriptor, &fanout.sif_trailer, packet)?
+            }
         };
         // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
         let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
@@ -253,18 +260,32 @@ impl Release<'_> {
         let output = subscription.last_output.ok_or(DropReason::CodecNotNegotiated)?;
         let transport_cc = transport.next_transport_cc();
         let send_time = send_time(self.wall, self.now);
+        let is_padding = descriptor.kind == Kind::Padding;
         let elements = [
             (Extension::AbsSendTime, &send_time[..]),
             (Extension::TransportCc, &transport_cc[..]),
+            (Extension::Mid, subscription.mid.as_bytes()),
         ];
+        let elements = elements
+            .get(..if subscription.acknowledged { 2 } else { 3 })
+            .unwrap_or(&[]);
         let header = RtpHeader {
-            marker: subscription.kind == MediaKind::Video,
+            marker: subscription.kind == MediaKind::Video && !is_padding,
             pt: output.pt,
             sequence: descriptor.sequence_out as u16,
             timestamp: descriptor.timestamp,
             ssrc: subscription.ssrc,
         };
-        let header_len = header.write(buf, &subscription.extensions, &elements)?.len;
+        let header_len = header.write(buf, &subscription.extensions, elements)?.len;
+        if is_padding {
+            let len = rtp::append_padding(buf, header_len, ANNOUNCE_PADDING)?;
+            subscription.packets = subscription.packets.wrapping_add(1);
+            return Ok(Written {
+                header_len,
+                len,
+                sequence: descriptor.sequence_out,
+            });
+        }
         let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
         let primary = subscription.opus_pt().unwrap_or(Pt(111)); // LiveKit: opus is always 111
         let picture = descriptor.picture.picture_id;

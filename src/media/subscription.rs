@@ -303,6 +303,15 @@ impl Subscription {
         Some(timestamp.wrapping_add(ticks))
     }
 
+    /// Plans a few packets without content for a receiver that has been sent nothing while the track is muted.
+    pub fn announce(&mut self, now: Instant) {
+        if self.rewriter.has_sent() || self.last_output.is_some() || self.settings.disabled || !self.is_connected {
+            return;
+        }
+        self.last_output = self.outputs.iter().flatten().next().copied();
+        self.schedule = self.last_output.map(|_| Schedule::announcement(now));
+    }
+
     /// The next packet of the schedule, when it is due.
     pub fn generate(&mut self, slot: Slot, now: Instant) -> Option<Descriptor> {
         let output = self.last_output?;
@@ -317,11 +326,14 @@ impl Subscription {
             .map_or(0, |last| ticks(now.saturating_duration_since(last), clock_rate));
         // A mute begins between two frames: never earlier than the frame's own pace.
         let timestamp = self.rewriter.timestamp().wrapping_add(elapsed.max(frame));
+        // No picture to show before the first of the track.
+        let is_padding = self.kind == MediaKind::Video && !self.rewriter.has_sent();
+        let new_picture = self.kind == MediaKind::Video && !is_padding;
         let Numbers {
             sequence,
             timestamp,
             picture,
-        } = self.rewriter.generate(timestamp, self.kind == MediaKind::Video);
+        } = self.rewriter.generate(timestamp, new_picture);
         self.last_sent = Some(now);
         Some(Descriptor {
             subscription: slot,
@@ -330,7 +342,7 @@ impl Subscription {
             timestamp,
             picture,
             source: Source { encoding: 0, epoch: 0 },
-            kind: Kind::Generated,
+            kind: if is_padding { Kind::Padding } else { Kind::Generated },
         })
     }
 

@@ -227,6 +227,36 @@ fn a_mute_ends_in_a_second_of_silence_and_the_voice_goes_on_after_it() {
 }
 
 #[test]
+fn a_track_muted_from_the_start_is_announced_by_packets_without_content() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let voice = world.publish_audio(alice, "0");
+    let camera = world.publish_video(alice, "1", &[]);
+    for track in [voice, camera] {
+        world.command(Command::MuteTrack { track, muted: true });
+        world.subscribe(bob, track);
+    }
+    world.pass(2000);
+    let got = world.take(bob);
+    let (audio, video): (Vec<_>, Vec<_>) = got.into_iter().partition(|packet| packet.rtp().pt() == Pt(109));
+    assert_eq!((audio.len(), video.len()), (5, 5));
+    assert!(audio.iter().all(|packet| packet.rtp().payload() == [0xf8, 0xff, 0xfe]));
+    assert!(video.iter().all(|packet| packet.rtp().payload().is_empty()));
+    // The picture that comes in the end follows without a gap.
+    world.command(Command::MuteTrack {
+        track: camera,
+        muted: false,
+    });
+    world.video(alice, 7, 1, "", &vp8(true, true, 1, 500));
+    world.deliver();
+    let first = world.take(bob).pop().unwrap();
+    let last = video.last().unwrap();
+    assert_eq!(first.sequence(), last.sequence().wrapping_add(1));
+    let step = first.rtp().timestamp().wrapping_sub(last.rtp().timestamp());
+    assert!((90_000..=180_000).contains(&step), "{step}");
+}
+
+#[test]
 fn an_ended_picture_is_blanked_and_says_so_when_frames_are_encrypted() {
     let mut world = World::new();
     let (alice, bob) = (world.join(), world.join());
