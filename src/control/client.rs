@@ -98,6 +98,12 @@ impl Client {
         (next(), next(), next()) >= (1, 6, 3)
     }
 
+    /// LiveKit: the Go SDK reads signal messages while it still applies the offer of its own join request; an answer
+    /// that overtakes this is refused, and the join fails.
+    pub(super) fn may_miss_early_answer(&self) -> bool {
+        self.info.sdk() == Sdk::Go
+    }
+
     pub(super) fn reads_packet_trailer(&self) -> bool {
         self.info.capabilities.contains(&(Capability::CapPacketTrailer as i32))
     }

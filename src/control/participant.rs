@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::participant_info::State;
-use livekit_protocol::{AddTrackRequest, DisconnectReason, ParticipantInfo, TrackSource};
+use livekit_protocol::{AddTrackRequest, DisconnectReason, ParticipantInfo, SessionDescription, TrackSource};
 
 use crate::media::edge::{ConnectionScore, DataParticipant, DataRights};
 use crate::proto::claims::{Claims, VideoGrant};
@@ -83,6 +83,8 @@ pub(super) struct Participant {
     /// The end of a simulated speech.
     pub simulated_speech_until: Option<Instant>,
     pub simulated_resume: Option<SimulatedResume>,
+    /// The offer of its join request, and when it is answered; only of clients that miss an early answer.
+    pub join_offer: Option<(Instant, SessionDescription)>,
 }
 
 /// Test scenarios of the clients' own test suites.
@@ -219,12 +221,18 @@ impl Participant {
             .values()
             .filter_map(|track| track.dynacast.downgrade_at);
         let wishes = self.wishes.values().filter_map(|wish| wish.missing_until);
-        [self.activate_by, self.disconnect_at, self.simulated_speech_until]
-            .into_iter()
-            .flatten()
-            .chain(peers)
-            .chain(publications)
-            .chain(wishes)
-            .fold(self.refresh_token_at, Instant::min)
+        let join_offer = self.join_offer.as_ref().map(|(at, _)| *at);
+        [
+            self.activate_by,
+            self.disconnect_at,
+            self.simulated_speech_until,
+            join_offer,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(peers)
+        .chain(publications)
+        .chain(wishes)
+        .fold(self.refresh_token_at, Instant::min)
     }
 }

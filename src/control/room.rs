@@ -261,6 +261,12 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
+        if let Some((_, offer)) = participant.join_offer.take_if(|(at, _)| *at <= now) {
+            self.handle_offer(now, handle, offer);
+        }
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if passed(participant.activate_by) {
             return self.expire(now, handle, DisconnectReason::JoinFailure);

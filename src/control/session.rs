@@ -24,8 +24,8 @@ use super::participant::Participant;
 use super::peer::{Peer, Turn};
 use super::room::{Room, codec_info};
 use super::settings::{
-    ACTIVATION_TIMEOUT, Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings, TOKEN_REFRESH_INTERVAL,
-    exceeds,
+    ACTIVATION_TIMEOUT, JOIN_ANSWER_DELAY, Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings,
+    TOKEN_REFRESH_INTERVAL, exceeds,
 };
 
 /// LiveKit: `ServerInfo.agent_protocol`.
@@ -123,6 +123,7 @@ impl Room {
             disconnect_at: None,
             simulated_speech_until: None,
             simulated_resume: None,
+            join_offer: None,
         };
         for peer in participant.peers() {
             self.transports.insert(peer.transport, handle);
@@ -139,7 +140,12 @@ impl Room {
             self.handle_add_track(handle, request);
         }
         if let Some(offer) = parameters.publisher_offer {
-            self.handle_offer(now, handle, offer);
+            match self.participants.get_mut(&handle) {
+                Some(participant) if participant.client.may_miss_early_answer() => {
+                    participant.join_offer = Some((now + JOIN_ANSWER_DELAY, offer));
+                }
+                _ => self.handle_offer(now, handle, offer),
+            }
         }
         handle
     }

@@ -22,6 +22,8 @@ pub(super) const ACTIVATION_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const RECONNECT_WINDOW: Duration = Duration::from_secs(5);
 /// A subscriber offer without an answer for this long ends in a full reconnect.
 pub(super) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// Of the answer to a join request's offer for `Client::may_miss_early_answer`: applying an offer takes them milliseconds.
+pub(super) const JOIN_ANSWER_DELAY: Duration = Duration::from_millis(50);
 /// Tokens are renewed at this interval …
 pub(super) const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// … and live at least this long.

@@ -358,3 +358,29 @@ fn a_real_browser_publishes_camera_and_microphone() {
     assert_eq!(answer.id, 3);
     assert!(answer.sdp.contains("a=simulcast:recv q;h;f"));
 }
+
+#[test]
+fn the_answer_waits_for_a_client_that_still_applies_its_join_offer() {
+    let offer = SessionDescription {
+        r#type: "offer".into(),
+        sdp: include_str!("../../../tests/golden/chromium-single-join-offer.sdp").into(),
+        id: 1,
+        ..Default::default()
+    };
+    let mut world = World::new();
+    let alice = world.join(entry("alice").parameters(|it| {
+        it.client_info.sdk = livekit_protocol::client_info::Sdk::Go as i32;
+        it.publisher_offer = Some(offer);
+    }));
+    let answers = |world: &mut World| {
+        let told = world.client(alice).told();
+        told.iter()
+            .filter(|message| matches!(message, Message::Answer(_)))
+            .count()
+    };
+    assert_eq!(answers(&mut world), 0);
+    world.after_ms(50);
+    assert_eq!(answers(&mut world), 1);
+    world.after_ms(500);
+    assert_eq!(answers(&mut world), 0, "once");
+}
