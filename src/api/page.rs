@@ -8,6 +8,12 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// Names and messages come from other people: nothing but the page's own files may run, load or be called. `ws:` beside
+/// 'self', because older browsers do not count a WebSocket to the same origin as 'self'.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self' ws: wss:; img-src data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
 /// Path, content type and contents of every file of the page.
 const ASSETS: [(&str, &str, &str); 5] = [
     ("/", HTML, include_str!("page/index.html")),
@@ -31,6 +37,10 @@ pub fn wants_page(parts: &Parts) -> bool {
 pub fn asset(path: &str) -> Option<Response> {
     let (_, kind, contents) = ASSETS.iter().find(|(name, _, _)| *name == path)?;
     // A page of an older build must not outlive an upgrade of the binary it came from.
-    let headers = [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, *kind),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    ];
     Some((headers, *contents).into_response())
 }

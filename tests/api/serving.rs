@@ -69,6 +69,8 @@ async fn development_offers_the_page_and_tokens_for_it() {
     let page = request(address, "GET", "/?room=x", &["Accept: text/html,*/*"], "").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.body.starts_with("<!doctype html>"));
+    let policy = page.header("content-security-policy").unwrap_or_default();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
     for asset in ["/style.css", "/call.js", "/session.js", "/packets.js"] {
         assert_eq!(fetch(address, asset).await.status, 200, "{asset}");
     }
