@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use patchbay::media::edge::{Command, EncodingParameters, OpenTransport, Publish, Subscribe, SubscriptionSettings};
+use patchbay::media::edge::{
+    Command, EncodingParameters, OpenTransport, Publish, Reception, Subscribe, SubscriptionSettings,
+};
 use patchbay::media::{Shard, ShardConfig};
 use patchbay::rtc::{DtlsIdentity, SEAL_OVERHEAD, Transport, TransportConfig};
 use patchbay::rtp::RtpHeader;
@@ -126,6 +128,7 @@ fn join(shard: &mut Shard, identity: &DtlsIdentity, now: &mut Instant, number: u
             ice_lite: true,
             ice_controlling: false,
             open_channels: Vec::new(),
+            reception: Reception::default(),
         })),
     );
     let remote = |ice, identity: &DtlsIdentity, dtls_role| RemoteParameters {
@@ -211,6 +214,7 @@ fn forwarding_allocates_nothing() {
             extensions: extensions(),
             encodings: vec![EncodingParameters::default()],
             muted: false,
+            is_screen: false,
             encrypted: false,
         })),
     );

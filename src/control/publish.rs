@@ -6,7 +6,7 @@ use std::time::Instant;
 use livekit_protocol::request_response::{Reason, Request};
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    AddTrackRequest, AudioTrackFeature, MuteTrackRequest, TimedVersion, TrackInfo, TrackPublishedResponse,
+    AddTrackRequest, AudioTrackFeature, MuteTrackRequest, TimedVersion, TrackInfo, TrackPublishedResponse, TrackSource,
     TrackUnpublishedResponse, UpdateLocalAudioTrack, UpdateLocalVideoTrack,
 };
 
@@ -272,6 +272,7 @@ impl Room {
             extensions: section.extensions.clone(),
             encodings: section.encodings.clone(),
             muted: publication.info.muted,
+            is_screen: publication.info.source() == TrackSource::ScreenShare,
             encrypted: publication.is_encrypted(),
         };
         let codec = publication.codecs.get_mut(index)?;

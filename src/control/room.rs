@@ -161,6 +161,7 @@ impl Room {
             } => self.encoding_seen(now, track, usize::from(encoding), ssrc, codec),
             Event::SubscriptionStarted { subscription } => self.subscription_started(subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
+            Event::StreamState { .. } => {}
             Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
             Event::Quality { participant, score } => {
                 if let Some(participant) = self.participants.get_mut(&participant) {

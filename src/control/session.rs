@@ -8,7 +8,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, JoinResponse, ServerInfo};
 
-use crate::media::edge::{Command, OpenTransport};
+use crate::media::edge::{Command, OpenTransport, Reception};
 use crate::proto::claims::Claims;
 use crate::proto::join_request::JoinParameters;
 use crate::types::{ChannelLabel, Codec, Identity, MediaKind, ParticipantHandle};
@@ -252,6 +252,7 @@ impl Room {
                 true => vec![ChannelLabel::Reliable, ChannelLabel::Lossy, ChannelLabel::DataTrack],
                 false => Vec::new(),
             },
+            reception: Reception::default(),
         })));
     }
 }

@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 
 use crate::types::{
-    ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer, MediaKind,
-    Mid, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc, SubscriptionHandle, TrackHandle,
-    TransportHandle,
+    Bitrate, ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer,
+    MediaKind, Mid, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc, SubscriptionHandle,
+    TrackHandle, TransportHandle,
 };
 
 /// What control asks of a shard. State changes only; nothing here is per packet.
@@ -42,6 +42,11 @@ pub enum Command {
     },
     CloseTransport {
         transport: TransportHandle,
+    },
+    /// For everything that is sent on this transport from now on.
+    UpdateReception {
+        transport: TransportHandle,
+        reception: Reception,
     },
 
     /// Binds (transport, mid, rid) to a track: media is forwarded from here on. For a known track handle it replaces the
@@ -118,6 +123,35 @@ pub struct OpenTransport {
     pub ice_controlling: bool,
     /// Data channels that the server opens by DCEP once SCTP is up (the subscriber connection of dual mode).
     pub open_channels: Vec<ChannelLabel>,
+    pub reception: Reception,
+}
+
+/// How a participant is sent media, all subscriptions together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reception {
+    /// Video that does not fit is stopped, and the client told; otherwise its lowest layer stays.
+    pub may_pause: bool,
+    /// A cap set for the participant, beside what its network allows.
+    pub max_bitrate: Option<Bitrate>,
+    /// Asked of the receiver's video jitter buffer; None = the extension is not written by us.
+    pub playout_delay: Option<PlayoutDelay>,
+}
+
+impl Default for Reception {
+    fn default() -> Self {
+        Self {
+            may_pause: true,
+            max_bitrate: None,
+            playout_delay: None,
+        }
+    }
+}
+
+/// LiveKit: `room.playout_delay`. Milliseconds, 0..=40,950 (the extension counts 10 ms in 12 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlayoutDelay {
+    pub min: u16,
+    pub max: u16,
 }
 
 /// One RTP stream a publisher may send on a mid. From `a=rid`, or from `a=ssrc` lines where the client names them.
@@ -142,6 +176,8 @@ pub struct Publish {
     /// By spatial layer, smallest picture first. Never empty; one entry without rid and ssrc = learn it from the mid.
     pub encodings: Vec<EncodingParameters>,
     pub muted: bool,
+    /// Bandwidth goes to screens before cameras where priorities say nothing.
+    pub is_screen: bool,
     /// The client encrypts frames end to end: payloads cannot be read past what descriptors say.
     pub encrypted: bool,
 }
@@ -243,6 +279,11 @@ pub enum Event {
     },
     /// The first packet of this subscription has left.
     SubscriptionStarted { subscription: SubscriptionHandle },
+    /// The server has stopped sending a subscription for want of bandwidth, or goes on with it.
+    StreamState {
+        subscription: SubscriptionHandle,
+        paused: bool,
+    },
     /// The subscriber negotiated none of the codecs that the publisher sends.
     CodecUnsupported {
         subscription: SubscriptionHandle,

@@ -32,6 +32,7 @@ pub struct Track {
     /// By spatial layer, smallest first.
     pub encodings: Vec<Encoding>,
     pub muted: bool,
+    pub is_screen: bool,
     pub encrypted: bool,
     pub subscribers: Vec<Slot>,
     pub timer: TimerId,
@@ -66,6 +67,7 @@ impl Track {
                 .map(|(index, parameters)| Encoding::new(index, kind, parameters))
                 .collect(),
             muted: publish.muted,
+            is_screen: publish.is_screen,
             encrypted: publish.encrypted,
             subscribers: Vec::new(),
             timer,
@@ -81,6 +83,7 @@ impl Track {
         self.mid = publish.mid;
         self.codecs = publish.codecs;
         self.extensions = publish.extensions;
+        self.is_screen = publish.is_screen;
         self.encrypted = publish.encrypted;
         if changed {
             self.encodings.iter_mut().for_each(Encoding::forget_packets);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::edge::Reception;
 use super::fanout::LOCAL_SSRC;
 use super::feedback::RECEIVER_REPORT_INTERVAL;
 use super::pacer::Descriptor;
@@ -180,6 +181,7 @@ pub struct MediaTransport {
     pub is_dirty: bool,
     /// Full ICE: answers come from where checks were sent to.
     pub learns_from_sent: bool,
+    pub reception: Reception,
     pub ufrags: Vec<String>,
     pub flows: Vec<NetPath>,
     /// In the list of transports that a room's turn has called.
@@ -218,6 +220,7 @@ impl MediaTransport {
             is_closed: false,
             is_dirty: false,
             learns_from_sent: false,
+            reception: Reception::default(),
             is_touched: false,
             has_panicked: false,
             close_reason: None,

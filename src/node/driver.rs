@@ -380,6 +380,10 @@ fn room_of(event: &Event) -> RoomHandle {
         | Event::SubscriptionStarted {
             subscription: SubscriptionHandle(handle),
         }
+        | Event::StreamState {
+            subscription: SubscriptionHandle(handle),
+            ..
+        }
         | Event::CodecUnsupported {
             subscription: SubscriptionHandle(handle),
             ..

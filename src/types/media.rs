@@ -92,6 +92,22 @@ pub struct Layer {
     pub temporal: u8,
 }
 
+/// Bits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bitrate(pub u64);
+
+impl Bitrate {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn kbps(kbps: u64) -> Self {
+        Self(kbps * 1000)
+    }
+
+    pub const fn as_kbps(self) -> u64 {
+        self.0 / 1000
+    }
+}
+
 /// One negotiated payload type, with what RFC 8829 calls its feedback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodecParameters {

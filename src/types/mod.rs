@@ -15,7 +15,7 @@ pub use ids::{
     DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, SubscriptionHandle,
     TrackHandle, TrackId, TransportHandle,
 };
-pub use media::{Codec, CodecParameters, Layer, MediaKind};
+pub use media::{Bitrate, Codec, CodecParameters, Layer, MediaKind};
 pub use net::{Batch, MAX_DATAGRAM, NetPath, NetProtocol};
 pub use rtp::{Extension, ExtensionMap, Mid, Pt, Rid, Ssrc};
 pub use time::WallClock;

@@ -9,8 +9,8 @@ use patchbay::{
     media::{
         Shard, ShardConfig,
         edge::{
-            Command, DataParticipant, DataRights, EncodingParameters, Event, OpenTransport, Publish, Subscribe,
-            SubscriptionSettings,
+            Command, DataParticipant, DataRights, EncodingParameters, Event, OpenTransport, Publish, Reception,
+            Subscribe, SubscriptionSettings,
         },
     },
     rtc::DtlsIdentity,
@@ -163,6 +163,7 @@ impl World {
             ice_lite,
             ice_controlling: false,
             open_channels: Vec::new(),
+            reception: Reception::default(),
         })));
         let remote = RemoteParameters {
             ice: peer.credentials(),
@@ -270,6 +271,7 @@ impl World {
             extensions: self.peers[peer].extensions(),
             encodings: described,
             muted: false,
+            is_screen: false,
             encrypted: false,
         };
         self.command(Command::Publish(Box::new(publish)));

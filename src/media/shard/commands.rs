@@ -33,6 +33,9 @@ impl Shard {
             Command::CloseTransport { transport } => {
                 self.with_transport(now, transport, |transport| transport.rtc.close(now))
             }
+            Command::UpdateReception { transport, reception } => {
+                self.with_transport(now, transport, |transport| transport.reception = reception)
+            }
             Command::Publish(publish) => self.publish(now, *publish),
             Command::MuteTrack { track, muted } => {
                 let place = *self.index.tracks.get(&track)?;
@@ -131,6 +134,7 @@ impl Shard {
             let mut transport = MediaTransport::new(open.transport, open.participant, room, rtc, timer, now);
             transport.ufrags.push(ufrag.clone());
             transport.learns_from_sent = !open.ice_lite;
+            transport.reception = open.reception;
             transport
         });
         self.ufrags.insert(ufrag, slot);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use crate::media::edge::{Command, DataParticipant, DataRights, Event, OpenTransport};
+use crate::media::edge::{Command, DataParticipant, DataRights, Event, OpenTransport, Reception};
 use crate::media::{Shard, ShardConfig};
 use crate::proto::livekit::{DataPacket, UserPacket, data_packet};
 use crate::rtc::{ChannelId, DtlsIdentity, SendDataError, Transport, TransportConfig, TransportEvent};
@@ -141,6 +141,7 @@ impl World {
                 ice_lite: true,
                 ice_controlling: false,
                 open_channels: Vec::new(),
+                reception: Reception::default(),
             })),
         );
         self.shard.handle_command(

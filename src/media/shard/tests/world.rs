@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use crate::media::edge::{EncodingParameters, OpenTransport, Publish, Subscribe, SubscriptionSettings};
+use crate::media::edge::{EncodingParameters, OpenTransport, Publish, Reception, Subscribe, SubscriptionSettings};
 use crate::rtc::{SrtpKeys, TransportConfig};
 use crate::rtp::{RtpHeader, RtpPacket, rtcp};
 use crate::types::{
@@ -170,6 +170,7 @@ impl World {
             ice_lite: true,
             ice_controlling: false,
             open_channels: Vec::new(),
+            reception: Reception::default(),
         })));
         let here: SocketAddr = "10.0.0.1:7882".parse().unwrap();
         let there = SocketAddr::from((Ipv4Addr::new(10, 0, 1, index as u8), 5000));
@@ -262,6 +263,7 @@ impl World {
             extensions: extensions(),
             encodings,
             muted: false,
+            is_screen: false,
             encrypted: false,
         };
         self.command(Command::Publish(Box::new(publish)));
