@@ -68,6 +68,35 @@ fn opus() {
 }
 
 #[test]
+fn red() {
+    arrives_whole_and_in_order(Codec::Red);
+}
+
+#[test]
+fn a_subscriber_without_red_is_given_the_opus_inside() {
+    let mut world = World::new(79);
+    let alice = world.join_connected("alice");
+    let bob = world.join_connected("bob");
+    let carol = world.join_connected("carol");
+    let track = world.publish(alice, Codec::Red);
+    let opus = world.peers[bob].codec_parameters(Codec::Opus);
+    let plain = world.subscribe_with(bob, &track, vec![opus]);
+    let redundant = world.subscribe(carol, &track);
+    world.run(Duration::from_secs(2));
+
+    let (plain, redundant) = (world.received(&plain), world.received(&redundant));
+    // Two seconds of 20 ms frames, less the way there.
+    assert!(plain.tags().len() >= 90, "{} packets", plain.tags().len());
+    assert_eq!(plain.tags(), redundant.tags(), "the same sound to both");
+    assert_eq!(plain.missing(), Vec::<u64>::new());
+    for (plain, redundant) in plain.packets.iter().zip(&redundant.packets) {
+        // Four bytes of header and three of data are the copy's, one is the primary block's header.
+        assert_eq!((redundant.payload[0], redundant.payload[4]), (0x80 | 111, 111));
+        assert_eq!(plain.payload, redundant.payload[8..]);
+    }
+}
+
+#[test]
 fn pcmu() {
     arrives_whole_and_in_order(Codec::Pcmu);
 }

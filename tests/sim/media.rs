@@ -124,8 +124,8 @@ impl Source {
         let last = tag.part + 1 == tag.parts;
         match self.codec {
             Codec::Opus => vec![0x78],
-            // RFC 2198: one primary block of payload type 111.
-            Codec::Red => vec![111, 0x78],
+            // RFC 2198 §3: a copy of 3 bytes from 960 ticks before, then the block of this packet, both Opus (111).
+            Codec::Red => vec![0x80 | 111, 0x0f, 0x00, 0x03, 111, 0x78, 1, 2, 0x78],
             Codec::Pcmu | Codec::Pcma => Vec::new(),
             // RFC 7741: X S, I L, 15-bit picture id, TL0PICIDX.
             Codec::Vp8 => {

@@ -201,8 +201,8 @@ impl Peer {
     /// What this client offers for a codec, in the server's words.
     pub fn codec_parameters(&mut self, codec: Codec) -> CodecParameters {
         let wanted = match codec {
-            Codec::Opus => str0m::format::Codec::Opus,
-            Codec::Red => str0m::format::Codec::Red,
+            // RED is a second payload type of the codec inside it.
+            Codec::Opus | Codec::Red => str0m::format::Codec::Opus,
             Codec::Pcmu => str0m::format::Codec::PCMU,
             Codec::Pcma => str0m::format::Codec::PCMA,
             Codec::Vp8 => str0m::format::Codec::Vp8,
@@ -219,8 +219,12 @@ impl Peer {
             .find(|params| params.spec().codec == wanted);
         let params = params.unwrap_or_else(|| panic!("the peer has no {codec:?}"));
         let video = codec.kind() == MediaKind::Video;
+        let pt = match codec {
+            Codec::Red => params.red().expect("Opus with RED"),
+            _ => params.pt(),
+        };
         CodecParameters {
-            pt: Pt(*params.pt()),
+            pt: Pt(*pt),
             codec,
             rtx: params.resend().map(|pt| Pt(*pt)),
             nack: video,
