@@ -6,7 +6,7 @@ use super::generated::{self, Schedule};
 use super::outside::{Outside, Place, TimerKey};
 use super::slots::Slot;
 use super::subscription::Subscription;
-use super::track::Track;
+use super::track::{CodecChange, Track};
 use super::transport::{MAX_MIDS, Stream};
 use crate::types::{DropReason, MediaKind};
 
@@ -32,18 +32,28 @@ impl Fanout {
     pub fn republish(&mut self, outside: &mut Outside<'_>, slot: Slot, publish: Publish) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let muted = publish.muted;
-        let codecs_changed = track.renegotiate(publish);
+        let change = track.renegotiate(publish);
+        // A decoder of the new codec cannot begin in the middle of a picture.
+        let begins_anew = change == CodecChange::Replaced && track.kind == MediaKind::Video;
+        let mut is_watched = false;
         for &subscriber in &track.subscribers {
             let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
                 continue;
             };
             subscription.encrypted = track.encrypted;
-            if codecs_changed {
+            if change != CodecChange::None {
                 subscription.map_codecs(&track.codecs);
+            }
+            if begins_anew {
+                subscription.rewriter.interrupt();
+                is_watched |= !subscription.settings.disabled;
             }
         }
         self.bind(outside, slot);
         self.mute(outside, slot, muted);
+        if begins_anew && is_watched {
+            self.request_keyframes(outside, slot);
+        }
     }
 
     /// Enters the track's mid and named SSRCs in its transport's table.

@@ -278,13 +278,14 @@ impl Fanout {
                 .map(|(ssrc, stream)| (*ssrc, *stream)),
         );
         streams.sort_unstable_by_key(|(ssrc, _)| *ssrc); // the hash order is random
-        let mut remb_only = !streams.is_empty();
+        let (mut knows_remb, mut knows_feedback) = (false, false);
         for &(ssrc, stream) in &streams {
             let Some(track) = self.tracks.get_mut(stream.track) else {
                 continue;
             };
-            remb_only &=
-                track.codecs.iter().any(|codec| codec.remb) && !track.codecs.iter().any(|codec| codec.transport_cc);
+            // One limit for the whole transport: voices, which have no REMB of their own, share it.
+            knows_remb |= track.codecs.iter().any(|codec| codec.remb);
+            knows_feedback |= track.codecs.iter().any(|codec| codec.transport_cc);
             let encoding = track.encodings.get_mut(usize::from(stream.encoding));
             let Some(encoding) = encoding.filter(|_| !stream.retransmission) else {
                 continue;
@@ -314,7 +315,7 @@ impl Fanout {
             return;
         };
         transport.receiving.next_report = Some(now + RECEIVER_REPORT_INTERVAL);
-        if remb_only && received {
+        if knows_remb && !knows_feedback && received {
             let bitrate = transport.receiving.remb.update(load);
             let ssrc = transport.receiving.last_ssrc;
             outside.rtcp(slot, |writer| writer.remb(LOCAL_SSRC, bitrate, ssrc.as_slice()));

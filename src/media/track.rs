@@ -77,15 +77,15 @@ impl Track {
         }
     }
 
-    /// New receive parameters for the same track. True when subscribers have to look at the codecs again.
-    pub fn renegotiate(&mut self, publish: Publish) -> bool {
-        let changed = self.codecs != publish.codecs;
+    /// New receive parameters for the same track.
+    pub fn renegotiate(&mut self, publish: Publish) -> CodecChange {
+        let change = CodecChange::between(&self.codecs, &publish.codecs);
         self.mid = publish.mid;
         self.codecs = publish.codecs;
         self.extensions = publish.extensions;
         self.is_screen = publish.is_screen;
         self.encrypted = publish.encrypted;
-        if changed {
+        if change == CodecChange::Replaced {
             self.encodings.iter_mut().for_each(Encoding::forget_packets);
         }
         for (index, parameters) in (0u8..).zip(publish.encodings).take(MAX_ENCODINGS) {
@@ -103,7 +103,7 @@ impl Track {
                 None => self.encodings.push(Encoding::new(index, self.kind, parameters)),
             }
         }
-        changed
+        change
     }
 
     /// One packet of the encoding with this index. `retransmission` = it came on the encoding's RTX SSRC.
@@ -185,6 +185,29 @@ impl Track {
             self.flowing.trailing_zeros() as u8
         } else {
             highest
+        }
+    }
+}
+
+/// What a new payload type table means for packets and for subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecChange {
+    None,
+    /// What was there means what it did: stored packets can still be sent. Subscribers look at their codecs again.
+    Extended,
+    /// Stored packets name their codec by its place in the table, which does not hold any more.
+    Replaced,
+}
+
+impl CodecChange {
+    fn between(old: &[CodecParameters], new: &[CodecParameters]) -> Self {
+        let same = |(old, new): (&CodecParameters, &CodecParameters)| old.pt == new.pt && old.codec == new.codec;
+        if old == new {
+            Self::None
+        } else if old.len() <= new.len() && old.iter().zip(new).all(same) {
+            Self::Extended
+        } else {
+            Self::Replaced
         }
     }
 }

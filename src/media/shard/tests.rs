@@ -3,5 +3,7 @@
 mod data;
 mod forwarding;
 mod paths;
+mod renegotiation;
 mod repair;
+mod shown;
 mod world;

@@ -251,11 +251,25 @@ impl World {
         codecs: Vec<CodecParameters>,
         encodings: Vec<EncodingParameters>,
     ) -> TrackHandle {
-        let track = TrackHandle(self.fresh());
-        let publish = Publish {
+        let publish = self.publishing(peer, mid, kind, codecs, encodings);
+        let track = publish.track;
+        self.command(Command::Publish(Box::new(publish)));
+        track
+    }
+
+    /// A track that is not published yet.
+    pub fn publishing(
+        &mut self,
+        peer: usize,
+        mid: &str,
+        kind: MediaKind,
+        codecs: Vec<CodecParameters>,
+        encodings: Vec<EncodingParameters>,
+    ) -> Publish {
+        Publish {
             room: ROOM,
             participant: self.peers[peer].participant,
-            track,
+            track: TrackHandle(self.fresh()),
             transport: self.peers[peer].handle,
             mid: Mid::new(mid).unwrap(),
             kind,
@@ -265,9 +279,7 @@ impl World {
             muted: false,
             is_screen: false,
             encrypted: false,
-        };
-        self.command(Command::Publish(Box::new(publish)));
-        track
+        }
     }
 
     /// Its SSRC is the subscription's number, its RTX SSRC 10000 above.
@@ -301,10 +313,22 @@ impl World {
 
     /// One RTP packet from a peer. The turn ends with `deliver`.
     pub fn send(&mut self, peer: usize, header: RtpHeader, elements: &[(Extension, &[u8])], payload: &[u8]) {
+        self.send_with(peer, header, &extensions(), elements, payload);
+    }
+
+    /// As `send`, with other extension ids than everybody's.
+    pub fn send_with(
+        &mut self,
+        peer: usize,
+        header: RtpHeader,
+        ids: &ExtensionMap,
+        elements: &[(Extension, &[u8])],
+        payload: &[u8],
+    ) {
         let now = self.now;
         let peer = &mut self.peers[peer];
         let mut buf = vec![0; 2000];
-        let header_len = header.write(&mut buf, &extensions(), elements).unwrap().len;
+        let header_len = header.write(&mut buf, ids, elements).unwrap().len;
         let len = header_len + payload.len();
         buf[header_len..len].copy_from_slice(payload);
         let (last, roc) = peer.sequences.entry(header.ssrc).or_insert((header.sequence, 0));
