@@ -1,9 +1,10 @@
-//! L3: HTTP beside signalling: health, the built-in page, CORS, and what is not there.
+//! L3: HTTP beside signalling: the server APIs, health, the built-in page, CORS, and what is not there.
 //!
 //! Owns these answers only; which path leads where is decided by the HTTP entry in `app`.
 
 pub mod cors;
 mod page;
+pub mod twirp;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};

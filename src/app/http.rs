@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, cors};
+use crate::api::{self, cors, twirp};
 use crate::node::Node;
 use crate::signal::{self, Form};
 
@@ -35,6 +35,29 @@ const MAX_HEAD: usize = 1 << 20;
 
 /// Pause after a failed accept, which usually means that the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a path is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Signal(Form),
+    Validate(Form),
+    Agent,
+    /// Health, and in development mode the built-in page.
+    Front,
+    /// In development mode only.
+    DevToken,
+}
+
+/// Every path beside the server APIs and the page's files. A test insists that each has its row in the table of rights.
+pub const PLACES: &[(&str, Place)] = &[
+    ("/", Place::Front),
+    ("/rtc", Place::Signal(Form::V0)),
+    ("/rtc/v1", Place::Signal(Form::V1)),
+    ("/rtc/validate", Place::Validate(Form::V0)),
+    ("/rtc/v1/validate", Place::Validate(Form::V1)),
+    ("/agent", Place::Agent),
+    ("/dev/token", Place::DevToken),
+];
 
 /// What every request may need.
 #[derive(Clone, Debug)]
@@ -119,27 +142,29 @@ async fn entry(site: &Site, request: Request) -> Response {
     }
     let path = canonical_path(&parts).to_owned();
     let origin = parts.headers.get(header::ORIGIN).cloned();
-    let open = matches!(path.as_str(), "/rtc/validate" | "/rtc/v1/validate");
-    let mut response = route(site, &path, parts, body).await;
+    let place = PLACES.iter().find(|(known, _)| *known == path).map(|(_, place)| *place);
+    let open = matches!(place, Some(Place::Validate(_)));
+    let mut response = route(site, &path, place, parts, body).await;
     cors::complete(response.headers_mut(), origin.as_ref(), open);
     response
 }
 
-async fn route(site: &Site, path: &str, parts: Parts, body: Body) -> Response {
+async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body: Body) -> Response {
     // LiveKit: a bad token is refused on every path.
     let claims = match signal::authenticate(&site.node, &parts) {
         Ok(claims) => claims,
         Err(refusal) => return refusal.into_response(),
     };
-    match path {
-        "/rtc" => signal::connect(&site.node, claims, parts, Form::V0).await,
-        "/rtc/v1" => signal::connect(&site.node, claims, parts, Form::V1).await,
-        "/rtc/validate" => signal::validate(&site.node, claims, &parts, Form::V0),
-        "/rtc/v1/validate" => signal::validate(&site.node, claims, &parts, Form::V1),
-        "/agent" => StatusCode::NOT_FOUND.into_response(),
-        "/" if !(site.development && api::wants_page(&parts)) => api::health(),
-        "/dev/token" if site.development && parts.method == Method::POST => api::dev_token(&site.node, body).await,
-        path if site.development => api::asset(path).unwrap_or_else(api::not_found),
+    match place {
+        Some(Place::Signal(form)) => signal::connect(&site.node, claims, parts, form).await,
+        Some(Place::Validate(form)) => signal::validate(&site.node, claims, &parts, form),
+        Some(Place::Agent) => StatusCode::NOT_FOUND.into_response(),
+        Some(Place::Front) if !(site.development && api::wants_page(&parts)) => api::health(),
+        Some(Place::DevToken) if site.development && parts.method == Method::POST => {
+            api::dev_token(&site.node, body).await
+        }
+        None if path.starts_with(twirp::PREFIX) => twirp::answer(&site.node, claims, path, &parts, body).await,
+        _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
         _ => api::not_found(),
     }
 }

@@ -381,7 +381,7 @@ const ROOM: &[Key] = &[
     used("max_participants", Int),
     used("empty_timeout", Int),
     used("departure_timeout", Int),
-    inert("enable_remote_unmute", Bool),
+    used("enable_remote_unmute", Bool),
     inert(
         "playout_delay",
         Section(&[inert("enabled", Bool), inert("min", Int), inert("max", Int)]),
@@ -412,7 +412,7 @@ const LIMIT: &[Key] = &[
     used("max_data_track_custom_encoding_length", Int),
     used("signal_message_size_limit", Int),
     inert("agent_signal_message_size_limit", Int),
-    inert("max_api_request_body_size", Int),
+    used("max_api_request_body_size", Int),
 ];
 
 const TURN: &[Key] = &[

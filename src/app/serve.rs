@@ -344,6 +344,7 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         presets: config.room.room_configurations.clone(),
         max_room_name_length: config.limit.max_room_name_length,
         signal_message_size_limit: config.limit.signal_message_size_limit,
+        max_api_request_body_size: config.limit.max_api_request_body_size,
     }
 }
 

@@ -95,6 +95,10 @@ impl Ids {
         TrackId(self.id("DTR_"))
     }
 
+    pub(super) fn dispatch_id(&mut self) -> String {
+        self.id("AD_")
+    }
+
     /// `count` base62 characters.
     pub(super) fn secret(&mut self, count: usize) -> String {
         self.characters(BASE62, count)

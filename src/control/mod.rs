@@ -15,6 +15,7 @@
 //! | `updates`, `speakers`, `quality` | what everybody hears about everybody |
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
+//! | `dispatches` | the agents a room asks for |
 
 // Fields that LiveKit marks deprecated are what clients in use still send and read.
 #![allow(deprecated)]
@@ -24,6 +25,7 @@ mod administration;
 mod client;
 mod data_blobs;
 mod data_tracks;
+mod dispatches;
 mod dynacast;
 mod ids;
 mod join;
@@ -56,6 +58,7 @@ mod wishes;
 mod tests;
 
 pub use administration::AdministrationError;
+pub use dispatches::TooManyDispatches;
 pub use join::{Join, JoinError, Signer};
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::participant_info::State;
-use livekit_protocol::{DisconnectReason, ParticipantInfo};
+use livekit_protocol::{AgentDispatch, DisconnectReason, ParticipantInfo};
 
 use crate::media::edge::{Command, Event};
 use crate::types::{
@@ -41,6 +41,8 @@ pub struct Room {
     /// Marks server-injected frames of end-to-end encrypted tracks.
     pub(super) sif_trailer: Vec<u8>,
     pub(super) metadata: String,
+    /// At most `MAX_DISPATCHES`.
+    pub(super) dispatches: Vec<AgentDispatch>,
     pub(super) closed: bool,
 
     /// Every map below holds entries of living participants only: `end_session` removes them all.
@@ -95,6 +97,7 @@ impl Room {
             turn_password: ids.secret(TURN_PASSWORD_LENGTH),
             sif_trailer: ids.secret(SIF_TRAILER_LENGTH).into_bytes(),
             metadata: settings.metadata.clone(),
+            dispatches: Vec::new(),
             settings,
             wall,
             ids,
@@ -123,6 +126,7 @@ impl Room {
             room: handle,
             sif_trailer: room.sif_trailer.clone(),
         });
+        room.dispatch_configured_agents(now);
         room.out.happened(RoomEvent::RoomStarted);
         room
     }

@@ -133,6 +133,8 @@ pub struct RoomSettings {
     /// 0 = no limit. Agents and egress do not count.
     pub max_participants: u32,
     pub metadata: String,
+    /// Asked for when the room is made.
+    pub agents: Vec<livekit::RoomAgentDispatch>,
     /// A lower wanted quality reaches the publisher after this; a higher one at once.
     pub dynacast_pause_delay: Duration,
     pub enable_remote_unmute: bool,
@@ -170,6 +172,7 @@ impl Default for RoomSettings {
             departure_timeout: Duration::from_secs(20),
             max_participants: 0,
             metadata: String::new(),
+            agents: Vec::new(),
             dynacast_pause_delay: Duration::from_secs(5),
             enable_remote_unmute: false,
             enable_data_tracks: true,

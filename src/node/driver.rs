@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub max_room_name_length: usize,
     /// Bytes of one signalling message; 0 = no limit.
     pub signal_message_size_limit: usize,
+    /// Bytes of one request of the server API; 0 = no limit.
+    pub max_api_request_body_size: usize,
 }
 
 /// One running shard and how its clients reach it.
@@ -258,16 +260,25 @@ impl Node {
         }
     }
 
-    /// The live room of that name, or a new one on the least loaded shard.
+    /// The live room of that name, or a new one as the claims describe it.
     fn room(&self, name: &RoomName, claims: &Claims) -> Result<LiveRoom, JoinFailure> {
-        let create = |handle| self.spawn_room(name.clone(), handle, claims);
-        self.inner
-            .registry
-            .find_or_create(name, create)
-            .ok_or(JoinFailure::NodeFull)
+        let preset = self.inner.config.presets.get(&claims.room_preset);
+        let configurations: Vec<RoomConfiguration> = preset.into_iter().chain(&claims.room_config).cloned().collect();
+        self.find_or_create(name, &configurations).ok_or(JoinFailure::NodeFull)
     }
 
-    fn spawn_room(&self, name: RoomName, handle: RoomHandle, claims: &Claims) -> LiveRoom {
+    pub(super) fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// The live room of that name, or a new one on the least loaded shard. Later configurations win. None: the node is
+    /// full.
+    pub(super) fn find_or_create(&self, name: &RoomName, configurations: &[RoomConfiguration]) -> Option<LiveRoom> {
+        let create = |handle| self.spawn_room(name.clone(), handle, configurations);
+        self.inner.registry.find_or_create(name, create)
+    }
+
+    fn spawn_room(&self, name: RoomName, handle: RoomHandle, configurations: &[RoomConfiguration]) -> LiveRoom {
         let shards = &self.inner.shards;
         let index = (0..shards.len())
             .min_by_key(|index| shards[*index].load.load(Ordering::Relaxed))
@@ -275,11 +286,8 @@ impl Node {
         let shard = &shards[index];
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);
-        if let Some(preset) = self.inner.config.presets.get(&claims.room_preset) {
-            apply(&mut settings, preset);
-        }
-        if let Some(wanted) = &claims.room_config {
-            apply(&mut settings, wanted);
+        for configuration in configurations {
+            apply(&mut settings, configuration);
         }
         let seed = rand::rng().random();
         let room = Room::new(name.clone(), handle, settings, self.inner.wall, seed, Instant::now());
@@ -311,7 +319,7 @@ fn room_name(claims: &Claims) -> RoomName {
     )
 }
 
-/// What a token or preset says about the room it creates; zero and empty mean "as configured".
+/// What a token, a preset or a request says about the room it creates; zero and empty mean "as configured".
 fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
     if wanted.empty_timeout > 0 {
         settings.empty_timeout = Duration::from_secs(wanted.empty_timeout.into());
@@ -326,6 +334,9 @@ fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
         settings.metadata.clone_from(&wanted.metadata);
     }
     settings.sync_streams |= wanted.sync_streams;
+    if !wanted.agents.is_empty() {
+        settings.agents.clone_from(&wanted.agents);
+    }
 }
 
 fn new_node_id() -> String {

@@ -4,6 +4,7 @@
 //! (joins, requests, shard events, time) and carries out what it asks (messages to clients, commands to its shard).
 //! Driven by `signal` and `api`. Never decides what a room decides, and never sees a packet.
 
+mod administration;
 mod connection;
 mod driver;
 mod registry;
@@ -11,7 +12,8 @@ mod room_task;
 #[cfg(test)]
 mod tests;
 
-pub use crate::control::JoinError;
+pub use crate::control::{AdministrationError, JoinError, MetadataError};
+pub use administration::{CreateDispatchError, CreateRoomError};
 pub use connection::{Connection, ToClient};
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink};
 pub use room_task::RoomGone;

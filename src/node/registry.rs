@@ -48,6 +48,16 @@ impl Registry {
         self.lock().by_handle.values().cloned().collect()
     }
 
+    /// Those that have a name.
+    pub(super) fn rooms(&self) -> Vec<(RoomName, LiveRoom)> {
+        let rooms = self.lock();
+        rooms
+            .by_name
+            .iter()
+            .map(|(name, room)| (name.clone(), room.clone()))
+            .collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().by_handle.is_empty()
     }

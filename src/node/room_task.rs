@@ -23,7 +23,9 @@ const INPUTS_PER_TURN: usize = 64;
 
 pub(super) type Mailbox = mpsc::Sender<RoomInput>;
 
-#[derive(Debug)]
+/// Looks at the room, or changes it, between its other inputs; sends its answer itself.
+pub(super) type Question = Box<dyn FnOnce(&mut Room, Instant) + Send>;
+
 pub(super) enum RoomInput {
     Join {
         join: Box<Join>,
@@ -36,6 +38,7 @@ pub(super) enum RoomInput {
     },
     ConnectionClosed(ConnectionHandle),
     Event(Event),
+    Question(Question),
     /// Everybody is told, then the room ends.
     Shutdown,
 }
@@ -125,6 +128,7 @@ impl RoomTask {
                 self.room.handle_connection_closed(now, connection);
             }
             RoomInput::Event(event) => self.room.handle_event(now, event),
+            RoomInput::Question(question) => question(&mut self.room, now),
             RoomInput::Shutdown => self.room.close(now, DisconnectReason::ServerShutdown),
         }
     }

@@ -53,6 +53,7 @@ fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
         presets: Default::default(),
         max_room_name_length: 256,
         signal_message_size_limit: 0,
+        max_api_request_body_size: 0,
     };
     change(&mut config);
     let link = ShardLink {

@@ -1,8 +1,15 @@
-//! The JSON form of signalling messages, as LiveKit's server reads and writes it in WebSocket text frames: protobuf's
-//! JSON mapping with camelCase names, defaults left out, 64-bit integers as strings.
+//! The JSON forms of LiveKit's messages. Signalling, as LiveKit's server reads and writes it in WebSocket text frames:
+//! protobuf's JSON mapping with camelCase names, defaults left out, 64-bit integers as strings. Answers of the server
+//! APIs and webhooks: `render`.
 //!
 //! Input is read as protojson reads it: camelCase or snake_case names, enums as names or numbers, unknown fields
 //! ignored, `null` = not there.
+
+mod render;
+#[rustfmt::skip]
+mod schema;
+
+pub use render::{Described, Form, render};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

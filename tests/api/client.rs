@@ -27,7 +27,9 @@ pub struct Answer {
     pub status: u16,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
+    /// As text, where it is one.
     pub body: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -38,20 +40,28 @@ impl Answer {
 
 /// One request on a connection of its own. `headers` are whole lines.
 pub async fn request(address: SocketAddr, method: &str, target: &str, headers: &[&str], body: &str) -> Answer {
+    request_bytes(address, method, target, headers, body.as_bytes()).await
+}
+
+pub async fn request_bytes(address: SocketAddr, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for header in headers {
         text += &format!("{header}\r\n");
     }
-    text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    text += &format!("Content-Length: {}\r\n\r\n", body.len());
     let mut stream = TcpStream::connect(address).await.unwrap();
     // An over-long request is answered before it is read to its end.
-    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.write_all(&[text.as_bytes(), body].concat()).await;
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
         .await
         .expect("an answer");
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("a whole head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let bytes = answer[end + 4..].to_vec();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines
@@ -61,7 +71,8 @@ pub async fn request(address: SocketAddr, method: &str, target: &str, headers: &
     Answer {
         status,
         headers,
-        body: body.to_owned(),
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The server as a client sees it over HTTP and WebSocket: statuses, headers and texts as LiveKit's own server gave them
 //! to the same requests, and signalling sessions. Media is silent here: no transport ever connects.
 
+mod authorisation;
 mod client;
 mod http;
 mod server;
 mod serving;
+mod twirp;
 mod websocket;

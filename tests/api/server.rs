@@ -62,6 +62,7 @@ impl Server {
             presets: Default::default(),
             max_room_name_length: 256,
             signal_message_size_limit: 2 << 20,
+            max_api_request_body_size: 10 << 20,
         };
         change(&mut config);
         let link = ShardLink {

@@ -1,0 +1,304 @@
+//! `livekit.RoomService`: rooms, their participants, and what a backend does to them.
+
+use super::endpoint::{Endpoint, Method, Right, Scope, method};
+use super::error::{Code, TwirpError};
+use crate::node::{AdministrationError, CreateRoomError, MetadataError, Node};
+use crate::proto::claims::Claims;
+use crate::proto::livekit::{
+    CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ListParticipantsRequest, ListParticipantsResponse,
+    ListRoomsRequest, ListRoomsResponse, MuteRoomTrackRequest, MuteRoomTrackResponse, ParticipantInfo,
+    RemoveParticipantResponse, Room, RoomParticipantIdentity, SendDataRequest, SendDataResponse,
+    UpdateParticipantRequest, UpdateRoomMetadataRequest, UpdateSubscriptionsRequest, UpdateSubscriptionsResponse,
+};
+
+const SERVICE: &str = "livekit.RoomService";
+
+pub(super) const METHODS: &[Method] = &[
+    method::<CreateRoom>(SERVICE, "CreateRoom"),
+    method::<ListRooms>(SERVICE, "ListRooms"),
+    method::<DeleteRoom>(SERVICE, "DeleteRoom"),
+    method::<ListParticipants>(SERVICE, "ListParticipants"),
+    method::<GetParticipant>(SERVICE, "GetParticipant"),
+    method::<RemoveParticipant>(SERVICE, "RemoveParticipant"),
+    method::<MutePublishedTrack>(SERVICE, "MutePublishedTrack"),
+    method::<UpdateParticipant>(SERVICE, "UpdateParticipant"),
+    method::<UpdateSubscriptions>(SERVICE, "UpdateSubscriptions"),
+    method::<SendData>(SERVICE, "SendData"),
+    method::<UpdateRoomMetadata>(SERVICE, "UpdateRoomMetadata"),
+];
+
+/// Bytes of `SendDataRequest.nonce`, where there is one: LiveKit's clients drop a second packet with the same.
+const NONCE: usize = 16;
+
+struct CreateRoom;
+
+impl Endpoint for CreateRoom {
+    type Request = CreateRoomRequest;
+    type Answer = Room;
+    const RIGHT: Right = Right::RoomCreate;
+
+    async fn run(node: Node, _: Claims, request: CreateRoomRequest) -> Result<Room, TwirpError> {
+        check_metadata(&node, &request.metadata)?;
+        if request.egress.is_some() {
+            return Err(TwirpError::service(
+                Code::Internal,
+                "egress not connected (redis required)",
+            ));
+        }
+        Ok(node.create_room(request).await?)
+    }
+}
+
+struct ListRooms;
+
+impl Endpoint for ListRooms {
+    type Request = ListRoomsRequest;
+    type Answer = ListRoomsResponse;
+    const RIGHT: Right = Right::RoomList;
+
+    async fn run(node: Node, _: Claims, request: ListRoomsRequest) -> Result<ListRoomsResponse, TwirpError> {
+        let rooms = node.list_rooms(&request.names).await;
+        Ok(ListRoomsResponse { rooms })
+    }
+}
+
+struct DeleteRoom;
+
+impl Endpoint for DeleteRoom {
+    type Request = DeleteRoomRequest;
+    type Answer = DeleteRoomResponse;
+    const RIGHT: Right = Right::RoomCreate;
+
+    async fn run(node: Node, _: Claims, request: DeleteRoomRequest) -> Result<DeleteRoomResponse, TwirpError> {
+        node.delete_room(&request.room)
+            .await
+            .map(|()| DeleteRoomResponse {})
+            .ok_or_else(TwirpError::no_room)
+    }
+}
+
+struct ListParticipants;
+
+impl Endpoint for ListParticipants {
+    type Request = ListParticipantsRequest;
+    type Answer = ListParticipantsResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &ListParticipantsRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    /// LiveKit: an unknown room is one without participants.
+    async fn run(
+        node: Node,
+        _: Claims,
+        request: ListParticipantsRequest,
+    ) -> Result<ListParticipantsResponse, TwirpError> {
+        let participants = node.participants(&request.room).await.unwrap_or_default();
+        Ok(ListParticipantsResponse { participants })
+    }
+}
+
+struct GetParticipant;
+
+impl Endpoint for GetParticipant {
+    type Request = RoomParticipantIdentity;
+    type Answer = ParticipantInfo;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &RoomParticipantIdentity) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: RoomParticipantIdentity) -> Result<ParticipantInfo, TwirpError> {
+        node.participant(&request.room, &request.identity)
+            .await
+            .ok_or_else(no_participant)
+    }
+}
+
+struct RemoveParticipant;
+
+impl Endpoint for RemoveParticipant {
+    type Request = RoomParticipantIdentity;
+    type Answer = RemoveParticipantResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &RoomParticipantIdentity) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(
+        node: Node,
+        _: Claims,
+        request: RoomParticipantIdentity,
+    ) -> Result<RemoveParticipantResponse, TwirpError> {
+        node.remove_participant(&request.room, &request.identity)
+            .await
+            .ok_or_else(no_participant)??;
+        Ok(RemoveParticipantResponse {})
+    }
+}
+
+struct MutePublishedTrack;
+
+impl Endpoint for MutePublishedTrack {
+    type Request = MuteRoomTrackRequest;
+    type Answer = MuteRoomTrackResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &MuteRoomTrackRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: MuteRoomTrackRequest) -> Result<MuteRoomTrackResponse, TwirpError> {
+        let track = bus(node.mute_track(request).await)?;
+        Ok(MuteRoomTrackResponse { track })
+    }
+}
+
+struct UpdateParticipant;
+
+impl Endpoint for UpdateParticipant {
+    type Request = UpdateParticipantRequest;
+    type Answer = ParticipantInfo;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &UpdateParticipantRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: UpdateParticipantRequest) -> Result<ParticipantInfo, TwirpError> {
+        let limits = &node.config().room.limits;
+        check(
+            request.name.len(),
+            limits.max_participant_name_length,
+            "name length exceeds limits",
+        )?;
+        check_metadata(&node, &request.metadata)?;
+        let size = |(key, value): (&String, &String)| key.len() + value.len();
+        let attributes: usize = request.attributes.iter().map(size).sum();
+        check(attributes, limits.max_attributes_size, "attribute size exceeds limits")?;
+        Ok(node.update_participant(request).await.ok_or_else(no_participant)??)
+    }
+}
+
+struct UpdateSubscriptions;
+
+impl Endpoint for UpdateSubscriptions {
+    type Request = UpdateSubscriptionsRequest;
+    type Answer = UpdateSubscriptionsResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &UpdateSubscriptionsRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(
+        node: Node,
+        _: Claims,
+        request: UpdateSubscriptionsRequest,
+    ) -> Result<UpdateSubscriptionsResponse, TwirpError> {
+        bus(node.update_subscriptions(request).await)?;
+        Ok(UpdateSubscriptionsResponse {})
+    }
+}
+
+struct SendData;
+
+impl Endpoint for SendData {
+    type Request = SendDataRequest;
+    type Answer = SendDataResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &SendDataRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: SendDataRequest) -> Result<SendDataResponse, TwirpError> {
+        let nonce = request.nonce.len();
+        if nonce != 0 && nonce != NONCE {
+            let text = format!("nonce should be 16-bytes or not present, got: {nonce} bytes");
+            return Err(TwirpError::new(Code::InvalidArgument, text));
+        }
+        node.send_data(request).await.ok_or_else(TwirpError::nobody_answers)?;
+        Ok(SendDataResponse {})
+    }
+}
+
+struct UpdateRoomMetadata;
+
+impl Endpoint for UpdateRoomMetadata {
+    type Request = UpdateRoomMetadataRequest;
+    type Answer = Room;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &UpdateRoomMetadataRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: UpdateRoomMetadataRequest) -> Result<Room, TwirpError> {
+        check_metadata(&node, &request.metadata)?;
+        let updated = node.update_room_metadata(&request.room, request.metadata).await;
+        Ok(updated.ok_or_else(TwirpError::no_room)??)
+    }
+}
+
+pub(super) fn within(room: &str) -> Scope<'_> {
+    Scope {
+        room,
+        ..Scope::default()
+    }
+}
+
+fn no_participant() -> TwirpError {
+    TwirpError::service(Code::NotFound, AdministrationError::NoParticipant)
+}
+
+/// LiveKit: these calls go to the participant itself over its message bus, where nobody answers for one that is not
+/// there.
+fn bus<T>(outcome: Option<Result<T, AdministrationError>>) -> Result<T, TwirpError> {
+    match outcome {
+        None | Some(Err(AdministrationError::NoParticipant)) => Err(TwirpError::nobody_answers()),
+        Some(outcome) => Ok(outcome?),
+    }
+}
+
+pub(super) fn check_metadata(node: &Node, metadata: &str) -> Result<(), TwirpError> {
+    let max = node.config().room.limits.max_metadata_size;
+    check(metadata.len(), max, "metadata size exceeds limits")
+}
+
+/// `max` 0 = no limit.
+pub(super) fn check(size: usize, max: usize, fault: &str) -> Result<(), TwirpError> {
+    if max > 0 && size > max {
+        return Err(TwirpError::argument(fault, max));
+    }
+    Ok(())
+}
+
+impl From<AdministrationError> for TwirpError {
+    fn from(error: AdministrationError) -> Self {
+        let code = match error {
+            AdministrationError::NoParticipant => Code::NotFound,
+            AdministrationError::RemoteUnmuteDisabled => Code::FailedPrecondition,
+            AdministrationError::Metadata(
+                MetadataError::MetadataTooLarge | MetadataError::NameTooLong | MetadataError::AttributesTooLarge,
+            ) => Code::InvalidArgument,
+        };
+        Self::service(code, error)
+    }
+}
+
+impl From<CreateRoomError> for TwirpError {
+    fn from(error: CreateRoomError) -> Self {
+        let code = match error {
+            CreateRoomError::NameEmpty | CreateRoomError::NameTooLong { .. } | CreateRoomError::UnknownPreset => {
+                Code::InvalidArgument
+            }
+            CreateRoomError::NodeFull => Code::ResourceExhausted,
+            CreateRoomError::Closing => Code::Unavailable,
+        };
+        Self::service(code, error)
+    }
+}

@@ -1,0 +1,265 @@
+//! What the server APIs ask of the node: rooms by name, and questions to the task of one room.
+//!
+//! `None` everywhere means that there is no such room (any more).
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use super::driver::Node;
+use super::registry::LiveRoom;
+use super::room_task::{Question, RoomInput};
+use crate::control::{AdministrationError, Room, TooManyDispatches};
+use crate::proto::livekit::{
+    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MuteRoomTrackRequest,
+    ParticipantInfo, RoomConfiguration, SendDataRequest, TimedVersion, TrackInfo, UpdateParticipantRequest,
+    UpdateSubscriptionsRequest,
+};
+use crate::types::{Identity, RoomName, TrackId};
+
+/// How often a call that meets a closing room tries again with a new one.
+const CREATE_ATTEMPTS: usize = 3;
+
+/// Why a room was not made. Texts are LiveKit's where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateRoomError {
+    /// LiveKit makes a room without a name, which nobody can ever join.
+    #[error("room name cannot be empty")]
+    NameEmpty,
+    #[error("room name length exceeds limits: max length {max}")]
+    NameTooLong { max: usize },
+    #[error("unknown room configuration in create room request")]
+    UnknownPreset,
+    #[error("node has exceeded its configured limit")]
+    NodeFull,
+    /// Every room of that name ended before it could answer.
+    #[error("no response from servers")]
+    Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateDispatchError {
+    #[error("requested room does not exist")]
+    NoRoom,
+    #[error(transparent)]
+    Room(#[from] CreateRoomError),
+    #[error(transparent)]
+    TooMany(#[from] TooManyDispatches),
+}
+
+impl Node {
+    /// The room of that name, made if need be. LiveKit: what the request says of a room that lives is passed over.
+    pub async fn create_room(&self, request: CreateRoomRequest) -> Result<livekit::Room, CreateRoomError> {
+        let name = RoomName(request.name.clone());
+        let mut configurations = Vec::new();
+        if !request.room_preset.is_empty() {
+            let preset = self.config().presets.get(&request.room_preset);
+            configurations.push(preset.ok_or(CreateRoomError::UnknownPreset)?.clone());
+        }
+        configurations.push(configuration(request));
+        self.with_room(&name, &configurations, |room, _| room.info())
+            .await
+            .map(|info| self.versioned(info))
+    }
+
+    /// Asks the room of that name, after making it from `configurations` where there is none.
+    async fn with_room<R: Send + 'static>(
+        &self,
+        name: &RoomName,
+        configurations: &[RoomConfiguration],
+        question: impl Fn(&mut Room, Instant) -> R + Clone + Send + 'static,
+    ) -> Result<R, CreateRoomError> {
+        let max = self.config().max_room_name_length;
+        if name.0.is_empty() {
+            return Err(CreateRoomError::NameEmpty);
+        }
+        if max > 0 && name.0.len() > max {
+            return Err(CreateRoomError::NameTooLong { max });
+        }
+        for _ in 0..CREATE_ATTEMPTS {
+            let room = self
+                .find_or_create(name, configurations)
+                .ok_or(CreateRoomError::NodeFull)?;
+            if let Some(answer) = ask(&room, question.clone()).await {
+                return Ok(answer);
+            }
+            // It was closing: the name is free for a new one.
+            self.registry().forget_name(name, room.handle);
+        }
+        Err(CreateRoomError::Closing)
+    }
+
+    /// By name, in the order of their names; without names all of them.
+    pub async fn list_rooms(&self, names: &[String]) -> Vec<livekit::Room> {
+        let mut found = self.registry().rooms();
+        if !names.is_empty() {
+            found.retain(|(name, _)| names.contains(&name.0));
+        }
+        found.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0));
+        let infos = found.iter().map(|(_, room)| ask(room, |room, _| room.info()));
+        let infos = join_all(infos).await;
+        infos.into_iter().flatten().map(|info| self.versioned(info)).collect()
+    }
+
+    /// Everybody in it is told. The name is free when this returns.
+    pub async fn delete_room(&self, room: &str) -> Option<()> {
+        let name = RoomName(room.to_owned());
+        let room = self.registry().find(&name)?;
+        let closed = ask(&room, |room, now| room.close(now, DisconnectReason::RoomDeleted)).await;
+        self.registry().forget_name(&name, room.handle);
+        closed
+    }
+
+    pub async fn participants(&self, room: &str) -> Option<Vec<ParticipantInfo>> {
+        self.ask(room, |room, _| room.participants()).await
+    }
+
+    pub async fn participant(&self, room: &str, identity: &str) -> Option<ParticipantInfo> {
+        let identity = Identity(identity.to_owned());
+        self.ask(room, move |room, _| room.participant(&identity)).await?
+    }
+
+    pub async fn remove_participant(&self, room: &str, identity: &str) -> Option<Result<(), AdministrationError>> {
+        let identity = Identity(identity.to_owned());
+        self.ask(room, move |room, now| room.remove_participant(now, &identity))
+            .await
+    }
+
+    /// As `control::Room::mute_track`.
+    pub async fn mute_track(
+        &self,
+        request: MuteRoomTrackRequest,
+    ) -> Option<Result<Option<TrackInfo>, AdministrationError>> {
+        let (identity, track) = (Identity(request.identity), TrackId(request.track_sid));
+        self.ask(&request.room, move |room, _| {
+            room.mute_track(&identity, &track, request.muted)
+        })
+        .await
+    }
+
+    /// As `control::Room::update_participant`.
+    pub async fn update_participant(
+        &self,
+        request: UpdateParticipantRequest,
+    ) -> Option<Result<ParticipantInfo, AdministrationError>> {
+        let identity = Identity(request.identity);
+        self.ask(&request.room, move |room, now| {
+            room.update_participant(
+                now,
+                &identity,
+                &request.metadata,
+                &request.name,
+                &request.attributes,
+                request.permission.as_ref(),
+            )
+        })
+        .await
+    }
+
+    /// Tracks named twice count once.
+    pub async fn update_subscriptions(
+        &self,
+        request: UpdateSubscriptionsRequest,
+    ) -> Option<Result<(), AdministrationError>> {
+        let identity = Identity(request.identity);
+        let grouped = request
+            .participant_tracks
+            .into_iter()
+            .flat_map(|group| group.track_sids);
+        let mut tracks: Vec<TrackId> = request.track_sids.into_iter().chain(grouped).map(TrackId).collect();
+        tracks.sort_by(|a, b| a.0.cmp(&b.0));
+        tracks.dedup();
+        self.ask(&request.room, move |room, now| {
+            room.update_subscriptions(now, &identity, &tracks, request.subscribe)
+        })
+        .await
+    }
+
+    pub async fn send_data(&self, request: SendDataRequest) -> Option<()> {
+        let name = request.room.clone();
+        self.ask(&name, move |room, _| room.send_data(request)).await
+    }
+
+    pub async fn update_room_metadata(
+        &self,
+        room: &str,
+        metadata: String,
+    ) -> Option<Result<livekit::Room, AdministrationError>> {
+        let updated = self
+            .ask(room, move |room, now| room.update_metadata(now, &metadata))
+            .await?;
+        Some(updated.map(|info| self.versioned(info)))
+    }
+
+    /// LiveKit: the room is made for it where rooms make themselves.
+    pub async fn create_dispatch(
+        &self,
+        request: CreateAgentDispatchRequest,
+    ) -> Result<AgentDispatch, CreateDispatchError> {
+        let name = RoomName(request.room.clone());
+        if !self.config().auto_create && self.registry().find(&name).is_none() {
+            return Err(CreateDispatchError::NoRoom);
+        }
+        let create = move |room: &mut Room, now| room.create_dispatch(now, request.clone());
+        Ok(self.with_room(&name, &[], create).await??)
+    }
+
+    /// With an `id` that one only.
+    pub async fn dispatches(&self, room: &str, id: String) -> Option<Vec<AgentDispatch>> {
+        self.ask(room, move |room, _| room.dispatches(&id)).await
+    }
+
+    /// The inner None: the room has no such dispatch.
+    pub async fn delete_dispatch(&self, room: &str, id: String) -> Option<Option<AgentDispatch>> {
+        self.ask(room, move |room, _| room.delete_dispatch(&id)).await
+    }
+
+    async fn ask<R: Send + 'static>(
+        &self,
+        room: &str,
+        question: impl FnOnce(&mut Room, Instant) -> R + Send + 'static,
+    ) -> Option<R> {
+        let room = self.registry().find(&RoomName(room.to_owned()))?;
+        ask(&room, question).await
+    }
+
+    /// LiveKit: answers of the API say of when they are.
+    fn versioned(&self, mut info: livekit::Room) -> livekit::Room {
+        let unix_micro = i64::try_from(self.unix().as_micros()).unwrap_or(i64::MAX);
+        info.version = Some(TimedVersion { unix_micro, ticks: 0 });
+        info
+    }
+}
+
+/// Runs `question` in the room's task, between its other inputs. None when the room ends first.
+async fn ask<R: Send + 'static>(
+    room: &LiveRoom,
+    question: impl FnOnce(&mut Room, Instant) -> R + Send + 'static,
+) -> Option<R> {
+    let (answer, answered) = oneshot::channel();
+    let question: Question = Box::new(move |room, now| {
+        if !room.is_closed() {
+            // Whoever asked may have given up.
+            let _ = answer.send(question(room, now));
+        }
+    });
+    room.mailbox.send(RoomInput::Question(question)).await.ok()?;
+    answered.await.ok()
+}
+
+fn configuration(request: CreateRoomRequest) -> RoomConfiguration {
+    RoomConfiguration {
+        name: String::new(),
+        empty_timeout: request.empty_timeout,
+        departure_timeout: request.departure_timeout,
+        max_participants: request.max_participants,
+        metadata: request.metadata,
+        egress: request.egress,
+        min_playout_delay: request.min_playout_delay,
+        max_playout_delay: request.max_playout_delay,
+        sync_streams: request.sync_streams,
+        agents: request.agents,
+        tags: request.tags,
+    }
+}
