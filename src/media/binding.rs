@@ -105,6 +105,7 @@ impl Fanout {
             return;
         }
         track.muted = muted;
+        track.forget_flow();
         let now = outside.now;
         track.scorer.set_muted(muted, now);
         if let Some(level) = &mut track.level {
@@ -121,7 +122,7 @@ impl Fanout {
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
                 // The next packet of the source ends the silence and finds its own timestamp.
-                wanted |= 1u8.checked_shl(u32::from(subscription.target)).unwrap_or(0);
+                wanted |= 1u8.checked_shl(u32::from(subscription.wanted_encoding())).unwrap_or(0);
                 continue;
             }
             let was_sent = subscription.rewriter.source().is_some();
@@ -155,7 +156,7 @@ impl Fanout {
         }
         let (handle, room, now) = (subscribe.subscription, self.slot, outside.now);
         let disabled = subscribe.settings.disabled;
-        let target = track.choose(subscribe.settings.max_layer.spatial);
+        let target = track.locate(track.choose(subscribe.settings.max_layer)).0;
         let slot = self.subscriptions.insert_with(|subscription| {
             let timer = outside.timers.insert(TimerKey::Subscription { room, subscription });
             Subscription::new(subscribe, (track_slot, track), transport_slot, timer, seed, now)
@@ -220,10 +221,10 @@ impl Fanout {
             subscription.announce(outside.now);
             outside.arm(subscription.timer, subscription.deadline());
         }
-        let switched = subscription.retarget(track);
-        let (track, target) = (subscription.track, subscription.target);
-        if enabled || switched {
-            self.request_keyframe(outside, track, target);
+        let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
+        let switched = subscription.set_target(track, Some(track.choose(settings.max_layer)), false);
+        if let Some(encoding) = switched.filter(|encoding| enabled || *encoding != wanted) {
+            self.request_keyframe(outside, track_slot, encoding);
         }
     }
 

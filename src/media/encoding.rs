@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::edge::EncodingParameters;
+use super::layers::{LayerMap, LayerMarks, Meter};
 use super::nack::NackGenerator;
 use super::receiver_stats::ReceiverStats;
 use super::rewrite::Source;
@@ -13,13 +14,10 @@ use super::ring::{PacketInfo, PictureNumbers, Ring, RingLimits, Stored};
 use crate::rtp::dependency_descriptor::{self, Structure};
 use crate::rtp::sequence::Extender;
 use crate::rtp::{self, FrameInfo, RtpPacket, vp8};
-use crate::types::{Codec, DropReason, Extension, ExtensionMap, MediaKind, Ssrc};
+use crate::types::{Codec, DropReason, Extension, ExtensionMap, Layer, MediaKind, Ssrc};
 
-/// Without a packet for this long another encoding is chosen. LiveKit's tracker needs 0.5 to 1 s to see a stop.
-const FLOWING: Duration = Duration::from_millis(1000);
-
-/// LiveKit: PLI throttle per layer: low 500 ms, mid and high 1 s.
-const KEYFRAME_THROTTLE: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1000)];
+/// Between requests. LiveKit: low 500 ms, mid and high 1 s; here a subscriber of a high layer waits no longer than others.
+const KEYFRAME_THROTTLE: Duration = Duration::from_millis(500);
 /// Requests in a row without an answer; then somebody has to ask again.
 const KEYFRAME_TRIES: u8 = 10;
 
@@ -49,13 +47,14 @@ pub struct Arrived {
     pub sequence: u64,
     /// It came behind a newer one.
     pub late: bool,
+    /// No packet with its timestamp came before it.
+    pub new_frame: bool,
     pub info: PacketInfo,
 }
 
 /// Asks the publisher for key frames, not too often and not for ever.
 #[derive(Debug)]
 struct KeyframeRequests {
-    throttle: Duration,
     wanted: bool,
     last: Option<Instant>,
     tries: u8,
@@ -76,8 +75,14 @@ pub struct Encoding {
     ring: Ring,
     last_packet: Option<Instant>,
     pub sender_report: Option<SenderReportAnchor>,
-    /// Dependency descriptor templates of the last key frame.
-    structure: Option<Box<Structure>>,
+    /// Dependency descriptor templates of the last key frame, and what they mean for layers.
+    structure: Option<Box<(Structure, LayerMap)>>,
+    /// Of video.
+    meter: Option<Box<Meter>>,
+    /// Width and height of the largest picture, from the last key frame that said it; (0, 0) = not known.
+    dimensions: (u16, u16),
+    /// Timestamp of the newest packet.
+    newest: Option<u32>,
     keyframes: KeyframeRequests,
     pub nack: NackGenerator,
     /// From the first packet on.
@@ -92,10 +97,6 @@ impl Encoding {
             MediaKind::Audio => RingLimits::AUDIO,
             MediaKind::Video => RingLimits::VIDEO,
         };
-        let throttle = KEYFRAME_THROTTLE
-            .get(usize::from(index.min(1)))
-            .copied()
-            .unwrap_or(FLOWING);
         Self {
             index,
             epoch: 0,
@@ -108,8 +109,10 @@ impl Encoding {
             last_packet: None,
             sender_report: None,
             structure: None,
+            meter: None,
+            dimensions: (0, 0),
+            newest: None,
             keyframes: KeyframeRequests {
-                throttle,
                 wanted: false,
                 last: None,
                 tries: 0,
@@ -137,10 +140,22 @@ impl Encoding {
         self.last_packet.is_some()
     }
 
-    /// A packet came within the last second.
-    pub fn is_flowing(&self, now: Instant) -> bool {
-        self.last_packet
-            .is_some_and(|last| now.saturating_duration_since(last) < FLOWING)
+    /// How much it sends; None for audio and before the first packet.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_deref()
+    }
+
+    /// Width and height of a spatial layer inside the stream; (0, 0) = not known. `None` = of the largest.
+    pub fn dimensions(&self, spatial: Option<u8>) -> (u16, u16) {
+        let structure = self.structure.as_deref().map(|(structure, _)| &structure.resolutions);
+        let layer = structure
+            .zip(spatial)
+            .and_then(|(sizes, at)| sizes.get(usize::from(at)));
+        layer.copied().unwrap_or(if spatial.unwrap_or(0) == 0 {
+            self.dimensions
+        } else {
+            (0, 0)
+        })
     }
 
     pub fn stored(&self, sequence: u64, now: Instant) -> Option<Stored<'_>> {
@@ -191,6 +206,19 @@ impl Encoding {
         self.ring.admit(sequence)?;
         let (info, descriptor, capture) = self.describe(now, codec, packet);
         self.ring.insert(sequence, info, descriptor, capture, packet.payload)?;
+        let late = before.is_some_and(|before| sequence < before);
+        let new_frame = !late && self.newest != Some(info.timestamp);
+        if !late {
+            self.newest = Some(info.timestamp);
+        }
+        if self.kind == MediaKind::Video {
+            let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+            let layer = Layer {
+                spatial: info.spatial,
+                temporal: info.temporal,
+            };
+            meter.handle_packet(layer, info.layers, packet.payload.len(), now);
+        }
         if info.keyframe {
             self.keyframes.wanted = false;
             self.keyframes.tries = 0;
@@ -199,7 +227,8 @@ impl Encoding {
         Ok(Arrived {
             source: self.source(),
             sequence,
-            late: before.is_some_and(|before| sequence < before),
+            late,
+            new_frame,
             info,
         })
     }
@@ -233,7 +262,10 @@ impl Encoding {
     ) -> (PacketInfo, &'p [u8], &'p [u8]) {
         let element = |extension| packet.ids.id(extension).and_then(|id| packet.rtp.extension(id));
         let descriptor = element(Extension::DependencyDescriptor).unwrap_or_default();
-        let frame = self.frame_info(codec, packet, descriptor);
+        let (frame, layers, frame_number) = self.frame_info(codec, packet, descriptor);
+        if let Some(dimensions) = frame.dimensions {
+            self.dimensions = dimensions;
+        }
         let picture = match codec {
             Codec::Vp8 => vp8::Descriptor::parse(packet.payload).map(|vp8| PictureNumbers {
                 picture_id: vp8.picture_id.map_or(0, vp8::PictureId::value),
@@ -248,6 +280,12 @@ impl Encoding {
             codec: codec_index,
             marker: packet.rtp.marker(),
             keyframe: frame.keyframe,
+            start: frame.start,
+            end: frame.end,
+            spatial: frame.spatial,
+            temporal: frame.temporal,
+            layers,
+            frame_number,
             picture: picture.unwrap_or_default(),
             audio_level: element(Extension::AudioLevel).and_then(|value| value.first().copied()),
             video_orientation: element(Extension::VideoOrientation).and_then(|value| value.first().copied()),
@@ -256,20 +294,36 @@ impl Encoding {
         (info, descriptor, element(Extension::AbsCaptureTime).unwrap_or_default())
     }
 
-    /// The dependency descriptor first: it is readable under end-to-end encryption.
-    fn frame_info(&mut self, codec: Codec, packet: &OriginalPacket<'_>, descriptor: &[u8]) -> FrameInfo {
+    /// The dependency descriptor first: it is readable under end-to-end encryption. What the frame says of itself, what it
+    /// is to each layer, its number.
+    fn frame_info(
+        &mut self,
+        codec: Codec,
+        packet: &OriginalPacket<'_>,
+        descriptor: &[u8],
+    ) -> (FrameInfo, LayerMarks, u16) {
         if self.kind == MediaKind::Video && !descriptor.is_empty() {
-            let parsed = dependency_descriptor::Descriptor::parse(descriptor, self.structure.as_deref());
-            if let Ok(mut parsed) = parsed {
+            let known = self.structure.as_deref().map(|(structure, _)| structure);
+            if let Ok(mut parsed) = dependency_descriptor::Descriptor::parse(descriptor, known) {
                 let info = parsed.frame_info();
-                if parsed.structure.is_some() {
-                    self.structure = parsed.structure.take();
+                let is_first = parsed.structure.is_some();
+                if let Some(structure) = parsed.structure.take() {
+                    let map = LayerMap::new(&structure);
+                    self.structure = Some(Box::new((*structure, map)));
                 }
-                return info;
+                if let Some((_, map)) = self.structure.as_deref() {
+                    let layers = LayerMarks::of_descriptor(&parsed, is_first, map);
+                    return (info, layers, parsed.frame_number);
+                }
             }
         }
         // What cannot be read is forwarded as the middle of a frame.
-        rtp::inspect(codec, packet.payload, packet.rtp.marker()).unwrap_or_default()
+        let mut info = rtp::inspect(codec, packet.payload, packet.rtp.marker()).unwrap_or_default();
+        if codec == Codec::Av1 {
+            // An OBU says its layer, but not where one can be entered: without a descriptor none is left out.
+            (info.spatial, info.temporal) = (0, 0);
+        }
+        (info, LayerMarks::of_frame(codec, &info), 0)
     }
 
     /// Somebody needs a key frame.
@@ -284,7 +338,7 @@ impl Encoding {
     pub fn keyframe_due(&self, now: Instant) -> Option<Instant> {
         let keyframes = &self.keyframes;
         (keyframes.wanted && keyframes.tries < KEYFRAME_TRIES)
-            .then(|| keyframes.last.map_or(now, |last| last + keyframes.throttle))
+            .then(|| keyframes.last.map_or(now, |last| last + KEYFRAME_THROTTLE))
     }
 
     /// A request goes out now; its FIR number.

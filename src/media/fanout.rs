@@ -23,8 +23,8 @@ use crate::types::{DropReason, Extension, MediaKind, Mid, Rid, RoomHandle, Ssrc}
 /// Our own SSRC in RTCP toward publishers. It sends no media, so any value does; libwebrtc's receive-only streams use 1.
 pub const LOCAL_SSRC: Ssrc = Ssrc(1);
 
-/// How often a simulcast track's layers are looked at for one that has stopped.
-const FLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a track's layers are looked at for one that has stopped.
+const FLOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Packets that are sent at once to a subscriber whose key frame arrived behind them.
 const MAX_CATCH_UP: u64 = 256;
@@ -291,10 +291,14 @@ impl Fanout {
         track.flowing = flowing;
         let mut wanted = 0u8;
         for &subscriber in &track.subscribers {
-            if let Some(subscription) = self.subscriptions.get_mut(subscriber)
-                && subscription.retarget(track)
-            {
-                wanted |= 1u8.checked_shl(u32::from(subscription.target)).unwrap_or(0);
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
+                continue;
+            };
+            let before = subscription.wanted_encoding();
+            let target = track.choose(subscription.settings.max_layer);
+            let needed = subscription.set_target(track, Some(target), false);
+            if let Some(encoding) = needed.filter(|encoding| *encoding != before) {
+                wanted |= 1u8.checked_shl(u32::from(encoding)).unwrap_or(0);
             }
         }
         for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
@@ -321,7 +325,7 @@ impl Fanout {
                     outside.arm(subscription.timer, subscription.deadline());
                 }
                 if !subscription.settings.disabled {
-                    waiting.push((subscription.track, subscription.target));
+                    waiting.push((subscription.track, subscription.wanted_encoding()));
                 }
             }
         }

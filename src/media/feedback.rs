@@ -197,7 +197,7 @@ impl Fanout {
         let source = subscription.rewriter.source();
         let (track, encoding) = (
             subscription.track,
-            source.map_or(subscription.target, |source| source.encoding),
+            source.map_or(subscription.wanted_encoding(), |source| source.encoding),
         );
         self.request_keyframe(outside, track, encoding);
     }

@@ -19,6 +19,7 @@ mod encoding;
 mod fanout;
 mod feedback;
 mod generated;
+mod layers;
 mod outside;
 mod pacer;
 mod remb;

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::layers::LayerMarks;
 use crate::types::{DropReason, MAX_DATAGRAM};
 
 /// The most that a ring keeps. `packets` and `bytes` are powers of two.
@@ -36,6 +37,8 @@ impl RingLimits {
 const INITIAL_PACKETS: usize = 32;
 const INITIAL_BYTES: usize = 8 << 10;
 
+const _: () = assert!(size_of::<PacketInfo>() <= 64);
+
 /// `Entry::position` of bytes that are no longer there.
 const GONE: u64 = u64::MAX;
 
@@ -61,6 +64,18 @@ pub struct PacketInfo {
     pub marker: bool,
     /// A key frame's packet.
     pub keyframe: bool,
+    /// First packet of its (layer) frame. Several packets of an H.264 or H.265 key frame say so.
+    pub start: bool,
+    /// Last packet of its (layer) frame.
+    pub end: bool,
+    /// Ids inside the stream, as it says them; 0 where it has no such layers. The encoding of a simulcast track is another
+    /// matter (livekit#4594).
+    pub spatial: u8,
+    pub temporal: u8,
+    /// What the frame is to each layer of its stream.
+    pub layers: LayerMarks,
+    /// Of the dependency descriptor; 0 without one.
+    pub frame_number: u16,
     pub picture: PictureNumbers,
     /// RFC 6464, the byte as received.
     pub audio_level: Option<u8>,
@@ -292,6 +307,12 @@ mod tests {
             codec: 0,
             marker: false,
             keyframe: false,
+            start: true,
+            end: true,
+            spatial: 0,
+            temporal: 0,
+            layers: LayerMarks::ALL,
+            frame_number: 0,
             picture: PictureNumbers::default(),
             audio_level: None,
             video_orientation: None,

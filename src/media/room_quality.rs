@@ -94,7 +94,7 @@ fn received(subscription: &mut Subscription, track: &Track, lost_upstream: u64) 
         packets: sent,
         lost: lost.saturating_sub(lost_upstream),
         bytes,
-        layers_missing: f64::from(wanted.saturating_sub(subscription.target)),
+        layers_missing: f64::from(wanted.saturating_sub(subscription.wanted_encoding())),
         last_rtcp: subscription.loss.last,
         ..Window::default()
     }

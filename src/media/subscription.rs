@@ -17,7 +17,8 @@ use super::slots::Slot;
 use super::timers::TimerId;
 use super::track::Track;
 use crate::types::{
-    Codec, CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, Ssrc, SubscriptionHandle,
+    Codec, CodecParameters, DropReason, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt, Ssrc,
+    SubscriptionHandle,
 };
 
 /// LiveKit: sender reports every 3 s per subscription.
@@ -72,8 +73,10 @@ pub struct Subscription {
     reported: u32,
     /// Its transport can send media.
     pub is_connected: bool,
-    /// The encoding to be given.
-    pub target: u8,
+    /// What is to be given; None = nothing.
+    target: Option<Layer>,
+    /// The encoding of `target`.
+    encoding: u8,
     pub rewriter: Rewriter,
     /// When the newest packet was forwarded.
     last_sent: Option<Instant>,
@@ -132,7 +135,8 @@ impl Subscription {
             outputs: Vec::new(),
             reported: 0,
             is_connected: false,
-            target: 0,
+            target: None,
+            encoding: 0,
             rewriter: Rewriter::new(first),
             last_sent: None,
             last_output: None,
@@ -153,7 +157,8 @@ impl Subscription {
             ends_at: None,
         };
         subscription.map_codecs(&track.codecs);
-        subscription.target = track.choose(subscription.settings.max_layer.spatial);
+        let target = track.choose(subscription.settings.max_layer);
+        subscription.set_target(track, Some(target), false);
         subscription
     }
 
@@ -196,13 +201,45 @@ impl Subscription {
         first
     }
 
-    /// Looks at the layer again. True when a key frame of another encoding is needed now.
-    pub fn retarget(&mut self, track: &Track) -> bool {
-        let target = track.choose(self.settings.max_layer.spatial);
-        let changed = target != self.target;
+    /// What is to be given from now on; None = nothing, until another target is set. What is sent goes on until the new
+    /// layer can be entered, unless it is `urgent` that it stops. Returns the encoding that a key frame is needed of.
+    pub fn set_target(&mut self, track: &Track, target: Option<Layer>, urgent: bool) -> Option<u8> {
         self.target = target;
+        let Some(target) = target else {
+            self.rewriter.interrupt();
+            return None;
+        };
+        (self.encoding, _) = track.locate(target);
         let current = self.rewriter.source().map(|source| source.encoding);
-        self.kind == MediaKind::Video && changed && current != Some(target) && !self.settings.disabled
+        if current == Some(self.encoding) || self.kind == MediaKind::Audio || self.settings.disabled {
+            return None;
+        }
+        if urgent {
+            self.rewriter.interrupt();
+        }
+        Some(self.encoding)
+    }
+
+    /// What is to be given.
+    #[allow(dead_code)]
+    pub fn target(&self) -> Option<Layer> {
+        self.target
+    }
+
+    /// What is given: the layer whose frames have begun to leave. It is a target, so it may name more temporal layers than
+    /// there are.
+    #[allow(dead_code)]
+    pub fn current(&self) -> Option<Layer> {
+        let source = self.rewriter.source()?;
+        Some(Layer {
+            spatial: source.encoding,
+            ..self.target?
+        })
+    }
+
+    /// The encoding that packets are to come from.
+    pub fn wanted_encoding(&self) -> u8 {
+        self.encoding
     }
 
     /// One packet of the track: what is to leave, or why not.
@@ -242,6 +279,9 @@ impl Subscription {
         if self.settings.disabled || !self.is_connected || self.schedule.is_some_and(|schedule| schedule.closes) {
             return Err(DropReason::Disabled);
         }
+        if self.target.is_none() {
+            return Err(DropReason::Paused);
+        }
         if self.output(packet.info.codec).is_none() {
             return Err(DropReason::CodecNotNegotiated);
         }
@@ -249,10 +289,10 @@ impl Subscription {
         if current == Some(packet.source) {
             return Ok(Selected::Continues);
         }
-        if packet.late && current.is_some() && packet.source.encoding != self.target {
+        if packet.late && current.is_some() && packet.source.encoding != self.encoding {
             return Ok(Selected::Continues); // of the encoding before a switch: there may be a place for it
         }
-        if packet.source.encoding != self.target {
+        if packet.source.encoding != self.encoding {
             return Err(DropReason::OtherLayer);
         }
         if self.kind == MediaKind::Video && !packet.info.keyframe {

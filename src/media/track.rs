@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use super::edge::{EncodingParameters, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
+use super::layers::{EVERYTHING, Flow, Offered, SPATIAL};
 use super::quality::QualityScorer;
 use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
 use crate::rtp::{RtpPacket, rtx};
 use crate::types::{
-    Codec, CodecParameters, DropReason, ExtensionMap, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle,
+    Codec, CodecParameters, DropReason, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle,
 };
 
 /// Encodings of one track: LiveKit has three spatial layers; a fourth leaves room for a client that offers more.
@@ -36,8 +37,9 @@ pub struct Track {
     pub encrypted: bool,
     pub subscribers: Vec<Slot>,
     pub timer: TimerId,
-    /// A bit per encoding that had packets lately, as of the last look.
+    /// A bit per spatial layer that flows, as of the last look.
     pub flowing: u8,
+    flow: Flow,
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
     pub scorer: QualityScorer,
@@ -72,6 +74,7 @@ impl Track {
             subscribers: Vec::new(),
             timer,
             flowing: 0,
+            flow: Flow::default(),
             level,
             scorer,
         }
@@ -143,6 +146,16 @@ impl Track {
             nack: codec.nack && !self.muted,
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
+        if !retransmission {
+            let info = &arrived.info;
+            let (layer, starts_frame) = if self.encodings.len() > 1 {
+                (index, arrived.new_frame)
+            } else {
+                (info.spatial, arrived.new_frame || info.start && info.spatial > 0)
+            };
+            self.flow
+                .handle_packet(usize::from(layer), starts_frame, info.keyframe, now);
+        }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
         if self.muted {
             Err(DropReason::Muted)
@@ -163,29 +176,89 @@ impl Track {
         self.codecs.iter().any(|codec| codec.rtx == Some(pt))
     }
 
-    /// A bit per encoding that had a packet within the last second.
-    pub fn flowing_now(&self, now: Instant) -> u8 {
-        let bits = (0u32..).zip(&self.encodings);
-        bits.fold(0, |bits, (index, encoding)| {
-            bits | u8::from(encoding.is_flowing(now)).checked_shl(index).unwrap_or(0)
-        })
+    /// A bit per spatial layer that the publisher sends now: an encoding, or a spatial layer inside the only one.
+    pub fn flowing_now(&mut self, now: Instant) -> u8 {
+        self.flow.update(now)
     }
 
-    /// The encoding a subscriber with this maximum is given: the best that flows up to it, else the lowest that flows,
-    /// else what would be right if it did.
-    pub fn choose(&self, max_spatial: u8) -> u8 {
-        let highest = (self.encodings.len() as u8).saturating_sub(1).min(max_spatial);
+    /// The publisher has paused: what flowed before says nothing about what will.
+    pub fn forget_flow(&mut self) {
+        self.flow.reset();
+    }
+
+    /// Whether its layers are encodings. Else they are inside the only one.
+    pub fn is_simulcast(&self) -> bool {
+        self.encodings.len() > 1
+    }
+
+    /// Which encoding a layer is given by, and up to which layer of that stream.
+    pub fn locate(&self, layer: Layer) -> (u8, Layer) {
+        if self.is_simulcast() {
+            let last = (self.encodings.len() as u8).saturating_sub(1);
+            let within = Layer {
+                spatial: EVERYTHING.spatial,
+                ..layer
+            };
+            (layer.spatial.min(last), within)
+        } else {
+            (0, layer)
+        }
+    }
+
+    /// The layer a subscriber with this maximum is given: the best that flows up to it, else the lowest that flows, else
+    /// what would be right if it did. A layer inside the only encoding needs no choice: what does not flow is not missed.
+    pub fn choose(&self, max: Layer) -> Layer {
+        if !self.is_simulcast() {
+            return max;
+        }
+        let highest = (self.encodings.len() as u8).saturating_sub(1).min(max.spatial);
         let allowed = self.flowing
             & u8::MAX
                 .checked_shr(7u32.saturating_sub(u32::from(highest)))
                 .unwrap_or(0);
-        if allowed != 0 {
+        let spatial = if allowed != 0 {
             allowed.ilog2() as u8
         } else if self.flowing != 0 {
             self.flowing.trailing_zeros() as u8
         } else {
             highest
+        };
+        Layer { spatial, ..max }
+    }
+
+    /// What it can give now, and for how much.
+    #[allow(dead_code)]
+    pub fn offered(&self, now: Instant) -> Offered {
+        let mut offered = Offered {
+            spatial: 1,
+            temporal: 1,
+            ..Offered::default()
+        };
+        for (spatial, (rates, dimensions)) in (0u8..).zip(offered.rate.iter_mut().zip(&mut offered.dimensions)) {
+            let (encoding, within) = self.locate(Layer { spatial, ..EVERYTHING });
+            let known = self
+                .encodings
+                .get(usize::from(encoding))
+                .filter(|_| encoding == spatial || !self.is_simulcast());
+            let Some(encoding) = known else { continue };
+            *dimensions = encoding.dimensions((!self.is_simulcast()).then_some(spatial));
+            let Some(meter) = encoding.meter() else { continue };
+            if !self.is_simulcast() {
+                offered.spatial = offered.spatial.max(meter.spatial_layers());
+            }
+            if self.flowing >> spatial & 1 == 0 {
+                continue;
+            }
+            let layers = meter.temporal_layers(within.spatial).max(1);
+            offered.temporal = offered.temporal.max(layers);
+            for (temporal, rate) in (0..layers).zip(rates) {
+                *rate = meter.rate(Layer { temporal, ..within }, now);
+            }
         }
+        if self.is_simulcast() {
+            offered.spatial = (self.encodings.len() as u8).min(SPATIAL as u8);
+        }
+        offered
     }
 }
 

@@ -61,6 +61,8 @@ drop_reasons! {
     Muted => "muted",
     /// The subscriber disabled this subscription, or it has no connected transport.
     Disabled => "disabled",
+    /// Nothing of this track is sent to this subscriber now: its bandwidth does not carry it.
+    Paused => "paused",
     /// Not the layer this subscriber is given.
     OtherLayer => "other_layer",
     /// Waiting for a key frame before this subscriber can be served.

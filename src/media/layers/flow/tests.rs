@@ -1,0 +1,75 @@
+use super::*;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Three layers at `fps`, of which those with a bit in `sent` come; looked at every 50 ms. When `update` first gives
+/// `want`, in milliseconds.
+fn until(flow: &mut Flow, now: &mut Instant, fps: u64, sent: u8, key: bool, want: u8) -> Option<u64> {
+    let start = *now;
+    let mut first = true;
+    for passed in 0..5000 {
+        *now = start + ms(passed);
+        if passed % (1000 / fps) == 0 {
+            for at in (0..3).filter(|at| sent >> at & 1 == 1) {
+                flow.handle_packet(at, true, first && key, *now);
+            }
+            first = false;
+        }
+        if passed % 50 == 0 && flow.update(*now) == want {
+            return Some(passed);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_stop_is_seen_within_300_ms_and_the_return_soon_after_its_key_frame() {
+    for fps in [15, 24, 30, 60] {
+        let mut now = Instant::now();
+        let mut flow = Flow::default();
+        assert_eq!(until(&mut flow, &mut now, fps, 0b111, true, 0b111), Some(0), "at once");
+        until(&mut flow, &mut now, fps, 0b111, false, 0);
+        now += ms(1);
+        let stop = until(&mut flow, &mut now, fps, 0b011, false, 0b011).unwrap();
+        // Its last frame came up to one interval before.
+        assert!(stop <= 300, "{fps} fps: {stop}");
+        let back = until(&mut flow, &mut now, fps, 0b111, true, 0b111).unwrap();
+        assert!((200..=300).contains(&back), "{fps} fps: {back}");
+        until(&mut flow, &mut now, fps, 0b001, false, 0b001).unwrap();
+        let back = until(&mut flow, &mut now, fps, 0b011, false, 0b011).unwrap();
+        assert!((500..=600).contains(&back), "without a key frame, {fps} fps: {back}");
+    }
+}
+
+#[test]
+fn silence_of_all_says_nothing() {
+    let mut now = Instant::now();
+    let mut flow = Flow::default();
+    until(&mut flow, &mut now, 30, 0b111, true, 0b111).unwrap();
+    assert_eq!(until(&mut flow, &mut now, 30, 0, false, 0b1000), None);
+    assert_eq!(flow.update(now), 0b111);
+    // A screen share of a frame a second: each layer comes once in a while, none has stopped.
+    assert_eq!(until(&mut flow, &mut now, 1, 0b111, false, 0b011), None);
+    flow.reset();
+    assert_eq!(flow.update(now), 0);
+    assert_eq!(
+        until(&mut flow, &mut now, 30, 0b111, false, 0b111),
+        Some(0),
+        "after a mute, at once"
+    );
+}
+
+#[test]
+fn an_announcement_is_believed_at_once() {
+    let mut now = Instant::now();
+    let mut flow = Flow::default();
+    until(&mut flow, &mut now, 30, 0b111, true, 0b111).unwrap();
+    flow.announce(2, false);
+    assert_eq!(flow.update(now), 0b011);
+    flow.announce(2, true);
+    assert_eq!(flow.update(now), 0b111);
+    let stop = until(&mut flow, &mut now, 30, 0b011, false, 0b011).unwrap();
+    assert!(stop <= 300, "but not against what is seen: {stop}");
+}

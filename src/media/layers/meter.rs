@@ -1,0 +1,201 @@
+//! How much an encoding sends, per layer.
+//!
+//! Owns counters of fixed size: told of every packet, it allocates nothing and needs no timer.
+
+use std::time::{Duration, Instant};
+
+use super::{LayerMarks, SPATIAL, TEMPORAL, all, index};
+use crate::types::{Bitrate, Layer};
+
+const WINDOW: Duration = Duration::from_millis(100);
+/// Windows that a rate is made of: half a second shows a rise soon, and is longer than a group of temporal layers.
+const WINDOWS: usize = 5;
+/// A fall is followed by an eighth of the difference per window: key frames and quiet moments do not make a rate jump.
+const FALL: u32 = 8;
+/// After a pause the old rate says nothing.
+const FORGET: Duration = Duration::from_secs(2);
+/// What a packet costs beside its payload: RTP header, the usual extensions, the seal, and UDP over IPv4.
+pub const OVERHEAD: u32 = 12 + 16 + 16 + 28;
+/// A layer that flows is not free, however still its picture is.
+const LEAST: u32 = 10_000;
+
+const LAYERS: usize = SPATIAL * TEMPORAL;
+
+#[derive(Debug)]
+pub struct Meter {
+    window: Instant,
+    /// Of the window that runs.
+    bytes: [u32; LAYERS],
+    /// Of the windows before, oldest overwritten first.
+    past: [[u32; LAYERS]; WINDOWS],
+    windows: u32,
+    /// Bits per second.
+    rates: [u32; LAYERS],
+    /// Which (spatial, temporal) ids had packets, a bit each by `index`: in the window that runs, and of late.
+    present: u16,
+    recent: [u16; 2 * WINDOWS],
+}
+
+impl Meter {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            window: now,
+            bytes: [0; _],
+            past: [[0; _]; _],
+            windows: 0,
+            rates: [0; _],
+            present: 0,
+            recent: [0; _],
+        }
+    }
+
+    /// One packet. `layer`: its own ids.
+    pub fn handle_packet(&mut self, layer: Layer, marks: LayerMarks, payload_len: usize, now: Instant) {
+        self.advance(now);
+        self.present |= 1 << index(layer);
+        let cost = payload_len as u32 + OVERHEAD; // at most a datagram
+        for (bytes, layer) in self.bytes.iter_mut().zip(all()) {
+            if marks.is_part_of(layer) {
+                *bytes += cost;
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.window);
+        if passed >= FORGET {
+            *self = Self::new(now);
+            return;
+        }
+        let mut left = passed;
+        while left >= WINDOW {
+            left -= WINDOW;
+            self.window += WINDOW;
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let at = self.windows as usize;
+        self.windows += 1;
+        if let Some(place) = self.past.get_mut(at % WINDOWS) {
+            *place = std::mem::take(&mut self.bytes);
+        }
+        if let Some(place) = self.recent.get_mut(at % (2 * WINDOWS)) {
+            *place = std::mem::take(&mut self.present);
+        }
+        let count = self.windows.min(WINDOWS as u32);
+        for (at, rate) in self.rates.iter_mut().enumerate() {
+            let bytes: u32 = self.past.iter().filter_map(|window| window.get(at)).sum();
+            let measured = per_second(bytes, count);
+            *rate = if measured >= *rate {
+                measured
+            } else {
+                *rate - (*rate - measured) / FALL
+            };
+        }
+    }
+
+    /// A layer of this very encoding exists: it has had packets in the last second.
+    fn exists(&self, layer: Layer) -> bool {
+        let present = self.recent.iter().fold(self.present, |all, window| all | window);
+        present >> index(layer) & 1 == 1
+    }
+
+    /// How many temporal layers the encoding has, up to this spatial one.
+    pub fn temporal_layers(&self, spatial: u8) -> u8 {
+        let has = |layer: &Layer| layer.spatial <= spatial && self.exists(*layer);
+        all().filter(has).map(|layer| layer.temporal + 1).max().unwrap_or(0)
+    }
+
+    /// How many spatial layers are inside the encoding.
+    pub fn spatial_layers(&self) -> u8 {
+        all()
+            .filter(|layer| self.exists(*layer))
+            .map(|layer| layer.spatial + 1)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What all that belongs to the layer takes; never ZERO. Little after a long silence.
+    pub fn rate(&self, layer: Layer, now: Instant) -> Bitrate {
+        if now.saturating_duration_since(self.window) >= FORGET {
+            return Bitrate(u64::from(LEAST));
+        }
+        let of = |table: &[u32; LAYERS]| table.get(index(layer)).copied().unwrap_or(0);
+        let rate = if self.windows == 0 {
+            per_second(of(&self.bytes), 1)
+        } else {
+            of(&self.rates)
+        };
+        Bitrate(u64::from(rate.max(LEAST)))
+    }
+}
+
+/// Bits a second of this many bytes in `windows` windows.
+fn per_second(bytes: u32, windows: u32) -> u32 {
+    let bits = u64::from(bytes) * 8 * 1000 / (WINDOW.as_millis() as u64 * u64::from(windows.max(1)));
+    u32::try_from(bits).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::FrameInfo;
+    use crate::types::Codec;
+
+    fn layer(spatial: u8, temporal: u8) -> Layer {
+        Layer { spatial, temporal }
+    }
+
+    /// 30 frames a second of `len` bytes, every second one of temporal layer 1, for `ms`.
+    fn run(meter: &mut Meter, now: &mut Instant, ms: u64, len: usize) {
+        let end = *now + Duration::from_millis(ms);
+        let mut at = 0;
+        while *now < end {
+            let temporal = (at % 2) as u8;
+            let frame = FrameInfo {
+                temporal,
+                ..FrameInfo::default()
+            };
+            meter.handle_packet(layer(0, temporal), LayerMarks::of_frame(Codec::Vp8, &frame), len, *now);
+            at += 1;
+            *now += Duration::from_micros(33_333);
+        }
+    }
+
+    fn kbps(meter: &Meter, temporal: u8) -> u64 {
+        meter.rate(layer(0, temporal), meter.window).as_kbps()
+    }
+
+    #[test]
+    fn rates_are_cumulative_and_rise_faster_than_they_fall() {
+        let mut now = Instant::now();
+        let mut meter = Meter::new(now);
+        run(&mut meter, &mut now, 50, 1000);
+        assert!(kbps(&meter, 1) > 100, "known from the first packet on");
+        run(&mut meter, &mut now, 2000, 1000);
+        let cost = 30 * (1000 + u64::from(OVERHEAD)) * 8 / 1000;
+        assert!(kbps(&meter, 1).abs_diff(cost) < cost / 8, "{}", kbps(&meter, 1));
+        assert!(kbps(&meter, 0).abs_diff(cost / 2) < cost / 8, "{}", kbps(&meter, 0));
+        assert_eq!((meter.temporal_layers(0), meter.spatial_layers()), (2, 1));
+        run(&mut meter, &mut now, 600, 4000);
+        assert!(kbps(&meter, 1) > cost * 3, "half a second");
+        let high = kbps(&meter, 1);
+        run(&mut meter, &mut now, 300, 500);
+        assert!(kbps(&meter, 1) > high / 2);
+        run(&mut meter, &mut now, 3000, 500);
+        assert!(kbps(&meter, 1) < cost * 3 / 4);
+    }
+
+    #[test]
+    fn a_pause_is_not_averaged_into_the_rate() {
+        let mut now = Instant::now();
+        let mut meter = Meter::new(now);
+        run(&mut meter, &mut now, 2000, 1000);
+        let before = kbps(&meter, 1);
+        now += Duration::from_secs(60);
+        run(&mut meter, &mut now, 500, 1000);
+        assert!(kbps(&meter, 1).abs_diff(before) < before / 4);
+    }
+}
