@@ -158,7 +158,7 @@ pub struct PliThrottle {
 #[serde(default)]
 pub struct CongestionControlConfig {
     pub enabled: bool,
-    /// Video that does not fit may be paused altogether.
+    /// Video that does not fit may be paused altogether, where the client does not say. LiveKit's default is false.
     pub allow_pause: bool,
 }
 
@@ -181,7 +181,7 @@ pub struct VideoConfig {
     /// How long a layer nobody wants is still asked for.
     #[serde(with = "nanoseconds")]
     pub dynacast_pause_delay: Duration,
-    /// Up to this many participants a publisher falls back to a codec everybody has.
+    /// With fewer participants than this a publisher falls back to a codec everybody has; 0 = always.
     pub codec_regression_threshold: usize,
 }
 
@@ -346,7 +346,7 @@ impl Default for CongestionControlConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            allow_pause: false,
+            allow_pause: true,
         }
     }
 }

@@ -177,7 +177,7 @@ const RTC: &[Key] = &[
     inert("packet_buffer_size_audio", Int),
     deprecated("packet_buffer_size", Int),
     inert("pli_throttle", Section(PLI_THROTTLE)),
-    inert("congestion_control", Section(CONGESTION_CONTROL)),
+    used("congestion_control", Section(CONGESTION_CONTROL)),
     inert("reconnect_on_publication_error", Bool),
     inert("reconnect_on_subscription_error", Bool),
     inert("reconnect_on_data_channel_error", Bool),
@@ -215,7 +215,7 @@ const FORWARD_STATS: &[Key] = &[
 
 const CONGESTION_CONTROL: &[Key] = &[
     inert("enabled", Bool),
-    inert("allow_pause", Bool),
+    used("allow_pause", Bool),
     inert("use_send_side_bwe", Bool),
     inert("use_send_side_bwe_interceptor", Bool),
     inert("send_side_bwe_pacer", Text),
@@ -348,7 +348,7 @@ const AUDIO: &[Key] = &[
 
 const VIDEO: &[Key] = &[
     used("dynacast_pause_delay", Duration),
-    inert("codec_regression_threshold", Int),
+    used("codec_regression_threshold", Int),
     inert(
         "stream_tracker_manager",
         Section(&[
@@ -382,9 +382,9 @@ const ROOM: &[Key] = &[
     used("empty_timeout", Int),
     used("departure_timeout", Int),
     used("enable_remote_unmute", Bool),
-    inert(
+    used(
         "playout_delay",
-        Section(&[inert("enabled", Bool), inert("min", Int), inert("max", Int)]),
+        Section(&[used("enabled", Bool), used("min", Int), used("max", Int)]),
     ),
     used("sync_streams", Bool),
     inert("create_room_timeout", Duration),

@@ -16,7 +16,7 @@ use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site};
-use crate::control::{Limits, RoomSettings};
+use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
 };
@@ -359,6 +359,12 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
         departure_timeout: Duration::from_secs(room.departure_timeout.into()),
         max_participants: room.max_participants,
         dynacast_pause_delay: config.video.dynacast_pause_delay,
+        codec_regression_threshold: config.video.codec_regression_threshold,
+        allow_pause: config.rtc.congestion_control.allow_pause,
+        playout_delay: room
+            .playout_delay
+            .enabled
+            .then(|| playout_delay(room.playout_delay.min, room.playout_delay.max)),
         enable_remote_unmute: room.enable_remote_unmute,
         enable_data_tracks: config.enable_data_tracks,
         enable_participant_data_blob: config.enable_participant_data_blob,

@@ -1,6 +1,8 @@
 //! What a publisher is asked to encode: the best quality any subscriber wants, per codec (`SubscribedQualityUpdate`).
 //!
 //! A higher wish is passed on at once; a lower one after a delay, because a viewer who switches tiles comes back soon.
+//! A publisher sends everything until it is told otherwise, so that the first thing it hears is HIGH, or, when nobody has
+//! subscribed for a while, nothing. Muting changes none of this.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use crate::types::{MediaKind, ParticipantHandle, TrackId};
 use super::layers::wanted_quality;
 use super::publication::Publication;
 use super::room::Room;
-use super::subscribe::settings_of;
+use super::settings::FIRST_QUALITY_WAIT;
 
 /// Wanted quality by index of the publication's codec; None = nothing. Codecs nobody ever subscribed to are not in it.
 pub(super) type Wanted = BTreeMap<usize, Option<VideoQuality>>;
@@ -26,21 +28,45 @@ pub(super) struct Dynacast {
     /// What the publisher was told last.
     told: Wanted,
     pub downgrade_at: Option<Instant>,
+    /// Told by then that nobody watches, unless somebody does.
+    pub unwatched_at: Option<Instant>,
 }
 
 impl Dynacast {
+    /// The track is there from now on.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.unwatched_at = self.told.is_empty().then_some(now + FIRST_QUALITY_WAIT);
+    }
+
+    /// `start` was long ago. True when the publisher has to be told.
+    fn is_unwatched(&mut self) -> bool {
+        self.unwatched_at = None;
+        let unwatched = self.told.is_empty();
+        if unwatched {
+            self.told.insert(0, None);
+        }
+        unwatched
+    }
+
     /// True when the publisher has to be told now: `told` has been brought up to date for that.
     fn update(&mut self, now: Instant, wanted: &Wanted, pause_delay: Duration) -> bool {
         let mut changed = false;
         let mut lower = false;
         for (codec, quality) in wanted {
-            match self.told.get(codec) {
-                Some(told) if told == quality => {}
-                Some(told) if told > quality => lower = true,
-                _ => {
-                    self.told.insert(*codec, *quality);
+            let told = match self.told.get(codec).copied() {
+                Some(told) => told,
+                None => {
                     changed = true;
+                    let all = Some(VideoQuality::High);
+                    self.told.insert(*codec, all);
+                    all
                 }
+            };
+            if told > *quality {
+                lower = true;
+            } else if told < *quality {
+                self.told.insert(*codec, *quality);
+                changed = true;
             }
         }
         let unwanted = |(codec, told): (&usize, &Option<VideoQuality>)| told.is_some() && !wanted.contains_key(codec);
@@ -130,20 +156,36 @@ impl Room {
             if subscription.bound.is_none() {
                 continue;
             }
-            let quality = wanted_quality(&publication.info, &settings_of(subscriber, &publication.sid));
+            let quality = wanted_quality(&publication.info, subscription.codec, &subscription.settings);
             let best = wanted.entry(subscription.codec).or_insert(None);
             *best = (*best).max(quality);
         }
+        publication.regression.complete(&mut wanted);
         wanted
     }
 
     /// Somebody's subscription to the track, or its settings, changed.
     pub(super) fn update_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId) {
+        self.review_regression(now, publisher, track);
         self.refresh_dynacast(now, publisher, track, false);
     }
 
     pub(super) fn downgrade_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId) {
         self.refresh_dynacast(now, publisher, track, true);
+    }
+
+    /// Nobody has subscribed since the track came.
+    pub(super) fn tell_unwatched(&mut self, publisher: ParticipantHandle, track: &TrackId) {
+        let Some(participant) = self.participants.get_mut(&publisher) else {
+            return;
+        };
+        let Some(publication) = participant.publications.get_mut(track) else {
+            return;
+        };
+        if publication.dynacast.is_unwatched() && publication.kind == MediaKind::Video {
+            let message = quality_message(publication);
+            self.out.signal(participant, message);
+        }
     }
 
     fn refresh_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId, downgrade: bool) {
@@ -196,22 +238,40 @@ impl Room {
 mod tests {
     use super::*;
 
+    const DELAY: Duration = Duration::from_secs(5);
+
     #[test]
     fn up_at_once_down_after_the_delay() {
         let start = Instant::now();
-        let delay = Duration::from_secs(5);
         let high = Wanted::from([(0, Some(VideoQuality::High))]);
         let low = Wanted::from([(0, Some(VideoQuality::Low))]);
         let mut dynacast = Dynacast::default();
-        assert!(dynacast.update(start, &low, delay));
-        assert!(dynacast.update(start, &high, delay));
-        assert!(!dynacast.update(start, &low, delay));
-        assert_eq!(dynacast.downgrade_at, Some(start + delay));
+        assert!(dynacast.update(start, &low, DELAY));
+        assert_eq!(
+            dynacast.told, high,
+            "until now it has sent everything: less is a downgrade"
+        );
+        dynacast.downgrade(&low);
+        assert!(dynacast.update(start, &high, DELAY));
+        assert!(!dynacast.update(start, &low, DELAY));
+        assert_eq!(dynacast.downgrade_at, Some(start + DELAY));
         // Back before the delay is over: nothing was said, nothing is.
-        assert!(!dynacast.update(start, &high, delay));
+        assert!(!dynacast.update(start, &high, DELAY));
         assert_eq!(dynacast.downgrade_at, None);
-        assert!(!dynacast.update(start, &Wanted::new(), delay));
+        assert!(!dynacast.update(start, &Wanted::new(), DELAY));
         dynacast.downgrade(&Wanted::new());
         assert_eq!(dynacast.told.get(&0), Some(&None));
+    }
+
+    #[test]
+    fn a_second_downgrade_does_not_wait_longer() {
+        let start = Instant::now();
+        let wanted = |quality| Wanted::from([(0, Some(quality))]);
+        let mut dynacast = Dynacast::default();
+        assert!(dynacast.update(start, &wanted(VideoQuality::High), DELAY));
+        assert!(!dynacast.update(start, &wanted(VideoQuality::Medium), DELAY));
+        let later = start + Duration::from_secs(3);
+        assert!(!dynacast.update(later, &wanted(VideoQuality::Low), DELAY));
+        assert_eq!(dynacast.downgrade_at, Some(start + DELAY));
     }
 }

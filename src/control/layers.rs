@@ -7,8 +7,21 @@ use crate::types::Layer;
 
 use super::subscription::TrackSettings;
 
-/// Temporal layers are numbered 0..=3; 3 = all there are.
-const ALL_TEMPORAL: u8 = 3;
+/// The best spatial and temporal layer there can be.
+const BEST: Layer = Layer {
+    spatial: 2,
+    temporal: 3,
+};
+
+/// LiveKit: a layer serves that has nine tenths of the size, or of the frame rate, that was asked for.
+const TOLERANCE: f32 = 0.9;
+
+/// LiveKit: the heights that LOW and MEDIUM are taken for where the publisher declared none.
+const LOW_HEIGHT: u32 = 180;
+const MEDIUM_HEIGHT: u32 = 360;
+
+/// What the temporal layers of a 30 fps track show, each twice the one below.
+const NOMINAL_RATES: [f32; 3] = [7.5, 15.0, 30.0];
 
 /// What a subscriber that has said nothing gets. LiveKit: an adaptive client starts low, and asks for more as soon as it
 /// knows the size of its element.
@@ -24,55 +37,85 @@ pub(super) fn default_settings(adaptive_stream: bool) -> TrackSettings {
     }
 }
 
-/// The spatial layer that fits, and None for "no video at all".
-fn spatial_layer(info: &TrackInfo, settings: &TrackSettings) -> Option<u8> {
-    let layers = &info.layers;
-    if settings.width > 0 && settings.height > 0 {
-        return Some(layer_for_size(info, settings.width.min(settings.height)));
+/// The layers of one of the track's codecs, LOW to HIGH.
+fn layers(info: &TrackInfo, codec: usize) -> &[VideoLayer] {
+    match info.codecs.get(codec) {
+        Some(own) if !own.layers.is_empty() => &own.layers,
+        _ => &info.layers,
     }
-    let quality = match VideoQuality::try_from(settings.quality) {
-        Ok(VideoQuality::Off) => return None,
-        Ok(quality) => quality as i32,
-        Err(_) => VideoQuality::High as i32,
-    };
-    // The best layer that is not better than asked for; the lowest where all are.
-    let best = layers.iter().rposition(|layer| layer.quality <= quality).unwrap_or(0);
-    Some(u8::try_from(best).unwrap_or(0))
 }
 
-/// The smallest layer whose shorter side reaches `short_side`, else the largest. LiveKit: sizes that were not declared
-/// count as 180, 360 and the track's own.
-fn layer_for_size(info: &TrackInfo, short_side: u32) -> u8 {
-    let fallback = |layer: &VideoLayer| match layer.quality() {
-        VideoQuality::Low => 180,
-        VideoQuality::Medium => 360,
-        _ => info.width.min(info.height).max(1),
+/// The spatial layer that fits, and None for "no video at all". LiveKit: a width wins over the quality.
+fn spatial_layer(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> Option<u8> {
+    let layers = layers(info, codec);
+    let index = if settings.width > 0 {
+        index_for_size(info, layers, settings)
+    } else {
+        match VideoQuality::try_from(settings.quality) {
+            Ok(VideoQuality::Off) => return None,
+            Ok(quality) => index_for_quality(layers, quality),
+            Err(_) => usize::from(BEST.spatial),
+        }
     };
-    let size = |layer: &VideoLayer| match layer.width.min(layer.height) {
-        0 => fallback(layer),
-        declared => declared,
-    };
-    let index = info
-        .layers
-        .iter()
-        .position(|layer| size(layer) >= short_side)
-        .unwrap_or(info.layers.len().saturating_sub(1));
-    u8::try_from(index).unwrap_or(0)
+    Some(u8::try_from(index).unwrap_or(BEST.spatial))
 }
 
-/// Without measured rates, the temporal layers of a 30 fps track that halves with each: 7.5, 15, 30.
+/// LiveKit: of two layers MEDIUM is the upper one, unless it is declared as the lower.
+fn index_for_quality(layers: &[VideoLayer], quality: VideoQuality) -> usize {
+    if layers.is_empty() {
+        // Nobody said what there is: the shard takes what it finds below.
+        return usize::try_from(quality as i32).unwrap_or(0);
+    }
+    let reaches = |layer: &VideoLayer| layer.quality >= quality as i32;
+    layers.iter().position(reaches).unwrap_or(layers.len() - 1)
+}
+
+/// The lowest layer that is high enough. Of several with the same height the last.
+fn index_for_size(info: &TrackInfo, layers: &[VideoLayer], settings: &TrackSettings) -> usize {
+    let heights: Vec<u32> = layers.iter().map(|layer| layer.height).collect();
+    let declared = !heights.is_empty() && heights.iter().all(|height| *height > 0);
+    if !declared && info.height == 0 {
+        return index_for_quality(layers, VideoQuality::High);
+    }
+    if declared {
+        // LiveKit: heights are compared, whatever the format.
+        return index_for_height(&heights, settings.height);
+    }
+    let (own, requested) = if info.width < info.height {
+        (info.width, settings.width)
+    } else {
+        (info.height, settings.height)
+    };
+    let quality = match index_for_height(&[LOW_HEIGHT, MEDIUM_HEIGHT, own], requested) {
+        0 => VideoQuality::Low,
+        1 => VideoQuality::Medium,
+        _ => VideoQuality::High,
+    };
+    index_for_quality(layers, quality)
+}
+
+fn index_for_height(heights: &[u32], requested: u32) -> usize {
+    // Pixels, far below where an f32 is inexact; truncated as LiveKit does.
+    let enough = (requested as f32 * TOLERANCE) as u32;
+    let pairs = heights.iter().zip(heights.iter().skip(1));
+    pairs
+        .take_while(|(height, next)| **height < enough || height == next)
+        .count()
+}
+
+/// The temporal layer that shows nine tenths of `fps` frames a second; 0 = all there are.
 fn temporal_layer(fps: u32) -> u8 {
-    match fps {
-        0 => ALL_TEMPORAL,
-        1..=8 => 0,
-        9..=15 => 1,
-        _ => ALL_TEMPORAL,
-    }
+    let enough = fps as f32 * TOLERANCE;
+    let reaches = |rate: &f32| fps > 0 && *rate >= enough;
+    let index = NOMINAL_RATES.iter().position(reaches);
+    index
+        .and_then(|index| u8::try_from(index).ok())
+        .unwrap_or(BEST.temporal)
 }
 
-/// What the shard is told.
-pub(super) fn subscription_settings(info: &TrackInfo, settings: &TrackSettings) -> SubscriptionSettings {
-    let spatial = spatial_layer(info, settings);
+/// What the shard is told of a subscription that gets the track's codec `codec`.
+pub(super) fn subscription_settings(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> SubscriptionSettings {
+    let spatial = spatial_layer(info, codec, settings);
     SubscriptionSettings {
         disabled: settings.disabled || spatial.is_none(),
         max_layer: Layer {
@@ -84,12 +127,12 @@ pub(super) fn subscription_settings(info: &TrackInfo, settings: &TrackSettings) 
 }
 
 /// What the publisher has to send for this subscriber; None = nothing.
-pub(super) fn wanted_quality(info: &TrackInfo, settings: &TrackSettings) -> Option<VideoQuality> {
+pub(super) fn wanted_quality(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> Option<VideoQuality> {
     if settings.disabled {
         return None;
     }
-    let spatial = spatial_layer(info, settings)?;
-    match info.layers.get(usize::from(spatial)) {
+    let spatial = spatial_layer(info, codec, settings)?;
+    match layers(info, codec).get(usize::from(spatial)) {
         Some(layer) => Some(layer.quality()),
         None => Some(VideoQuality::High),
     }
@@ -97,15 +140,20 @@ pub(super) fn wanted_quality(info: &TrackInfo, settings: &TrackSettings) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use livekit_protocol::SimulcastCodecInfo;
+
     use super::*;
 
-    fn camera() -> TrackInfo {
-        let layer = |quality: VideoQuality, width, height| VideoLayer {
+    fn layer(quality: VideoQuality, width: u32, height: u32) -> VideoLayer {
+        VideoLayer {
             quality: quality as i32,
             width,
             height,
             ..Default::default()
-        };
+        }
+    }
+
+    fn camera() -> TrackInfo {
         TrackInfo {
             width: 1280,
             height: 720,
@@ -118,22 +166,76 @@ mod tests {
         }
     }
 
-    fn spatial(settings: TrackSettings) -> u8 {
-        subscription_settings(&camera(), &settings).max_layer.spatial
-    }
-
-    #[test]
-    fn a_size_wins_over_a_quality() {
-        let sized = |width, height| TrackSettings {
+    fn sized(width: u32, height: u32) -> TrackSettings {
+        TrackSettings {
             quality: VideoQuality::High as i32,
             width,
             height,
             ..Default::default()
-        };
+        }
+    }
+
+    fn of_quality(quality: VideoQuality) -> TrackSettings {
+        TrackSettings {
+            quality: quality as i32,
+            ..Default::default()
+        }
+    }
+
+    fn spatial_of(info: &TrackInfo, settings: TrackSettings) -> u8 {
+        subscription_settings(info, 0, &settings).max_layer.spatial
+    }
+
+    fn spatial(settings: TrackSettings) -> u8 {
+        spatial_of(&camera(), settings)
+    }
+
+    #[test]
+    fn a_size_wins_over_a_quality_and_nine_tenths_of_it_are_enough() {
         assert_eq!(spatial(sized(320, 180)), 0);
-        assert_eq!(spatial(sized(180, 320)), 0);
-        assert_eq!(spatial(sized(400, 225)), 1);
+        assert_eq!(spatial(sized(356, 200)), 0, "180 is nine tenths of 200");
+        assert_eq!(spatial(sized(358, 202)), 1);
+        assert_eq!(spatial(sized(712, 400)), 1);
+        assert_eq!(spatial(sized(716, 403)), 2);
         assert_eq!(spatial(sized(4000, 3000)), 2);
+        assert_eq!(spatial(sized(0, 1000)), 2, "without a width the quality counts");
+        assert_eq!(spatial(sized(400, 0)), 0);
+    }
+
+    #[test]
+    fn layers_of_one_height_count_as_the_last_of_them() {
+        let mut info = camera();
+        info.layers[0].height = 360;
+        assert_eq!(spatial_of(&info, sized(100, 100)), 1);
+    }
+
+    #[test]
+    fn undeclared_sizes_are_180_360_and_the_tracks_own() {
+        let mut info = camera();
+        for layer in &mut info.layers {
+            (layer.width, layer.height) = (0, 0);
+        }
+        assert_eq!(spatial_of(&info, sized(300, 190)), 0);
+        assert_eq!(spatial_of(&info, sized(640, 360)), 1);
+        assert_eq!(spatial_of(&info, sized(1280, 720)), 2);
+        // Upright: widths are compared.
+        (info.width, info.height) = (720, 1280);
+        assert_eq!(spatial_of(&info, sized(180, 720)), 0);
+        assert_eq!(spatial_of(&info, sized(390, 300)), 1);
+        (info.width, info.height) = (0, 0);
+        assert_eq!(spatial_of(&info, sized(100, 100)), 2, "nothing to compare with");
+    }
+
+    #[test]
+    fn an_upright_track_with_declared_layers_is_compared_by_height() {
+        let mut info = camera();
+        (info.width, info.height) = (720, 1280);
+        for layer in &mut info.layers {
+            std::mem::swap(&mut layer.width, &mut layer.height);
+        }
+        assert_eq!(spatial_of(&info, sized(180, 320)), 0);
+        assert_eq!(spatial_of(&info, sized(300, 533)), 1);
+        assert_eq!(spatial_of(&info, sized(720, 1280)), 2);
     }
 
     #[test]
@@ -141,33 +243,79 @@ mod tests {
         assert_eq!(spatial(TrackSettings::default()), 0);
         assert_eq!(spatial(default_settings(false)), 2);
         assert_eq!(
-            wanted_quality(&camera(), &TrackSettings::default()),
+            wanted_quality(&camera(), 0, &TrackSettings::default()),
             Some(VideoQuality::Low)
         );
     }
 
     #[test]
+    fn of_two_layers_medium_is_the_upper_one() {
+        let mut info = camera();
+        info.layers.remove(1);
+        assert_eq!(spatial_of(&info, of_quality(VideoQuality::Medium)), 1);
+        assert_eq!(
+            wanted_quality(&info, 0, &of_quality(VideoQuality::Medium)),
+            Some(VideoQuality::High)
+        );
+        let mut info = camera();
+        info.layers.remove(0);
+        assert_eq!(spatial_of(&info, of_quality(VideoQuality::Medium)), 0);
+        assert_eq!(spatial_of(&info, of_quality(VideoQuality::Low)), 0);
+        assert_eq!(spatial_of(&info, of_quality(VideoQuality::High)), 1);
+    }
+
+    #[test]
     fn off_and_disabled_stop_the_video() {
-        let off = TrackSettings {
-            quality: VideoQuality::Off as i32,
-            ..Default::default()
-        };
-        assert!(subscription_settings(&camera(), &off).disabled);
-        assert_eq!(wanted_quality(&camera(), &off), None);
+        let off = of_quality(VideoQuality::Off);
+        assert!(subscription_settings(&camera(), 0, &off).disabled);
+        assert_eq!(wanted_quality(&camera(), 0, &off), None);
         let disabled = TrackSettings {
             disabled: true,
             ..default_settings(false)
         };
-        assert!(subscription_settings(&camera(), &disabled).disabled);
-        assert_eq!(wanted_quality(&camera(), &disabled), None);
+        assert!(subscription_settings(&camera(), 0, &disabled).disabled);
+        assert_eq!(wanted_quality(&camera(), 0, &disabled), None);
     }
 
     #[test]
     fn one_declared_layer_is_wanted_as_it_is_declared() {
         let mut info = camera();
         info.layers.truncate(1);
-        assert_eq!(wanted_quality(&info, &default_settings(false)), Some(VideoQuality::Low));
+        let best = default_settings(false);
+        assert_eq!(wanted_quality(&info, 0, &best), Some(VideoQuality::Low));
         info.layers.clear();
-        assert_eq!(wanted_quality(&info, &default_settings(true)), Some(VideoQuality::High));
+        let low = default_settings(true);
+        assert_eq!(wanted_quality(&info, 0, &low), Some(VideoQuality::High));
+        assert_eq!(spatial_of(&info, of_quality(VideoQuality::High)), 2);
+    }
+
+    #[test]
+    fn each_codec_has_layers_of_its_own() {
+        let mut info = camera();
+        info.codecs = vec![
+            SimulcastCodecInfo::default(),
+            SimulcastCodecInfo {
+                layers: vec![layer(VideoQuality::High, 1280, 720)],
+                ..Default::default()
+            },
+        ];
+        let low = of_quality(VideoQuality::Low);
+        assert_eq!(wanted_quality(&info, 0, &low), Some(VideoQuality::Low));
+        assert_eq!(wanted_quality(&info, 1, &low), Some(VideoQuality::High));
+    }
+
+    #[test]
+    fn a_frame_rate_is_a_temporal_layer() {
+        let temporal = |fps| {
+            let settings = TrackSettings {
+                fps,
+                ..default_settings(false)
+            };
+            subscription_settings(&camera(), 0, &settings).max_layer.temporal
+        };
+        assert_eq!(
+            [0, 5, 8, 9, 15, 16, 17, 30, 60].map(temporal),
+            [3, 0, 0, 1, 1, 1, 2, 2, 3]
+        );
     }
 }

@@ -141,6 +141,9 @@ impl Room {
             self.identities.remove(&participant.identity);
         }
         self.speakers.remove(&handle);
+        for other in self.participants.values_mut() {
+            other.told_quality.remove(&handle);
+        }
         self.out.media(Command::RemoveParticipant {
             room: self.handle,
             participant: handle,

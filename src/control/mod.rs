@@ -11,7 +11,9 @@
 //! | `requests` | one arm per client message |
 //! | `negotiate`, `peer`, [`negotiation`] | offers, answers and candidates |
 //! | `publish`, `publication` | announced → bound → live tracks |
-//! | `wishes`, `subscribe`, `subscription`, `acl`, `layers`, `dynacast` | who receives what, in which quality |
+//! | `wishes`, `subscribe`, `subscription`, `acl`, `layers` | who receives what, in which quality |
+//! | `dynacast`, `regression` | what publishers are asked to encode, in which codec |
+//! | `reception`, `streams` | what limits a participant's media, and what was stopped for want of bandwidth |
 //! | `updates`, `speakers`, `quality` | what everybody hears about everybody |
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
@@ -41,6 +43,8 @@ mod permissions;
 mod publication;
 mod publish;
 mod quality;
+mod reception;
+mod regression;
 mod requests;
 mod resume;
 mod room;
@@ -48,6 +52,7 @@ mod session;
 mod settings;
 mod simulate;
 mod speakers;
+mod streams;
 mod subscribe;
 mod subscription;
 mod track_info;
@@ -62,5 +67,6 @@ pub use dispatches::TooManyDispatches;
 pub use join::{Join, JoinError, Signer};
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;
+pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};
 pub use room::Room;
 pub use settings::{Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings};

@@ -77,7 +77,7 @@ impl Room {
         );
         self.ask_for_sections(handle);
         self.announce_all(now, handle, published);
-        self.tell_publishers(now, sent);
+        self.tell_publishers(now, handle, sent);
         for subscription in answer.rejected {
             self.try_next_codec(now, subscription);
         }
@@ -104,7 +104,7 @@ impl Room {
         peer.turn.answered(now);
         self.set_remote(handle, Side::Subscriber, outcome.remote);
         let sent = self.bind_senders(handle, &outcome.bound);
-        self.tell_publishers(now, sent);
+        self.tell_publishers(now, handle, sent);
         for subscription in outcome.rejected {
             self.try_next_codec(now, subscription);
         }

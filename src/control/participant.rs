@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use livekit_protocol::participant_info::State;
 use livekit_protocol::{AddTrackRequest, DisconnectReason, ParticipantInfo, SessionDescription, TrackSource};
 
-use crate::media::edge::{ConnectionScore, DataParticipant, DataRights};
+use crate::media::edge::{ConnectionScore, DataParticipant, DataRights, Reception};
 use crate::proto::claims::{Claims, VideoGrant};
-use crate::types::{Identity, ParticipantHandle, ParticipantId, RoomHandle, TrackId};
+use crate::types::{Codec, Identity, ParticipantHandle, ParticipantId, RoomHandle, TrackId};
 
 use super::acl::Acl;
 use super::client::Client;
@@ -51,6 +51,10 @@ pub(super) struct Participant {
     pub auto_subscribe: bool,
     pub auto_subscribe_data: bool,
     pub adaptive_stream: bool,
+    /// What the client, or the configuration, says about stopping video that does not fit.
+    pub may_pause: bool,
+    /// How it is sent media, as its shard knows it.
+    pub reception: Reception,
 
     /// Pending, negotiated and live tracks.
     pub publications: BTreeMap<TrackId, Publication>,
@@ -61,6 +65,8 @@ pub(super) struct Participant {
     /// What the client said about single tracks; at most `MAX_WISHES`.
     pub wishes: BTreeMap<TrackId, Wish>,
     pub subscriptions: BTreeMap<TrackId, Subscription>,
+    /// The earliest `Subscription::settle_at`.
+    pub settle_at: Option<Instant>,
     /// Tracks of which it was told that it may not have them.
     pub denied: BTreeSet<TrackId>,
 
@@ -151,6 +157,12 @@ impl Participant {
         self.subscriber.as_mut().unwrap_or(&mut self.publisher)
     }
 
+    /// It can receive the codec, as far as its descriptions have shown.
+    pub(super) fn accepts(&self, codec: Codec) -> bool {
+        let peer = self.subscriber.as_ref().unwrap_or(&self.publisher);
+        peer.negotiator.may_receive(codec)
+    }
+
     pub(super) fn is_single(&self) -> bool {
         self.subscriber.is_none()
     }
@@ -216,10 +228,7 @@ impl Participant {
     /// The earliest of its own deadlines.
     pub(super) fn next_timeout(&self) -> Instant {
         let peers = self.peers().filter_map(Peer::next_timeout);
-        let publications = self
-            .publications
-            .values()
-            .filter_map(|track| track.dynacast.downgrade_at);
+        let publications = self.publications.values().filter_map(Publication::next_timeout);
         let wishes = self.wishes.values().filter_map(|wish| wish.missing_until);
         let join_offer = self.join_offer.as_ref().map(|(at, _)| *at);
         [
@@ -227,6 +236,7 @@ impl Participant {
             self.disconnect_at,
             self.simulated_speech_until,
             join_offer,
+            self.settle_at,
         ]
         .into_iter()
         .flatten()

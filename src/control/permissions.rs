@@ -8,7 +8,9 @@ use livekit_protocol::{ParticipantPermission, UpdateParticipantMetadata};
 
 use crate::types::{ParticipantHandle, TrackId};
 
+use super::participant::Participant;
 use super::publish::Unpublished;
+use super::reception::MAX_BITRATE_ATTRIBUTE;
 use super::room::Room;
 use super::session::attributes_size;
 use super::settings::exceeds;
@@ -36,6 +38,13 @@ impl Room {
             .participants
             .get(&handle)
             .is_some_and(|participant| participant.can_update_own_metadata());
+        let cap = request.attributes.get(MAX_BITRATE_ATTRIBUTE);
+        let recaps = |participant: &Participant| cap.is_some_and(|cap| cap != participant.cap_attribute());
+        if allowed && self.participants.get(&handle).is_some_and(recaps) {
+            let text = "the limits of a participant are set by the server";
+            let request = Some(Request::UpdateMetadata(request));
+            return self.refuse(handle, id, Reason::NotAllowed, text, request);
+        }
         let outcome = if allowed {
             self.update_metadata_of(now, handle, &request.metadata, &request.name, &request.attributes)
         } else {
@@ -98,6 +107,7 @@ impl Room {
         let unchanged = before == (claims.metadata.clone(), claims.name.clone()) && claims.attributes == merged;
         claims.attributes = merged;
         if !unchanged {
+            self.update_reception(handle);
             self.changed_now(handle);
             self.send_refresh_token(now, handle);
         }

@@ -1,6 +1,7 @@
 //! One track a participant publishes, from its announcement (AddTrack) to its end.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use livekit_protocol::{BackupCodecPolicy, TrackInfo, TrackSource, TrackType};
 
@@ -8,6 +9,7 @@ use crate::media::edge::Publish;
 use crate::types::{Codec, MediaKind, Mid, ParticipantHandle, TrackHandle, TrackId};
 
 use super::dynacast::Dynacast;
+use super::regression::Regression;
 
 /// pending (announced) → bound (negotiated) → live (shown to the others).
 pub(super) struct Publication {
@@ -28,6 +30,7 @@ pub(super) struct Publication {
     /// `TrackSubscribed` was sent.
     pub subscribed_told: bool,
     pub dynacast: Dynacast,
+    pub regression: Regression,
 }
 
 /// One codec of a track: an m-line of its own, and a track of its own on the shard.
@@ -78,6 +81,19 @@ impl Publication {
         self.codecs.iter().position(|codec| codec.handle() == Some(handle))
     }
 
+    /// The earliest of its deadlines.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let dynacast = &self.dynacast;
+        [
+            dynacast.downgrade_at,
+            dynacast.unwatched_at,
+            self.regression.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
     pub(super) fn is_encrypted(&self) -> bool {
         self.info.encryption != 0
     }
@@ -116,10 +132,12 @@ pub(super) fn kind_of(track_type: i32) -> Option<MediaKind> {
     }
 }
 
-/// Audio has no regression: LiveKit shows SIMULCAST for it.
+/// LiveKit: audio is sent in every codec that is asked for, unless regression is demanded.
 pub(super) fn backup_policy(kind: MediaKind, requested: i32) -> i32 {
-    match kind {
-        MediaKind::Audio => BackupCodecPolicy::Simulcast as i32,
-        MediaKind::Video => requested,
+    match (kind, BackupCodecPolicy::try_from(requested)) {
+        (MediaKind::Audio, Ok(BackupCodecPolicy::PreferRegression)) | (_, Err(_)) => {
+            BackupCodecPolicy::Simulcast as i32
+        }
+        _ => requested,
     }
 }

@@ -17,6 +17,7 @@ use super::dynacast::Dynacast;
 use super::negotiation::{PendingTrack, ReceivedSection};
 use super::output::RoomEvent;
 use super::publication::{Publication, PublishedCodec, id_letters, kind_of};
+use super::regression::Regression;
 use super::room::Room;
 use super::settings::{MAX_CODECS, MAX_PENDING_TRACKS, MAX_PUBLISHED_TRACKS, MAX_QUEUED_PER_CID, MAX_SHORT_TEXT};
 use super::track_info::{MAX_FEATURES, codec_info, complete_info, describe, pending_track, set_layer_ssrc};
@@ -163,6 +164,7 @@ impl Room {
             subscribers: BTreeSet::new(),
             subscribed_told: false,
             dynacast: Dynacast::default(),
+            regression: Regression::default(),
         };
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
@@ -346,9 +348,11 @@ impl Room {
         };
         if let Some(publish) = codec.bound.take() {
             codec.cid.clear();
+            codec.seen = None;
             self.track_handles.remove(&publish.track);
             self.out.media(Command::Unpublish { track: publish.track });
             self.stop_sending(&track, index);
+            self.end_regression(now, handle, &track);
         }
     }
 
@@ -374,6 +378,9 @@ impl Room {
             unix_micro: i64::try_from(unix.as_micros()).unwrap_or(i64::MAX),
             ..Default::default()
         });
+        if publication.kind == MediaKind::Video {
+            publication.dynacast.start(now);
+        }
         let info = publication.info.clone();
         let first = !std::mem::replace(&mut participant.is_publisher, true);
         self.changed_now(handle);
@@ -426,6 +433,7 @@ impl Room {
         } else if publication.live && changed {
             self.changed_now(handle);
         }
+        self.update_dynacast(now, handle, &track);
     }
 
     pub(super) fn handle_mute(&mut self, handle: ParticipantHandle, request: MuteTrackRequest) {

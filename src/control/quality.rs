@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{ConnectionQuality, ConnectionQualityInfo, ConnectionQualityUpdate};
 
@@ -16,6 +17,8 @@ use super::room::Room;
 const EXCELLENT_ABOVE: f32 = 4.024;
 const GOOD_ABOVE: f32 = 2.064;
 
+const NO_MEDIA: ConnectionScore = ConnectionScore { mos: 4.5, lost: false };
+
 fn grade(score: ConnectionScore) -> ConnectionQuality {
     if score.lost {
         ConnectionQuality::Lost
@@ -28,6 +31,12 @@ fn grade(score: ConnectionScore) -> ConnectionQuality {
     }
 }
 
+/// None = not to be shown yet. LiveKit: who is connected and has no media is as well off as can be.
+fn score_of(participant: &Participant) -> Option<ConnectionScore> {
+    let active = participant.state == State::Active;
+    active.then(|| participant.score.unwrap_or(NO_MEDIA))
+}
+
 impl Room {
     /// Each participant hears about itself first and about everybody it receives, when any of them has changed.
     pub(super) fn send_connection_quality(&mut self) {
@@ -36,7 +45,7 @@ impl Room {
             let Some(receiver) = self.participants.get(&handle) else {
                 continue;
             };
-            if !receiver.client.reads_connection_quality() {
+            if !receiver.client.reads_connection_quality() || receiver.state != State::Active {
                 continue;
             }
             let publishers: std::collections::BTreeSet<ParticipantHandle> = receiver
@@ -47,7 +56,7 @@ impl Room {
             let graded: Vec<(&Participant, ConnectionScore)> = std::iter::once(handle)
                 .chain(publishers.into_iter().filter(|publisher| *publisher != handle))
                 .filter_map(|other| self.participants.get(&other))
-                .filter_map(|other| Some((other, other.score?)))
+                .filter_map(|other| Some((other, score_of(other)?)))
                 .collect();
             let told: BTreeMap<ParticipantHandle, i32> = graded
                 .iter()

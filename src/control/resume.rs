@@ -70,6 +70,7 @@ impl Room {
         self.send_refresh_token(now, handle);
         self.restart_subscriber(now, handle);
         self.repeat_dynacast(handle);
+        self.repeat_streams(now, handle);
         handle
     }
 

@@ -4,7 +4,7 @@
 //! instant in the past = call `handle_timeout` again now). Deterministic: the same calls with the same times and the
 //! same seed give the same outputs. What a client or the shard causes here is in the files beside this one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::participant_info::State;
@@ -67,6 +67,9 @@ pub struct Room {
     pub(super) departed: VecDeque<Departed>,
     pub(super) room_update_at: Option<Instant>,
     pub(super) last_room_update: Instant,
+    /// Whom to tell of which tracks whether their video is sent; at `streams_at`, which is the end of the turn.
+    pub(super) changed_streams: BTreeSet<(ParticipantHandle, TrackId)>,
+    pub(super) streams_at: Option<Instant>,
     /// Quantised levels of those who speak.
     pub(super) speakers: BTreeMap<ParticipantHandle, f32>,
 
@@ -119,6 +122,8 @@ impl Room {
             departed: VecDeque::new(),
             room_update_at: None,
             last_room_update: now,
+            changed_streams: BTreeSet::new(),
+            streams_at: None,
             speakers: BTreeMap::new(),
             departed_at: None,
         };
@@ -163,9 +168,9 @@ impl Room {
                 codec,
                 ..
             } => self.encoding_seen(now, track, usize::from(encoding), ssrc, codec),
-            Event::SubscriptionStarted { subscription } => self.subscription_started(subscription),
+            Event::SubscriptionStarted { subscription } => self.subscription_started(now, subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
-            Event::StreamState { .. } => {}
+            Event::StreamState { subscription, paused } => self.stream_paused(now, subscription, paused),
             Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
             Event::Quality { participant, score } => {
                 if let Some(participant) = self.participants.get_mut(&participant) {
@@ -229,7 +234,7 @@ impl Room {
         let participants = self.participants.values().map(Participant::next_timeout);
         let batch = (!self.updates.is_empty()).then_some(self.next_update_batch);
         let quality = (!self.participants.is_empty()).then_some(self.next_quality);
-        let own = [batch, quality, self.room_update_at, self.end_at()];
+        let own = [batch, quality, self.room_update_at, self.streams_at, self.end_at()];
         own.into_iter().flatten().chain(participants).min()
     }
 
@@ -245,6 +250,9 @@ impl Room {
             .collect();
         for handle in due {
             self.participant_timeout(now, handle);
+        }
+        if self.streams_at.is_some_and(|at| at <= now) {
+            self.send_stream_states();
         }
         if self.next_update_batch <= now {
             self.next_update_batch = next_tick(self.created_at, UPDATE_BATCH_INTERVAL, now);
@@ -294,7 +302,8 @@ impl Room {
             self.send_refresh_token(now, handle);
         }
         self.give_up_missing_tracks(now, handle);
-        self.downgrade_due_tracks(now, handle);
+        self.settle_due(now, handle);
+        self.publications_due(now, handle);
         self.negotiate_due(now, handle);
     }
 
@@ -303,18 +312,33 @@ impl Room {
         self.close_participant(now, handle, reason, super::leave::Farewell::Leave(disconnect));
     }
 
-    fn downgrade_due_tracks(&mut self, now: Instant, handle: ParticipantHandle) {
+    /// What its tracks have waited for.
+    fn publications_due(&mut self, now: Instant, handle: ParticipantHandle) {
         let Some(participant) = self.participants.get(&handle) else {
             return;
         };
-        let due: Vec<TrackId> = participant
-            .publications
-            .values()
-            .filter(|publication| publication.dynacast.downgrade_at.is_some_and(|at| at <= now))
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let publications = participant.publications.values();
+        let due: Vec<TrackId> = publications
+            .filter(|publication| passed(publication.next_timeout()))
             .map(|publication| publication.sid.clone())
             .collect();
         for track in due {
-            self.downgrade_dynacast(now, handle, &track);
+            let Some(publication) = self.publication_mut(handle, &track) else {
+                continue;
+            };
+            let downgrades = passed(publication.dynacast.downgrade_at);
+            let unwatched = passed(publication.dynacast.unwatched_at);
+            let regresses = passed(publication.regression.next_timeout());
+            if unwatched {
+                self.tell_unwatched(handle, &track);
+            }
+            if downgrades {
+                self.downgrade_dynacast(now, handle, &track);
+            }
+            if regresses {
+                self.regression_due(now, handle, &track);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, JoinResponse, ServerInfo};
 
-use crate::media::edge::{Command, OpenTransport, Reception};
+use crate::media::edge::{Command, OpenTransport};
 use crate::proto::claims::Claims;
 use crate::proto::join_request::JoinParameters;
 use crate::types::{ChannelLabel, Codec, Identity, MediaKind, ParticipantHandle};
@@ -22,6 +22,7 @@ use super::leave::{Departure, Farewell};
 use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
 use super::participant::Participant;
 use super::peer::{Peer, Turn};
+use super::reception::{MAX_BITRATE_ATTRIBUTE, reception};
 use super::room::{Room, codec_info};
 use super::settings::{
     ACTIVATION_TIMEOUT, JOIN_ANSWER_DELAY, Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings,
@@ -86,6 +87,8 @@ impl Room {
         let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
         let subscriber_primary = !single && can_subscribe && client.accepts_subscriber_primary();
 
+        let may_pause = parameters.subscriber_allow_pause.unwrap_or(self.settings.allow_pause);
+        let reception = reception(&self.settings, &client, &claims, may_pause);
         let participant = Participant {
             handle,
             sid: self.ids.participant_id(),
@@ -106,11 +109,14 @@ impl Room {
             auto_subscribe: parameters.auto_subscribe,
             auto_subscribe_data: parameters.auto_subscribe_data_track,
             adaptive_stream: parameters.adaptive_stream,
+            may_pause,
+            reception,
             publications: BTreeMap::new(),
             queued: Vec::new(),
             acl: Acl::default(),
             wishes: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            settle_at: None,
             denied: BTreeSet::new(),
             data_tracks: BTreeMap::new(),
             data_subscriptions: DataSubscriptions::new(self.ids.number(1..=u32::from(u16::MAX))),
@@ -233,6 +239,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
+        let reception = participant.reception;
         let peer = match &mut participant.subscriber {
             Some(peer) if subscriber => peer,
             _ => &mut participant.publisher,
@@ -252,7 +259,7 @@ impl Room {
                 true => vec![ChannelLabel::Reliable, ChannelLabel::Lossy, ChannelLabel::DataTrack],
                 false => Vec::new(),
             },
-            reception: Reception::default(),
+            reception,
         })));
     }
 }
@@ -310,9 +317,12 @@ fn merged_claims(mut claims: Claims, parameters: &JoinParameters, limits: &Limit
     if !parameters.metadata.is_empty() {
         claims.metadata = parameters.metadata.clone();
     }
+    // Limits of the participant are not its own to set.
+    let own = |(key, _): &(&String, &String)| key.as_str() != MAX_BITRATE_ATTRIBUTE;
     let attributes = parameters
         .attributes
         .iter()
+        .filter(own)
         .map(|(key, value)| (key.clone(), value.clone()));
     claims.attributes.extend(attributes);
 

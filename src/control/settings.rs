@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use livekit_protocol as livekit;
 
+use crate::media::edge::PlayoutDelay;
 use crate::types::Codec;
 
 /// LiveKit's protocol number that this server speaks; clients that announce a higher one are treated as this one.
@@ -38,6 +39,10 @@ pub(super) const ROOM_UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
 /// A wish for a track that nobody publishes is given up after this (`SE_TRACK_NOTFOUND`).
 pub(super) const TRACK_NOT_FOUND_TIMEOUT: Duration = Duration::from_secs(60);
+/// A changed wish about a track (size, quality, off) takes effect after this, so that only the last of a burst does.
+pub(super) const SETTLE_DELAY: Duration = Duration::from_millis(100);
+/// A publisher without subscribers is told so after this: by then those who are in the room have subscribed.
+pub(super) const FIRST_QUALITY_WAIT: Duration = Duration::from_secs(10);
 
 /// Announced but not yet negotiated tracks of one participant. LiveKit: 20; more are answered LIMIT_EXCEEDED.
 pub(super) const MAX_PENDING_TRACKS: usize = 20;
@@ -140,6 +145,13 @@ pub struct RoomSettings {
     pub enable_remote_unmute: bool,
     pub enable_data_tracks: bool,
     pub enable_participant_data_blob: bool,
+    /// Up to fewer participants than this a track with a backup codec falls back to it for everybody (`PREFER_REGRESSION`);
+    /// 0 = always.
+    pub codec_regression_threshold: usize,
+    /// Video that does not fit a subscriber's bandwidth may be stopped, where the client does not say.
+    pub allow_pause: bool,
+    /// What receivers are asked to wait before they show a picture; None = their own judgement.
+    pub playout_delay: Option<PlayoutDelay>,
     /// One media stream per publisher and source group, so that clients synchronise sound and picture.
     pub sync_streams: bool,
     /// Bytes of one `ParticipantUpdate`; longer lists are split.
@@ -177,6 +189,9 @@ impl Default for RoomSettings {
             enable_remote_unmute: false,
             enable_data_tracks: true,
             enable_participant_data_blob: false,
+            codec_regression_threshold: 5,
+            allow_pause: true,
+            playout_delay: None,
             sync_streams: false,
             update_batch_target_size: 128 * 1024,
             limits: Limits::default(),

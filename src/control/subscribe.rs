@@ -6,12 +6,10 @@
 use std::time::Instant;
 
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{
-    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionError, SubscriptionPermissionUpdate, TrackSubscribed,
-};
+use livekit_protocol::{SubscriptionError, SubscriptionPermissionUpdate, TrackSubscribed};
 
 use crate::media::edge::{Command, Subscribe};
-use crate::types::{Codec, MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
+use crate::types::{MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
 
 use super::layers::{default_settings, subscription_settings};
 use super::negotiation::{BoundSender, Sender};
@@ -19,7 +17,7 @@ use super::participant::Participant;
 use super::publication::Publication;
 use super::room::Room;
 use super::settings::exceeds;
-use super::subscription::{Subscription, TrackSettings};
+use super::subscription::{Stream, Subscription, TrackSettings, refusal, refuses};
 
 /// What `reconcile` finds about one participant and one live track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,66 +96,53 @@ impl Room {
         !exceeds(same.count() + 1, limit)
     }
 
+    /// In the best codec that the client takes. `refused`: those that it turned out not to, one bit each.
     fn subscribe(
         &mut self,
         now: Instant,
         subscriber: ParticipantHandle,
         publisher: ParticipantHandle,
         track: &TrackId,
-        codec: usize,
+        refused: u8,
     ) {
-        let handle = self.ids.subscription_handle();
-        let ssrc = self.ids.ssrc();
-        let rtx_ssrc = self.ids.ssrc();
-        let sync_streams = self.settings.sync_streams;
-        let Some(from) = self.participants.get(&publisher) else {
+        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&subscriber)) else {
             return;
         };
         let Some(publication) = from.publications.get(track) else {
             return;
         };
-        let Some(sent) = publication.codecs.get(codec).and_then(|codec| codec.sent()) else {
+        let Some(codec) = best_codec(publication, to, refused) else {
             return;
         };
-        let publisher_sid = from.sid.clone();
-        let cname = publication.cname.clone();
         let kind = publication.kind;
-        let stream = publication.info.stream.clone();
-        let stereo = publication.info.stereo;
-        let first_of_publisher = self
-            .participants
-            .get(&subscriber)
-            .is_some_and(|participant| !participant.is_subscribed_to(publisher));
-
+        let cname = publication.cname.clone();
+        let first_of_publisher = !to.is_subscribed_to(publisher);
+        let Some(sender) = self.new_sender(subscriber, publisher, track, codec) else {
+            return;
+        };
+        let handle = sender.subscription;
         let Some(to) = self.participants.get_mut(&subscriber) else {
             return;
         };
-        let with_stream = sync_streams && to.client.accepts_sync_streams();
+        if !to.sending_peer().negotiator.add_sender(sender) {
+            tracing::info!(participant = %to.sid, %track, "no m-line left for another subscription");
+            return;
+        }
         let subscription = Subscription {
             handle,
             publisher,
             kind,
-            cname: cname.clone(),
+            cname,
             codec,
+            refused,
+            replaces: None,
             bound: None,
             sending: None,
+            settings: settings_of(to, track),
+            settle_at: None,
+            applied: None,
+            stream: Stream::default(),
         };
-        let added = to.sending_peer().negotiator.add_sender(Sender {
-            subscription: handle,
-            track: track.clone(),
-            publisher: publisher_sid,
-            kind,
-            codec: sent,
-            stream: with_stream.then_some(stream),
-            ssrc,
-            rtx_ssrc: (kind == MediaKind::Video).then_some(rtx_ssrc),
-            cname,
-            stereo,
-        });
-        if !added {
-            tracing::info!(participant = %to.sid, %track, "no m-line left for another subscription");
-            return;
-        }
         to.subscriptions.insert(track.clone(), subscription);
         to.denied.remove(track);
         self.subscriptions.insert(handle, (subscriber, track.clone()));
@@ -168,6 +153,72 @@ impl Room {
         self.want_negotiation(now, subscriber);
         if first_of_publisher {
             self.show_speaker(subscriber, publisher);
+        }
+    }
+
+    /// What the negotiator is told of a subscription, under a handle and SSRCs of its own.
+    fn new_sender(
+        &mut self,
+        subscriber: ParticipantHandle,
+        publisher: ParticipantHandle,
+        track: &TrackId,
+        codec: usize,
+    ) -> Option<Sender> {
+        let subscription = self.ids.subscription_handle();
+        let ssrc = self.ids.ssrc();
+        let rtx_ssrc = self.ids.ssrc();
+        let (from, to) = (self.participants.get(&publisher)?, self.participants.get(&subscriber)?);
+        let publication = from.publications.get(track)?;
+        let with_stream = self.settings.sync_streams && to.client.accepts_sync_streams();
+        Some(Sender {
+            subscription,
+            track: track.clone(),
+            publisher: from.sid.clone(),
+            kind: publication.kind,
+            codec: publication.codecs.get(codec)?.sent()?,
+            stream: with_stream.then(|| publication.info.stream.clone()),
+            ssrc,
+            rtx_ssrc: (publication.kind == MediaKind::Video).then_some(rtx_ssrc),
+            cname: publication.cname.clone(),
+            stereo: publication.info.stereo,
+        })
+    }
+
+    /// The subscription goes on in another of the track's codecs, on the same m-line. Until that is negotiated the shard
+    /// sends what it did.
+    pub(super) fn switch_codec(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId, codec: usize) {
+        let Some(publisher) = self.tracks.get(track).copied() else {
+            return;
+        };
+        let Some(sender) = self.new_sender(subscriber, publisher, track, codec) else {
+            return;
+        };
+        let handle = sender.subscription;
+        let Some(to) = self.participants.get_mut(&subscriber) else {
+            return;
+        };
+        let Some(subscription) = to.subscriptions.get_mut(track) else {
+            return;
+        };
+        let before = std::mem::replace(&mut subscription.handle, handle);
+        if subscription.sending.take().is_some() {
+            subscription.replaces = Some(before);
+        }
+        subscription.codec = codec;
+        subscription.bound = None;
+        subscription.applied = None;
+        subscription.stream = Stream::default();
+        to.sending_peer().negotiator.replace_sender(before, sender);
+        self.subscriptions.remove(&before);
+        self.subscriptions.insert(handle, (subscriber, track.clone()));
+        self.want_negotiation(now, subscriber);
+    }
+
+    /// Nothing of the subscription is sent any more.
+    fn end_sending(&mut self, subscription: &mut Subscription) {
+        let current = subscription.sending.take().map(|_| subscription.handle);
+        for subscription in [current, subscription.replaces.take()].into_iter().flatten() {
+            self.out.media(Command::Unsubscribe { subscription });
         }
     }
 
@@ -194,14 +245,10 @@ impl Room {
 
     /// Takes a subscription back; nothing if there is none.
     fn unsubscribe(&mut self, now: Instant, subscriber: ParticipantHandle, track: &TrackId) {
-        let Some(subscription) = self.drop_subscription(now, subscriber, track) else {
+        let Some(mut subscription) = self.drop_subscription(now, subscriber, track) else {
             return;
         };
-        if subscription.sending.is_some() {
-            self.out.media(Command::Unsubscribe {
-                subscription: subscription.handle,
-            });
-        }
+        self.end_sending(&mut subscription);
         if let Some(publication) = self.publication_mut(subscription.publisher, track) {
             publication.subscribers.remove(&subscriber);
         }
@@ -252,13 +299,9 @@ impl Room {
             return;
         };
         let subscriptions = std::mem::take(&mut participant.subscriptions);
-        for (track, subscription) in subscriptions {
+        for (track, mut subscription) in subscriptions {
             self.subscriptions.remove(&subscription.handle);
-            if subscription.sending.is_some() {
-                self.out.media(Command::Unsubscribe {
-                    subscription: subscription.handle,
-                });
-            }
+            self.end_sending(&mut subscription);
             if let Some(publication) = self.publication_mut(subscription.publisher, &track) {
                 publication.subscribers.remove(&subscriber);
             }
@@ -297,6 +340,11 @@ impl Room {
                 // LiveKit: a client that disabled the old element would otherwise stay without picture on the new one.
                 settings.disabled = false;
             }
+            let settings = settings_of(participant, &track);
+            if let Some(subscription) = participant.subscriptions.get_mut(&track) {
+                subscription.settings = settings;
+                subscription.settle_at = None;
+            }
             self.start_sending(subscriber, &track);
             tracks.push(track);
         }
@@ -326,6 +374,7 @@ impl Room {
             return;
         };
         let transport = to.subscriber.as_ref().unwrap_or(&to.publisher).transport;
+        let settings = subscription_settings(&publication.info, subscription.codec, &subscription.settings);
         let command = Subscribe {
             room: self.handle,
             participant: subscriber,
@@ -339,16 +388,20 @@ impl Room {
             rtx_ssrc: bound.rtx_ssrc,
             cname: subscription.cname.clone(),
             strip_packet_trailer: !to.client.reads_packet_trailer(),
-            settings: subscription_settings(&publication.info, &settings_of(to, track)),
+            settings,
         };
-        self.out.media(Command::Subscribe(Box::new(command)));
         if let Some(subscription) = self
             .participants
             .get_mut(&subscriber)
             .and_then(|participant| participant.subscriptions.get_mut(track))
         {
             subscription.sending = Some(source);
+            subscription.applied = Some(settings);
+            if let Some(subscription) = subscription.replaces.take() {
+                self.out.media(Command::Unsubscribe { subscription });
+            }
         }
+        self.out.media(Command::Subscribe(Box::new(command)));
     }
 
     /// The client took the m-line away; the sender waits for another one.
@@ -364,8 +417,9 @@ impl Room {
             return;
         };
         subscription.bound = None;
-        if subscription.sending.take().is_some() {
-            self.out.media(Command::Unsubscribe { subscription: handle });
+        let current = subscription.sending.take().map(|_| handle);
+        for subscription in [current, subscription.replaces.take()].into_iter().flatten() {
+            self.out.media(Command::Unsubscribe { subscription });
         }
     }
 
@@ -403,7 +457,9 @@ impl Room {
     }
 
     /// After binding: what the publishers should encode, and that somebody watches.
-    pub(super) fn tell_publishers(&mut self, now: Instant, tracks: Vec<TrackId>) {
+    pub(super) fn tell_publishers(&mut self, now: Instant, subscriber: ParticipantHandle, tracks: Vec<TrackId>) {
+        // LiveKit: that somebody hidden watches shows in what is wanted, and nowhere else.
+        let hidden = self.participants.get(&subscriber).is_some_and(Participant::is_hidden);
         for track in tracks {
             let Some(publisher) = self.tracks.get(&track).copied() else {
                 continue;
@@ -415,6 +471,9 @@ impl Room {
             let Some(publication) = participant.publications.get_mut(&track) else {
                 continue;
             };
+            if hidden {
+                continue;
+            }
             if !std::mem::replace(&mut publication.subscribed_told, true) && participant.client.reads_late_messages() {
                 let message = TrackSubscribed {
                     track_sid: track.0.clone(),
@@ -432,53 +491,50 @@ impl Room {
         let Some(publisher) = self.tracks.get(&track).copied() else {
             return;
         };
-        let Some(codec) = self
+        let Some(refused) = self
             .participants
             .get(&subscriber)
             .and_then(|participant| participant.subscriptions.get(&track))
-            .map(|subscription| subscription.codec + 1)
+            .map(|subscription| subscription.refused | refusal(subscription.codec))
         else {
             return;
         };
         self.unsubscribe(now, subscriber, &track);
-        let declared: Option<Codec> = self
-            .publication_mut(publisher, &track)
-            .and_then(|publication| publication.codecs.get(codec))
-            .and_then(|codec| codec.sent());
-        if declared.is_some() {
-            return self.subscribe(now, subscriber, publisher, &track, codec);
+        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&subscriber)) else {
+            return;
+        };
+        let another = from
+            .publications
+            .get(&track)
+            .and_then(|publication| best_codec(publication, to, refused));
+        if another.is_some() {
+            return self.subscribe(now, subscriber, publisher, &track, refused);
         }
         self.fail_subscription(subscriber, &track, SubscriptionError::SeCodecUnsupported);
     }
+}
 
-    /// Media of a subscription flows.
-    pub(super) fn subscription_started(&mut self, handle: SubscriptionHandle) {
-        let Some((subscriber, track)) = self.subscriptions.get(&handle).cloned() else {
-            return;
-        };
-        let Some(participant) = self.participants.get(&subscriber) else {
-            return;
-        };
-        let Some(subscription) = participant.subscriptions.get(&track) else {
-            return;
-        };
-        // LiveKit: only the dual form has a stream allocator that speaks of streams.
-        if participant.is_single() || subscription.kind != MediaKind::Video {
-            return;
-        }
-        let Some(publisher) = self.participants.get(&subscription.publisher) else {
-            return;
-        };
-        let state = StreamStateInfo {
-            participant_sid: publisher.sid.0.clone(),
-            track_sid: track.0,
-            state: StreamState::Active as i32,
-        };
-        let update = StreamStateUpdate {
-            stream_states: vec![state],
-        };
-        self.out.signal(participant, Message::StreamStateUpdate(update));
-    }
+/// The first of the track's codecs that the client takes. Where it is known to take none, one that it has not refused
+/// yet: negotiation has the last word.
+fn best_codec(publication: &Publication, subscriber: &Participant, refused: u8) -> Option<usize> {
+    // While the backup is sent to everybody there is nothing else to have.
+    let first = usize::from(publication.regression.is_active());
+    let last = if publication.regression.is_active() {
+        1
+    } else {
+        usize::MAX
+    };
+    let open = || {
+        let codecs = publication
+            .codecs
+            .iter()
+            .enumerate()
+            .take(last.saturating_add(1))
+            .skip(first);
+        codecs.filter_map(|(index, codec)| Some((index, codec.sent()?)).filter(|_| !refuses(refused, index)))
+    };
+    let taken = open().find(|(_, codec)| subscriber.accepts(*codec));
+    taken.or_else(|| open().next()).map(|(index, _)| index)
 }
 
 fn verdict(publisher: &Participant, subscriber: &Participant, publication: &Publication) -> Verdict {

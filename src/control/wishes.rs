@@ -14,7 +14,8 @@ use crate::types::{ParticipantHandle, TrackId};
 use super::acl::Acl;
 use super::layers::subscription_settings;
 use super::room::Room;
-use super::settings::{MAX_WISHES, TRACK_NOT_FOUND_TIMEOUT};
+use super::settings::{MAX_WISHES, SETTLE_DELAY, TRACK_NOT_FOUND_TIMEOUT};
+use super::subscribe::settings_of;
 use super::subscription::{TrackSettings, Wish};
 
 impl Room {
@@ -43,6 +44,10 @@ impl Room {
             return;
         };
         wish.subscribe = Some(subscribe);
+        if !subscribe {
+            // LiveKit: settings end with the subscription; the next one begins with the defaults.
+            wish.settings = None;
+        }
         wish.missing_until = (!known).then(|| now + TRACK_NOT_FOUND_TIMEOUT);
         self.reconcile(now, handle, track);
     }
@@ -98,6 +103,9 @@ impl Room {
     }
 
     /// Kept for a track that is not subscribed yet, or not even there.
+    ///
+    /// LiveKit: what a scrolling page says comes in bursts, and only the last of it counts; a picture that comes into
+    /// view does not wait.
     pub(super) fn set_track_settings(
         &mut self,
         now: Instant,
@@ -106,6 +114,10 @@ impl Room {
         settings: TrackSettings,
     ) {
         let known = self.tracks.contains_key(track);
+        let before = self
+            .participants
+            .get(&handle)
+            .map(|participant| settings_of(participant, track));
         let Some(wish) = self.wish_mut(handle, track) else {
             return;
         };
@@ -118,23 +130,88 @@ impl Room {
             wish.missing_until.get_or_insert(now + TRACK_NOT_FOUND_TIMEOUT);
             return;
         }
-        let Some(publisher) = self.tracks.get(track).copied() else {
+        let enables = before.is_some_and(|before| before.disabled) && !settings.disabled;
+        let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
-        let (Some(from), Some(to)) = (self.participants.get(&publisher), self.participants.get(&handle)) else {
+        let Some(subscription) = participant.subscriptions.get_mut(track) else {
+            return;
+        };
+        if subscription.bound.is_none() {
+            return;
+        }
+        if enables {
+            return self.settle(now, handle, track);
+        }
+        let at = now + SETTLE_DELAY;
+        subscription.settle_at = Some(at);
+        let due = participant.settle_at.map_or(at, |due| due.min(at));
+        participant.settle_at = Some(due);
+    }
+
+    /// The wishes that have waited long enough take effect.
+    pub(super) fn settle_due(&mut self, now: Instant, handle: ParticipantHandle) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        if participant.settle_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let waiting = participant.subscriptions.iter();
+        let waiting = waiting.filter_map(|(track, subscription)| Some((track, subscription.settle_at?)));
+        let (due, later): (Vec<_>, Vec<_>) = waiting.partition(|(_, at)| *at <= now);
+        let due: Vec<TrackId> = due.into_iter().map(|(track, _)| track.clone()).collect();
+        participant.settle_at = later.into_iter().map(|(_, at)| at).min();
+        for track in due {
+            self.settle(now, handle, &track);
+        }
+    }
+
+    /// What the client has said of a track counts from now on: for the shard, and for what the publisher encodes.
+    pub(super) fn settle(&mut self, now: Instant, handle: ParticipantHandle, track: &TrackId) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        let settings = settings_of(participant, track);
+        let Some(subscription) = participant.subscriptions.get_mut(track) else {
+            return;
+        };
+        subscription.settle_at = None;
+        subscription.settings = settings;
+        let publisher = subscription.publisher;
+        self.apply_settings(handle, track);
+        self.update_dynacast(now, publisher, track);
+    }
+
+    /// Tells the shard what is new.
+    pub(super) fn apply_settings(&mut self, handle: ParticipantHandle, track: &TrackId) {
+        let Some(publisher) = self.tracks.get(track) else {
+            return;
+        };
+        let (Some(from), Some(to)) = (self.participants.get(publisher), self.participants.get(&handle)) else {
             return;
         };
         let (Some(publication), Some(subscription)) = (from.publications.get(track), to.subscriptions.get(track))
         else {
             return;
         };
-        if subscription.sending.is_some() {
+        if subscription.sending.is_none() {
+            return;
+        }
+        let settings = subscription_settings(&publication.info, subscription.codec, &subscription.settings);
+        let Some(subscription) = self
+            .participants
+            .get_mut(&handle)
+            .and_then(|participant| participant.subscriptions.get_mut(track))
+        else {
+            return;
+        };
+        if subscription.applied.replace(settings) != Some(settings) {
             self.out.media(Command::UpdateSubscription {
                 subscription: subscription.handle,
-                settings: subscription_settings(&publication.info, &settings),
+                settings,
             });
         }
-        self.update_dynacast(now, publisher, track);
     }
 
     /// The publisher says who may subscribe to its tracks.

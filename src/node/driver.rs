@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{self, Connection, LoadShare, ToClient};
 use super::registry::{LiveRoom, Registry};
 use super::room_task::{self, MAILBOX, RoomInput};
-use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer};
+use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
 use crate::proto::claims::{ApiKeys, Claims};
@@ -332,6 +332,9 @@ fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
     }
     if !wanted.metadata.is_empty() {
         settings.metadata.clone_from(&wanted.metadata);
+    }
+    if wanted.min_playout_delay > 0 || wanted.max_playout_delay > 0 {
+        settings.playout_delay = Some(playout_delay(wanted.min_playout_delay, wanted.max_playout_delay));
     }
     settings.sync_streams |= wanted.sync_streams;
     if !wanted.agents.is_empty() {

@@ -81,7 +81,6 @@ impl JoinParameters {
         }
     }
 
-    /// LiveKit: absent optional settings become an explicit `false` in this form, `subscriber_allow_pause` too.
     pub fn from_join_request(request: JoinRequest) -> Self {
         let settings = request.connection_settings.unwrap_or_default();
         Self {
@@ -90,7 +89,8 @@ impl JoinParameters {
             auto_subscribe: settings.auto_subscribe,
             auto_subscribe_data_track: settings.auto_subscribe_data_track.unwrap_or(false),
             adaptive_stream: settings.adaptive_stream,
-            subscriber_allow_pause: Some(settings.subscriber_allow_pause.unwrap_or(false)),
+            // LiveKit takes an unset field for `false`; here it means the configured default, as in the other form.
+            subscriber_allow_pause: settings.subscriber_allow_pause,
             disable_ice_lite: settings.disable_ice_lite,
             reconnect: request.reconnect,
             reconnect_reason: ReconnectReason::try_from(request.reconnect_reason).unwrap_or_default(),
@@ -271,14 +271,20 @@ mod tests {
         for text in [wrap(0, bytes.clone()), wrap(1, gzip(&bytes))] {
             let join = JoinParameters::from_query([("join_request", text.as_str())], true).unwrap();
             assert!(join.single_connection && join.auto_subscribe);
-            assert_eq!(
-                join.subscriber_allow_pause,
-                Some(false),
-                "an absent setting is an explicit false"
-            );
+            assert_eq!(join.subscriber_allow_pause, None, "an absent setting says nothing");
             assert_eq!(join.client_info.protocol, 17);
             assert_eq!(join.publisher_offer.unwrap().sdp, "v=0");
             assert_eq!(join.attributes.len(), 1, "empty values are ignored");
+        }
+    }
+
+    #[test]
+    fn an_explicit_answer_about_pausing_is_kept() {
+        for answer in [true, false] {
+            let mut request = request();
+            request.connection_settings.as_mut().unwrap().subscriber_allow_pause = Some(answer);
+            let join = JoinParameters::from_join_request(request);
+            assert_eq!(join.subscriber_allow_pause, Some(answer));
         }
     }
 

@@ -35,6 +35,7 @@ impl PeerConnection {
             self.config.local = fresh;
         }
         self.remote = Some(remote.clone());
+        self.learn_receivable(&offer);
         let matched = plan.match_pending(pending);
         let rejected = self.bind_senders(&mut plan, &offer);
 
@@ -72,6 +73,24 @@ impl PeerConnection {
             rejected,
             mid_to_track: self.mid_to_track(),
         })
+    }
+
+    fn learn_receivable(&mut self, offer: &SessionDescription) {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            if self.receivable.iter().any(|codec| codec.kind() == kind) {
+                continue;
+            }
+            let sections = offer.media.iter().filter(|media| {
+                media.kind == codecs::section_kind(kind) && is_media(media) && media.direction.receives()
+            });
+            for section in sections {
+                for parameters in codecs::select(section, &self.subscribe_codecs, true) {
+                    if !self.receivable.contains(&parameters.codec) {
+                        self.receivable.push(parameters.codec);
+                    }
+                }
+            }
+        }
     }
 
     /// The senders that had an m-line before and wait for one now.

@@ -44,6 +44,8 @@ pub struct PeerConnection {
     pub(super) offered_audio: Vec<CodecParameters>,
     pub(super) offered_video: Vec<CodecParameters>,
     pub(super) offer_outstanding: bool,
+    /// `Role::Single`: what the client's first receiving m-lines of each kind take.
+    pub(super) receivable: Vec<Codec>,
 }
 
 /// What one m-line is used for.
@@ -128,6 +130,7 @@ impl PeerConnection {
             senders: Vec::new(),
             remote: None,
             offer_outstanding: false,
+            receivable: Vec::new(),
             config,
         }
     }
@@ -201,6 +204,36 @@ impl PeerConnection {
             }
         }
         self.senders.len() != known
+    }
+
+    /// Puts a sender in the place of another, on whose m-line the next description of ours shows it.
+    pub fn replace_sender(&mut self, old: SubscriptionHandle, sender: Sender) {
+        let Some(known) = self.senders.iter_mut().find(|known| known.subscription == old) else {
+            return;
+        };
+        let new = sender.subscription;
+        *known = sender;
+        for section in self.sections.iter_mut().filter(|section| section.sender == Some(old)) {
+            section.sender = Some(new);
+            section.reported = None;
+        }
+    }
+
+    /// False: the client's descriptions have shown that it does not take the codec.
+    pub fn may_receive(&self, codec: Codec) -> bool {
+        let known: Vec<Codec> = match (self.config.role, codec.kind()) {
+            (Role::Subscriber, MediaKind::Audio) => self.offered_audio.iter().map(|ours| ours.codec).collect(),
+            (Role::Subscriber, MediaKind::Video) => self.offered_video.iter().map(|ours| ours.codec).collect(),
+            (_, kind) => self
+                .receivable
+                .iter()
+                .copied()
+                .filter(|known| known.kind() == kind)
+                .collect(),
+        };
+        let primary_block = codec == Codec::Red && known.contains(&Codec::Opus);
+        // `Role::Single` before the first offer: anything is possible.
+        (known.is_empty() && self.config.role != Role::Subscriber) || known.contains(&codec) || primary_block
     }
 
     /// mid → track id of every sender that has an m-line.

@@ -131,13 +131,14 @@ fn quality_follows_the_best_wish_up_at_once_and_down_after_five_seconds() {
     world.send(bob, settings(&track.sid, |it| it.quality = 1));
     world.send(carol, settings(&track.sid, |it| (it.width, it.height) = (320, 180)));
     assert_eq!(wanted(&mut world, alice), Some(3));
-    world.after_ms(5000);
+    world.after_ms(5100);
     assert_eq!(wanted(&mut world, alice), Some(2));
     world.send(carol, settings(&track.sid, |it| (it.width, it.height) = (1280, 720)));
+    world.after_ms(100);
     assert_eq!(wanted(&mut world, alice), Some(3));
     world.send(bob, settings(&track.sid, |it| it.disabled = true));
     world.send(carol, subscription(&track.sid, false));
-    world.after_ms(5000);
+    world.after_ms(5100);
     assert_eq!(wanted(&mut world, alice), Some(0));
     let last = world.commands(|command| match command {
         Command::UpdateSubscription { settings, .. } => Some(*settings),

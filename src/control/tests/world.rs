@@ -38,6 +38,7 @@ pub(super) struct Client {
     /// Answers offers and requirements by itself.
     pub responsive: bool,
     sections: Vec<Section>,
+    receives: &'static str,
     /// Dual form: what it answered last.
     pub mids: BTreeMap<String, String>,
     ice: u32,
@@ -50,7 +51,7 @@ struct Section {
     direction: &'static str,
     cid: Option<String>,
     simulcast: bool,
-    /// The video codec of the m-line, payload type 96.
+    /// The video codecs of the m-line, payload types 96, 98, …
     codec: &'static str,
 }
 
@@ -61,12 +62,17 @@ pub(super) struct Entry {
     pub grant: VideoGrant,
     pub kind: &'static str,
     pub parameters: JoinParameters,
+    /// Video codecs that its m-lines take, most preferred first.
+    pub receives: &'static str,
+    pub attributes: BTreeMap<String, String>,
 }
 
 pub(super) fn entry(identity: &str) -> Entry {
     Entry {
         identity: identity.into(),
         single: true,
+        receives: "VP8",
+        attributes: BTreeMap::new(),
         kind: "",
         grant: VideoGrant {
             room_join: true,
@@ -90,6 +96,16 @@ pub(super) fn entry(identity: &str) -> Entry {
 impl Entry {
     pub(super) fn dual(mut self) -> Self {
         self.single = false;
+        self
+    }
+
+    pub(super) fn receiving(mut self, codecs: &'static str) -> Self {
+        self.receives = codecs;
+        self
+    }
+
+    pub(super) fn attribute(mut self, name: &str, value: &str) -> Self {
+        self.attributes.insert(name.into(), value.into());
         self
     }
 
@@ -205,6 +221,7 @@ impl World {
         let connection = ConnectionHandle(self.next_connection);
         let reconnect = entry.parameters.reconnect;
         let mut client = Client::new(entry.single);
+        client.receives = entry.receives;
         let mut parameters = entry.parameters;
         parameters.single_connection = entry.single;
         if entry.single && !reconnect && parameters.publisher_offer.is_none() {
@@ -220,6 +237,7 @@ impl World {
                 api_key: "key".into(),
                 identity: entry.identity,
                 kind: entry.kind.into(),
+                attributes: entry.attributes,
                 video: Some(entry.grant),
                 expires_at: 1_795_240_000,
                 ..Default::default()
@@ -469,6 +487,7 @@ impl Client {
             closed: false,
             responsive: true,
             sections: Vec::new(),
+            receives: "VP8",
             mids: BTreeMap::new(),
             ice: 0,
             offer_id: 0,
@@ -481,7 +500,7 @@ impl Client {
             direction,
             cid: cid.map(str::to_owned),
             simulcast: kind == "video" && cid.is_some(),
-            codec: "VP8",
+            codec: if cid.is_some() { "VP8" } else { self.receives },
         });
     }
 
@@ -616,13 +635,25 @@ impl Section {
                 "m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n{T}a=rtpmap:111 opus/48000/2\r\n\
                  a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n"
             }
-            _ => {
-                "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n{T}a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 ccm fir\r\n\
-                 a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 goog-remb\r\n\
-                 a=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
-            }
+            _ => return self.describe_video(&transport),
         };
-        let mut text = codecs.replace("{T}", &transport).replace("VP8", self.codec);
+        self.describe_direction(codecs.replace("{T}", &transport))
+    }
+
+    fn describe_video(&self, transport: &str) -> String {
+        let (mut formats, mut lines) = (String::new(), String::new());
+        for (pt, codec) in (96..).step_by(2).zip(self.codec.split(' ')) {
+            formats += &format!(" {pt} {}", pt + 1);
+            lines += &format!("a=rtpmap:{pt} {codec}/90000\r\na=rtpmap:{} rtx/90000\r\n", pt + 1);
+            lines += &format!("a=fmtp:{} apt={pt}\r\n", pt + 1);
+            for feedback in ["ccm fir", "nack", "nack pli", "goog-remb", "transport-cc"] {
+                lines += &format!("a=rtcp-fb:{pt} {feedback}\r\n");
+            }
+        }
+        self.describe_direction(format!("m=video 9 UDP/TLS/RTP/SAVPF{formats}\r\n{transport}{lines}"))
+    }
+
+    fn describe_direction(&self, mut text: String) -> String {
         text += "a=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
         text += "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
         text += &format!("a={}\r\n", self.direction);
