@@ -11,6 +11,7 @@
 //! | [`rtp`] | 0 | views and writers of RTP, RTCP, header extensions and codec descriptors |
 //! | [`sdp`] | 0 | session descriptions: parse, model, write |
 //! | [`rtc`] | 1 | sans-IO transport: ICE, DTLS, SRTP, SCTP |
+//! | [`turn`] | 1 | sans-IO TURN server in front of the media ports |
 //! | [`media`] | 1 | sans-IO forwarding: shard, fanout, track, subscription, data |
 //! | [`control`] | 1 | sans-IO rooms: participants, permissions, negotiation |
 //! | [`io`] | 2 | sockets, batches, pinned shard threads |
@@ -19,7 +20,7 @@
 //! | [`api`] | 3 | HTTP beside it: health, validate, the built-in page |
 //! | [`app`] | 4 | configuration, command line, wiring |
 //!
-//! Cores (`rtc`, `media`, `control`) hold no socket, thread, clock or randomness: inputs are `handle_*`, outputs
+//! Cores (`rtc`, `media`, `turn`, `control`) hold no socket, thread, clock or randomness: inputs are `handle_*`, outputs
 //! `poll_*`, and `now` is an argument.
 
 pub mod api;
@@ -73,4 +74,15 @@ pub mod rtp;
 )]
 pub mod sdp;
 pub mod signal;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
+pub mod turn;
 pub mod types;

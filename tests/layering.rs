@@ -15,15 +15,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sdp", &["types"]),
     ("rtc", &["types", "rtp"]),
     ("media", &["types", "proto::envelope", "rtp", "rtc"]),
+    ("turn", &["types"]),
     ("control", &["types", "proto", "sdp", "media::edge"]),
-    ("io", &["types", "rtc", "media"]),
+    ("io", &["types", "rtc", "media", "turn"]),
     ("node", &["types", "proto", "control", "media::edge", "io"]),
     ("signal", &["types", "proto", "node"]),
     ("api", &["types", "proto", "node"]),
     (
         "app",
         &[
-            "types", "proto", "rtp", "sdp", "rtc", "media", "control", "io", "node", "signal", "api",
+            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "io", "node", "signal", "api",
         ],
     ),
 ];
@@ -43,7 +44,7 @@ const BANNED_IN_CORES: &[(&str, &str)] = &[
     ("from_os_rng", "OS randomness: a seed is an argument"),
 ];
 
-const CORES: &[&str] = &["types", "rtp", "sdp", "rtc", "media", "control"];
+const CORES: &[&str] = &["types", "rtp", "sdp", "rtc", "media", "turn", "control"];
 
 #[derive(Debug, PartialEq)]
 struct Use {

@@ -3,6 +3,8 @@
 //!
 //! A target fails by panicking; where something can be said about the result, it asserts that too.
 
+use std::time::{Duration, Instant};
+
 use livekit_protocol::{DataPacket, SignalRequest};
 use patchbay::{
     control::negotiation::{ClientQuirks, PeerConfig, PeerConnection, Role},
@@ -14,9 +16,15 @@ use patchbay::{
     rtc,
     rtp::{self, RtpPacket, dependency_descriptor, red, rtcp, rtx, trailer, vp8},
     sdp::SessionDescription,
-    types::{Codec, IceCredentials},
+    turn,
+    types::{Codec, IceCredentials, NetPath, NetProtocol, WallClock},
 };
 use prost::Message;
+use stun_types::attribute::{AttributeType, RawAttribute};
+use stun_types::message::{
+    IntegrityAlgorithm, LongTermKeyCredentials, Message as Stun, MessageClass, MessageType, MessageWrite,
+    MessageWriteExt, MessageWriteVec, Method,
+};
 
 /// Its name, which is the name of its seeds' folder too, and what runs one input.
 type Target = (&'static str, fn(&[u8]));
@@ -38,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     ("join_request", join),
     ("jwt", jwt),
     ("envelope", envelope),
+    ("turn", turn_server),
+    ("turn_stream", turn_stream),
 ];
 
 fn demux(data: &[u8]) {
@@ -185,5 +195,126 @@ fn envelope(data: &[u8]) {
     if DataPacket::decode(data).is_ok() {
         let stamped = DataPacket::decode(out.as_slice()).expect("a stamped packet is a packet");
         assert_eq!(stamped.participant_sid, "PA_alice");
+    }
+}
+
+/// Everybody's password is `password`.
+struct OnePassword;
+
+impl turn::Credentials for OnePassword {
+    fn account(&self, username: &str, _: Duration) -> Option<turn::Account> {
+        Some(turn::Account {
+            user: username.to_owned(),
+            password: "password".to_owned(),
+        })
+    }
+}
+
+/// A script of one client: each step is a byte that says what, a length, and that many bytes.
+fn turn_server(data: &[u8]) {
+    let mut now = Instant::now();
+    let address = |text: &str| text.parse().expect("an address");
+    let peers = vec![address("203.0.113.5:7882"), address("[2001:db8::5]:7882")];
+    let config = turn::ServerConfig {
+        realm: "livekit".into(),
+        relay_ips: peers.iter().map(std::net::SocketAddr::ip).collect(),
+        relay_ports: 30_000..=30_010,
+        peers: peers.clone(),
+        allocations_per_user: 2,
+        secret: [7; 32],
+        wall: WallClock::new(now, Duration::from_secs(1_790_000_000)),
+    };
+    let mut server = turn::Server::new(config, Box::new(OnePassword), now);
+    server.admit("alice");
+    let mut client = NetPath {
+        local: address("203.0.113.5:3478"),
+        remote: address("198.51.100.7:4000"),
+        protocol: NetProtocol::Udp,
+    };
+    let key = LongTermKeyCredentials::new("alice".into(), "password".into(), "livekit".into())
+        .make_key(IntegrityAlgorithm::Sha1);
+    let mut nonce = Vec::new();
+    let mut back = None;
+    let mut rest = data;
+    while let [what, length, behind @ ..] = rest {
+        let (bytes, behind) = behind.split_at(usize::from(*length).min(behind.len()));
+        rest = behind;
+        let message = match what % 8 {
+            0 => bytes.to_vec(),
+            // Attributes of the fuzzer's, signed: how far an authentic client gets with nonsense.
+            1 | 2 => signed(*what, bytes, &nonce, &key),
+            3 => {
+                now += Duration::from_secs(u64::from(*length) * 8);
+                server.handle_timeout(now);
+                continue;
+            }
+            4 => {
+                server.revoke("alice");
+                server.admit("alice");
+                continue;
+            }
+            5 => {
+                server.handle_disconnect(client);
+                continue;
+            }
+            6 => {
+                client.remote.set_port(4000 + u16::from(*length % 4));
+                continue;
+            }
+            _ => {
+                if let Some(carriage) = back.and_then(|path| server.carriage(now, path)) {
+                    let mut buffer = [0; 256 + turn::MAX_CARRIAGE];
+                    carriage.wrap(&mut buffer, bytes.len()).expect("there is room");
+                }
+                continue;
+            }
+        };
+        if let Ok(Some(relayed)) = server.handle_message(now, client, &message) {
+            assert!(peers.contains(&relayed.path.local), "a peer that is not ours");
+            assert!(message.get(relayed.payload).is_some());
+            back = Some(relayed.path);
+        }
+        while let Some((_, answer)) = server.poll_transmit() {
+            let answer = Stun::from_bytes(&answer).expect("a STUN message");
+            if let Some(found) = answer.raw_attribute(AttributeType::new(0x15)) {
+                nonce = found.value.to_vec();
+            }
+        }
+        assert!(server.population().allocations <= 2);
+    }
+}
+
+/// A request for the method that `what` names, with the attributes in `bytes` (type, length, value).
+fn signed(what: u8, bytes: &[u8], nonce: &[u8], key: &stun_types::message::IntegrityKey) -> Vec<u8> {
+    let method = [0x003, 0x004, 0x008, 0x009][usize::from(what >> 3) % 4];
+    let kind = MessageType::from_class_method(MessageClass::Request, Method::new(method));
+    let mut write = Stun::builder(kind, 7.into(), MessageWriteVec::new());
+    let mut put = |kind: u16, value: &[u8]| {
+        // Those that end a message cannot be written so.
+        if !matches!(kind, 0x0008 | 0x001c | 0x8028) {
+            let _ = write.add_attribute(&RawAttribute::new(AttributeType::new(kind), value));
+        }
+    };
+    let mut rest = bytes;
+    while let [a, b, length, behind @ ..] = rest {
+        let (value, behind) = behind.split_at(usize::from(*length).min(behind.len()));
+        rest = behind;
+        put(u16::from_be_bytes([*a, *b]), value);
+    }
+    for (kind, value) in [(0x06, b"alice".as_slice()), (0x14, b"livekit"), (0x15, nonce)] {
+        put(kind, value);
+    }
+    let _ = write.add_message_integrity_with_key(key, IntegrityAlgorithm::Sha1);
+    write.finish()
+}
+
+fn turn_stream(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some(length)) = turn::frame_length(rest) {
+        assert!((4..=turn::MAX_FRAME).contains(&length));
+        match rest.get(length..) {
+            Some(behind) => rest = behind,
+            None => break,
+        }
     }
 }

@@ -306,7 +306,8 @@ fn credentials(credentials: &IceCredentials) -> IceCreds {
 
 fn protocol(protocol: NetProtocol) -> Protocol {
     match protocol {
-        NetProtocol::Udp => Protocol::Udp,
+        // Our own relay brings datagrams; only we know that they came that way.
+        NetProtocol::Udp | NetProtocol::Turn => Protocol::Udp,
         NetProtocol::Tcp => Protocol::Tcp,
     }
 }

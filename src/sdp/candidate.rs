@@ -22,7 +22,7 @@ impl HostCandidate {
         // Type preference 126 for host; TCP stays below every UDP type (RFC 6544 §4.2), 99 as LiveKit gives it,
         // with direction preference 4 (passive) in the upper bits of the local preference.
         let (kind, local) = match self.protocol {
-            NetProtocol::Udp => (126u32, 65_535u32),
+            NetProtocol::Udp | NetProtocol::Turn => (126u32, 65_535u32),
             NetProtocol::Tcp => (99, (4 << 13) | 8_191),
         };
         (kind << 24) | (local.saturating_sub(u32::from(self.index)) << 8) | 255
@@ -32,7 +32,7 @@ impl HostCandidate {
 impl fmt::Display for HostCandidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, base) = match self.protocol {
-            NetProtocol::Udp => ("udp", 1u32),
+            NetProtocol::Udp | NetProtocol::Turn => ("udp", 1u32),
             NetProtocol::Tcp => ("tcp", 100_001),
         };
         let foundation = base + u32::from(self.index);

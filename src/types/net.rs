@@ -8,7 +8,11 @@ pub const MAX_DATAGRAM: usize = 1500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NetProtocol {
     Udp,
+    /// RFC 4571 frames of a stream.
     Tcp,
+    /// Through an allocation of the TURN server in this process: `local` is the media address that the client named as its
+    /// peer, `remote` the relayed address. Nothing from the network can take this form.
+    Turn,
 }
 
 /// A 5-tuple. Replies leave from `local`, the address the request arrived on, which a wildcard-bound socket learns

@@ -1,0 +1,5 @@
+mod abuse;
+mod client;
+mod data;
+mod lifecycle;
+mod requests;
