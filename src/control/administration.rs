@@ -26,6 +26,8 @@ pub enum AdministrationError {
     NoParticipant,
     #[error("remote unmute not enabled")]
     RemoteUnmuteDisabled,
+    #[error("the room has too many calls under way")]
+    TooManyCalls,
     #[error(transparent)]
     Metadata(#[from] MetadataError),
 }
@@ -41,7 +43,7 @@ impl Room {
         self.participants.get(handle).map(Participant::info)
     }
 
-    fn find(&self, identity: &Identity) -> Result<ParticipantHandle, AdministrationError> {
+    pub(super) fn find(&self, identity: &Identity) -> Result<ParticipantHandle, AdministrationError> {
         self.identities
             .get(identity)
             .copied()

@@ -99,6 +99,11 @@ impl Ids {
         self.id("AD_")
     }
 
+    /// Not an identity that a participant could have by chance.
+    pub(super) fn call_id(&mut self) -> String {
+        self.id("RPC_")
+    }
+
     /// `count` base62 characters.
     pub(super) fn secret(&mut self, count: usize) -> String {
         self.characters(BASE62, count)

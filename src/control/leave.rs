@@ -132,6 +132,7 @@ impl Room {
             self.drop_publication(now, handle, track);
         }
         self.drop_all_data_tracks(handle);
+        self.end_calls_to(handle);
         self.drop_all_subscriptions(now, handle);
 
         let Some(mut participant) = self.participants.remove(&handle) else {

@@ -18,6 +18,7 @@
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
 //! | `dispatches` | the agents a room asks for |
+//! | `rpc`, `moving` | a backend calls a participant, or takes it to another room |
 
 // Fields that LiveKit marks deprecated are what clients in use still send and read.
 #![allow(deprecated)]
@@ -33,6 +34,7 @@ mod ids;
 mod join;
 mod layers;
 mod leave;
+mod moving;
 mod negotiate;
 pub mod negotiation;
 mod outbox;
@@ -48,6 +50,7 @@ mod regression;
 mod requests;
 mod resume;
 mod room;
+mod rpc;
 mod session;
 mod settings;
 mod simulate;

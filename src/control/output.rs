@@ -1,6 +1,6 @@
 //! What a room asks of its driver: signalling messages, commands to its shard, and what happened, for webhooks.
 
-use livekit_protocol::{ParticipantInfo, SignalResponse, TrackInfo};
+use livekit_protocol::{ParticipantInfo, RpcError, SignalResponse, TrackInfo};
 
 use crate::media::edge::Command;
 
@@ -20,6 +20,12 @@ pub enum Output {
     CloseConnection { connection: ConnectionHandle },
     /// To the shard the room lives on.
     Media(Command),
+    /// The end of a call that `Room::perform_rpc` began.
+    RpcAnswered {
+        call: String,
+        /// The response's payload, or the error as LiveKit's clients number and word it.
+        answer: Result<String, Box<RpcError>>,
+    },
     /// For webhooks, metrics and logs.
     Happened(RoomEvent),
     /// The room is over: forget it. Nothing follows.

@@ -21,6 +21,7 @@ use super::outbox::Outbox;
 use super::output::{ConnectionHandle, Output, RoomEvent};
 use super::participant::Participant;
 use super::peer::Peer;
+use super::rpc::Call;
 use super::settings::{QUALITY_INTERVAL, RoomSettings, UPDATE_BATCH_INTERVAL};
 
 /// LiveKit: lengths of the texts that clients see in `Room.turn_password` and `JoinResponse.sif_trailer`.
@@ -43,6 +44,8 @@ pub struct Room {
     pub(super) metadata: String,
     /// At most `MAX_DISPATCHES`.
     pub(super) dispatches: Vec<AgentDispatch>,
+    /// At most `MAX_CALLS`.
+    pub(super) calls: Vec<Call>,
     pub(super) closed: bool,
 
     /// Every map below holds entries of living participants only: `end_session` removes them all.
@@ -101,6 +104,7 @@ impl Room {
             sif_trailer: ids.secret(SIF_TRAILER_LENGTH).into_bytes(),
             metadata: settings.metadata.clone(),
             dispatches: Vec::new(),
+            calls: Vec::new(),
             settings,
             wall,
             ids,
@@ -182,6 +186,7 @@ impl Room {
                     participant.last_data_sequence = participant.last_data_sequence.max(sequence);
                 }
             }
+            Event::RpcAnswer { participant, packet } => self.rpc_answered(participant, &packet),
             // Replaying reliable data to a late reader is the shard's.
             Event::ChannelsOpen { .. } => {}
             Event::RoomPanicked { .. } => self.close_for_reconnect(now),
@@ -234,7 +239,14 @@ impl Room {
         let participants = self.participants.values().map(Participant::next_timeout);
         let batch = (!self.updates.is_empty()).then_some(self.next_update_batch);
         let quality = (!self.participants.is_empty()).then_some(self.next_quality);
-        let own = [batch, quality, self.room_update_at, self.streams_at, self.end_at()];
+        let own = [
+            batch,
+            quality,
+            self.room_update_at,
+            self.streams_at,
+            self.end_at(),
+            self.next_call_timeout(),
+        ];
         own.into_iter().flatten().chain(participants).min()
     }
 
@@ -265,6 +277,7 @@ impl Room {
         if self.room_update_at.is_some_and(|at| at <= now) {
             self.send_room_update(now);
         }
+        self.end_late_calls(now);
         if self.end_at().is_some_and(|at| at <= now) {
             self.close(now, DisconnectReason::RoomClosed);
         }

@@ -29,6 +29,9 @@ const MAX_OTHER_CHANNELS: usize = 32;
 /// DataSequence events are coalesced over this time, latest wins (DESIGN §3).
 const SEQUENCE_REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Packets passed on for one call: its acknowledgement and its response. Participants may send more; they are nobody's.
+const PACKETS_PER_CALL: u8 = 2;
+
 /// How long a reliable reader may stay behind before it is cut (DESIGN D8b).
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -67,6 +70,8 @@ pub struct DataPlane {
     by_identity: HashMap<String, ParticipantHandle>,
     by_sid: HashMap<String, ParticipantHandle>,
     nonces: VecDeque<[u8; NONCE_LEN]>,
+    /// Calls of the server's own, and how many packets for each are still passed on. Control bounds their number.
+    calls: HashMap<String, u8>,
     tracks: DataTracks,
     /// Reliable readers over their budget, and since when; senders are held back only by these.
     late: BTreeMap<ParticipantHandle, Instant>,
@@ -221,6 +226,15 @@ impl DataPlane {
             }
         }
         self.receivers = receivers;
+    }
+
+    pub fn await_rpc(&mut self, call: String) {
+        self.calls.insert(call, PACKETS_PER_CALL);
+    }
+
+    /// False when there is no such call.
+    pub fn end_rpc(&mut self, call: &str) -> bool {
+        self.calls.remove(call).is_some()
     }
 
     pub fn publish_track(&mut self, publisher: ParticipantHandle, track: DataTrackHandle, publisher_handle: u16) {
@@ -458,7 +472,24 @@ impl DataPlane {
             }
         }
         self.receivers = receivers;
+        if matches!(packet.value(), Some(ValueKind::RpcAck | ValueKind::RpcResponse)) {
+            self.pass_to_call(sender, &packet, data);
+        }
         Ok(())
+    }
+
+    /// A call of the server's own is addressed as a participant is.
+    fn pass_to_call(&mut self, sender: ParticipantHandle, packet: &Envelope<'_>, data: &[u8]) {
+        for identity in packet.destination_identities() {
+            let Some(left) = self.calls.get_mut(identity).filter(|left| **left > 0) else {
+                continue;
+            };
+            *left -= 1;
+            self.events.push_back(Event::RpcAnswer {
+                participant: sender,
+                packet: data.to_vec(),
+            });
+        }
     }
 
     /// LiveKit: clients know only its own channels, so a message of another one travels as a user packet.

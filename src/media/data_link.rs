@@ -121,6 +121,11 @@ impl Fanout {
                 self.data.send(now, outside, &to, reliable, packet);
                 true
             }
+            Command::AwaitRpc { call, .. } => {
+                self.data.await_rpc(call);
+                true
+            }
+            Command::EndRpc { call, .. } => self.data.end_rpc(&call),
             Command::PublishDataTrack {
                 publisher,
                 track,

@@ -89,6 +89,15 @@ pub enum Command {
         reliable: bool,
         packet: Vec<u8>,
     },
+    /// Acknowledgements and responses addressed to this call of the server's own come as `Event::RpcAnswer`.
+    AwaitRpc {
+        room: RoomHandle,
+        call: String,
+    },
+    EndRpc {
+        room: RoomHandle,
+        call: String,
+    },
     PublishDataTrack {
         room: RoomHandle,
         publisher: ParticipantHandle,
@@ -304,6 +313,11 @@ pub enum Event {
     DataSequence {
         participant: ParticipantHandle,
         sequence: u32,
+    },
+    /// An encoded `livekit.DataPacket` from this participant to a call of the server's own.
+    RpcAnswer {
+        participant: ParticipantHandle,
+        packet: Vec<u8>,
     },
     /// A panic was caught in this room; the shard has discarded it (DESIGN D10).
     RoomPanicked { room: RoomHandle },

@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 
 use super::driver::Node;
 use super::registry::LiveRoom;
-use super::room_task::{Question, RoomInput};
+use super::room_task::{Question, RoomInput, RpcOutcome};
 use crate::control::{AdministrationError, Room, TooManyDispatches};
 use crate::proto::livekit::{
-    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MuteRoomTrackRequest,
-    ParticipantInfo, RoomConfiguration, SendDataRequest, TimedVersion, TrackInfo, UpdateParticipantRequest,
-    UpdateSubscriptionsRequest,
+    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MoveParticipantRequest,
+    MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration, SendDataRequest, TimedVersion,
+    TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
 };
 use crate::types::{Identity, RoomName, TrackId};
 
@@ -46,6 +46,16 @@ pub enum CreateDispatchError {
     Room(#[from] CreateRoomError),
     #[error(transparent)]
     TooMany(#[from] TooManyDispatches),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    #[error(transparent)]
+    Participant(#[from] AdministrationError),
+    #[error(transparent)]
+    Destination(#[from] CreateRoomError),
+    #[error("room has exceeded its max participants")]
+    DestinationFull,
 }
 
 impl Node {
@@ -190,6 +200,39 @@ impl Node {
             .ask(room, move |room, now| room.update_metadata(now, &metadata))
             .await?;
         Some(updated.map(|info| self.versioned(info)))
+    }
+
+    /// Calls a method of a participant and waits for its response.
+    pub async fn perform_rpc(&self, request: PerformRpcRequest) -> Option<RpcOutcome> {
+        let room = self.registry().find(&RoomName(request.room.clone()))?;
+        let (answer, answered) = oneshot::channel();
+        let request = Box::new(request);
+        room.mailbox
+            .send(RoomInput::PerformRpc { request, answer })
+            .await
+            .ok()?;
+        answered.await.ok()
+    }
+
+    /// Sends a participant to another room, which is made if need be.
+    pub async fn move_participant(&self, request: MoveParticipantRequest) -> Result<(), MoveError> {
+        let no_participant = MoveError::Participant(AdministrationError::NoParticipant);
+        if self.participant(&request.room, &request.identity).await.is_none() {
+            return Err(no_participant);
+        }
+        let name = RoomName(request.destination_room);
+        let look = |room: &mut Room, _| (room.info(), room.participants());
+        let (destination, mut others) = self.with_room(&name, &[], look).await?;
+        let limit = destination.max_participants;
+        if limit > 0 && destination.num_participants >= limit {
+            return Err(MoveError::DestinationFull);
+        }
+        others.retain(|other| !other.permission.as_ref().is_some_and(|permission| permission.hidden));
+        let identity = Identity(request.identity);
+        let moved = self.ask(&request.room, move |room, now| {
+            room.move_participant(now, &identity, destination, others)
+        });
+        Ok(moved.await.ok_or(no_participant)??)
     }
 
     /// LiveKit: the room is made for it where rooms make themselves.

@@ -406,6 +406,10 @@ fn room_of(event: &Event) -> RoomHandle {
             participant: ParticipantHandle(handle),
             ..
         }
+        | Event::RpcAnswer {
+            participant: ParticipantHandle(handle),
+            ..
+        }
         | Event::DataSequence {
             participant: ParticipantHandle(handle),
             ..

@@ -13,7 +13,7 @@ mod room_task;
 mod tests;
 
 pub use crate::control::{AdministrationError, JoinError, MetadataError};
-pub use administration::{CreateDispatchError, CreateRoomError};
+pub use administration::{CreateDispatchError, CreateRoomError, MoveError};
 pub use connection::{Connection, ToClient};
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink};
 pub use room_task::RoomGone;

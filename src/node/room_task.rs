@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Outbox, ToClient};
 use super::registry::Registry;
-use crate::control::{ConnectionHandle, Join, JoinError, Output, Room, RoomEvent};
+use crate::control::{AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent};
 use crate::io::ShardHandle;
 use crate::media::edge::{Command, Event};
-use crate::proto::livekit::{DisconnectReason, SignalRequest};
+use crate::proto::livekit::{DisconnectReason, PerformRpcRequest, RpcError, SignalRequest};
 use crate::types::{RoomHandle, RoomName};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
@@ -26,6 +26,9 @@ pub(super) type Mailbox = mpsc::Sender<RoomInput>;
 /// Looks at the room, or changes it, between its other inputs; sends its answer itself.
 pub(super) type Question = Box<dyn FnOnce(&mut Room, Instant) + Send>;
 
+/// The payload of the response, the error of the call, or why there was none.
+pub(super) type RpcOutcome = Result<Result<String, Box<RpcError>>, AdministrationError>;
+
 pub(super) enum RoomInput {
     Join {
         join: Box<Join>,
@@ -39,6 +42,10 @@ pub(super) enum RoomInput {
     ConnectionClosed(ConnectionHandle),
     Event(Event),
     Question(Question),
+    PerformRpc {
+        request: Box<PerformRpcRequest>,
+        answer: oneshot::Sender<RpcOutcome>,
+    },
     /// Everybody is told, then the room ends.
     Shutdown,
 }
@@ -54,6 +61,8 @@ struct RoomTask {
     inbox: mpsc::Receiver<RoomInput>,
     shard: ShardHandle,
     outboxes: HashMap<ConnectionHandle, Outbox>,
+    /// As many as the room has calls under way.
+    calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -72,6 +81,7 @@ pub(super) async fn run(
         inbox,
         shard: shard.clone(),
         outboxes: HashMap::new(),
+        calls: HashMap::new(),
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -129,6 +139,14 @@ impl RoomTask {
             }
             RoomInput::Event(event) => self.room.handle_event(now, event),
             RoomInput::Question(question) => question(&mut self.room, now),
+            RoomInput::PerformRpc { request, answer } => match self.room.perform_rpc(now, *request) {
+                Ok(call) => {
+                    self.calls.insert(call, answer);
+                }
+                Err(error) => {
+                    let _ = answer.send(Err(error));
+                }
+            },
             RoomInput::Shutdown => self.room.close(now, DisconnectReason::ServerShutdown),
         }
     }
@@ -148,6 +166,12 @@ impl RoomTask {
                     if self.shard.send(command).await.is_err() {
                         tracing::error!(room = %self.name, "the room's shard has ended");
                         return false;
+                    }
+                }
+                Output::RpcAnswered { call, answer } => {
+                    if let Some(asked) = self.calls.remove(&call) {
+                        // Whoever asked may have given up.
+                        let _ = asked.send(Ok(answer));
                     }
                 }
                 Output::Happened(event) => log(&self.name, &event),

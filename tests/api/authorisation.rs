@@ -50,6 +50,8 @@ const METHODS: &[(&str, &[&str])] = &[
     ("livekit.RoomService/UpdateSubscriptions", ADMIN),
     ("livekit.RoomService/SendData", ADMIN),
     ("livekit.RoomService/UpdateRoomMetadata", ADMIN),
+    ("livekit.RoomService/MoveParticipant", &["roomAdmin destinationRoom"]),
+    ("livekit.RoomService/PerformRpc", ADMIN),
     ("livekit.AgentDispatchService/CreateDispatch", ADMIN),
     ("livekit.AgentDispatchService/DeleteDispatch", ADMIN),
     ("livekit.AgentDispatchService/ListDispatch", ADMIN),

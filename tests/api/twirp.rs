@@ -1,6 +1,7 @@
 //! The room service over HTTP. The expected statuses and texts are those LiveKit's own server gave to the same requests.
 
 use patchbay::proto::claims::VideoGrant;
+use patchbay::proto::livekit::leave_request::Action;
 use patchbay::proto::livekit::signal_response::Message;
 use patchbay::proto::livekit::{
     CreateRoomRequest, DisconnectReason, ListRoomsRequest, ListRoomsResponse, Room, RoomConfiguration,
@@ -506,6 +507,97 @@ async fn agents_are_asked_for_and_no_longer() {
     );
     let listed = backend.ok("AgentDispatchService/ListDispatch", one).await;
     assert_eq!(listed["agent_dispatches"], json!([]));
+}
+
+#[tokio::test]
+async fn a_participant_is_moved_to_another_room() {
+    let server = Server::start().await;
+    let backend = Backend::new(&server);
+    let mut alice = join(&server, "alice").await;
+    let body = json!({"room": "room", "identity": "alice", "destination_room": "elsewhere"});
+    assert_eq!(backend.ok("MoveParticipant", body.clone()).await, json!({}));
+    let moved = alice
+        .until(|message| match message {
+            Message::RoomMoved(moved) => Some(moved),
+            _ => None,
+        })
+        .await;
+    assert_eq!(moved.room.as_ref().unwrap().name, "elsewhere");
+    assert_eq!(moved.participant.unwrap().identity, "alice");
+    let leave = alice
+        .until(|message| match message {
+            Message::Leave(leave) => Some(leave),
+            _ => None,
+        })
+        .await;
+    assert_eq!(leave.action(), Action::Reconnect);
+    assert_eq!(alice.closed().await, (1000, String::new()));
+    // The token it was given opens the other room.
+    let target = format!("/rtc/v1?join_request={}", join_request(|_| {}));
+    let mut alice = Signalling::open(server.address, &target, &moved.token).await.unwrap();
+    let joined = alice
+        .until(|message| match message {
+            Message::Join(join) => join.room,
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (&joined.name, &joined.sid),
+        (&"elsewhere".to_owned(), &moved.room.unwrap().sid)
+    );
+    let left = backend.ok("ListParticipants", json!({"room": "room"})).await;
+    assert_eq!(left, json!({"participants": []}));
+    let gone = backend.call("MoveParticipant", body).await;
+    assert_eq!(gone.status, 404, "{}", gone.body);
+}
+
+#[tokio::test]
+async fn a_call_to_a_participant_that_does_not_answer_ends() {
+    let server = Server::start().await;
+    let backend = Backend::new(&server);
+    let alice = join(&server, "alice").await;
+    let body = json!({"room": "room", "destination_identity": "alice", "method": "m", "response_timeout_ms": 1});
+    let answer = backend.call("PerformRpc", body).await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (
+            408,
+            r#"{"code":"canceled","msg":"twirp error unknown: RpcError 1502: Response timeout"}"#
+        )
+    );
+    let large = json!({"room": "room", "destination_identity": "alice", "payload": "x".repeat(15_361)});
+    let answer = backend.call("PerformRpc", large).await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (
+            400,
+            r#"{"code":"invalid_argument","msg":"twirp error unknown: RpcError 1402: Request payload too large"}"#
+        )
+    );
+    let body = json!({"room": "room", "destination_identity": "alice", "method": "m"});
+    let (answer, ()) = tokio::join!(backend.call("PerformRpc", body), async {
+        // The call is under way when its participant is put out, or finds it gone: both are told at once.
+        backend
+            .ok("RemoveParticipant", json!({"room": "room", "identity": "alice"}))
+            .await;
+    });
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    drop(alice);
+    for (body, status, expected) in [
+        (
+            json!({"room": "room", "method": "m"}),
+            400,
+            r#"{"code":"invalid_argument","msg":"twirp error unknown: destination identity is required"}"#,
+        ),
+        (
+            json!({"room": "room", "destination_identity": "zz"}),
+            503,
+            r#"{"code":"unavailable","msg":"twirp error unknown: no response from servers"}"#,
+        ),
+    ] {
+        let answer = backend.call("PerformRpc", body).await;
+        assert_eq!((answer.status, answer.body.as_str()), (status, expected));
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ pub enum Code {
     DeadlineExceeded,
     NotFound,
     BadRoute,
+    Canceled,
     Unauthenticated,
     ResourceExhausted,
     FailedPrecondition,
@@ -28,6 +29,7 @@ impl Code {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::NotFound => "not_found",
             Self::BadRoute => "bad_route",
+            Self::Canceled => "canceled",
             Self::Unauthenticated => "unauthenticated",
             Self::ResourceExhausted => "resource_exhausted",
             Self::FailedPrecondition => "failed_precondition",
@@ -40,7 +42,7 @@ impl Code {
     fn status(self) -> StatusCode {
         match self {
             Self::InvalidArgument | Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
+            Self::DeadlineExceeded | Self::Canceled => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::BadRoute => StatusCode::NOT_FOUND,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,

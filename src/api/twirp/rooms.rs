@@ -2,13 +2,14 @@
 
 use super::endpoint::{Endpoint, Method, Right, Scope, method};
 use super::error::{Code, TwirpError};
-use crate::node::{AdministrationError, CreateRoomError, MetadataError, Node};
+use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node};
 use crate::proto::claims::Claims;
 use crate::proto::livekit::{
     CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ListParticipantsRequest, ListParticipantsResponse,
-    ListRoomsRequest, ListRoomsResponse, MuteRoomTrackRequest, MuteRoomTrackResponse, ParticipantInfo,
-    RemoveParticipantResponse, Room, RoomParticipantIdentity, SendDataRequest, SendDataResponse,
-    UpdateParticipantRequest, UpdateRoomMetadataRequest, UpdateSubscriptionsRequest, UpdateSubscriptionsResponse,
+    ListRoomsRequest, ListRoomsResponse, MoveParticipantRequest, MoveParticipantResponse, MuteRoomTrackRequest,
+    MuteRoomTrackResponse, ParticipantInfo, PerformRpcRequest, PerformRpcResponse, RemoveParticipantResponse, Room,
+    RoomParticipantIdentity, SendDataRequest, SendDataResponse, UpdateParticipantRequest, UpdateRoomMetadataRequest,
+    UpdateSubscriptionsRequest, UpdateSubscriptionsResponse,
 };
 
 const SERVICE: &str = "livekit.RoomService";
@@ -25,6 +26,8 @@ pub(super) const METHODS: &[Method] = &[
     method::<UpdateSubscriptions>(SERVICE, "UpdateSubscriptions"),
     method::<SendData>(SERVICE, "SendData"),
     method::<UpdateRoomMetadata>(SERVICE, "UpdateRoomMetadata"),
+    method::<MoveParticipant>(SERVICE, "MoveParticipant"),
+    method::<PerformRpc>(SERVICE, "PerformRpc"),
 ];
 
 /// Bytes of `SendDataRequest.nonce`, where there is one: LiveKit's clients drop a second packet with the same.
@@ -244,6 +247,75 @@ impl Endpoint for UpdateRoomMetadata {
     }
 }
 
+struct MoveParticipant;
+
+impl Endpoint for MoveParticipant {
+    type Request = MoveParticipantRequest;
+    type Answer = MoveParticipantResponse;
+    const RIGHT: Right = Right::RoomAdminTo;
+
+    fn scope(request: &MoveParticipantRequest) -> Scope<'_> {
+        Scope {
+            room: &request.room,
+            destination: &request.destination_room,
+        }
+    }
+
+    async fn run(
+        node: Node,
+        _: Claims,
+        request: MoveParticipantRequest,
+    ) -> Result<MoveParticipantResponse, TwirpError> {
+        if request.room == request.destination_room {
+            let fault = "destination room cannot be the same as source room";
+            return Err(TwirpError::argument(fault, ""));
+        }
+        match node.move_participant(request).await {
+            Ok(()) => Ok(MoveParticipantResponse {}),
+            Err(MoveError::Participant(error)) => Err(error.into()),
+            Err(MoveError::Destination(error)) => Err(error.into()),
+            Err(error @ MoveError::DestinationFull) => Err(TwirpError::service(Code::ResourceExhausted, error)),
+        }
+    }
+}
+
+struct PerformRpc;
+
+impl Endpoint for PerformRpc {
+    type Request = PerformRpcRequest;
+    type Answer = PerformRpcResponse;
+    const RIGHT: Right = Right::RoomAdmin;
+
+    fn scope(request: &PerformRpcRequest) -> Scope<'_> {
+        within(&request.room)
+    }
+
+    async fn run(node: Node, _: Claims, request: PerformRpcRequest) -> Result<PerformRpcResponse, TwirpError> {
+        if request.destination_identity.is_empty() {
+            let text = "destination identity is required";
+            return Err(TwirpError::service(Code::InvalidArgument, text));
+        }
+        match bus(node.perform_rpc(request).await)? {
+            Ok(payload) => Ok(PerformRpcResponse { payload }),
+            Err(error) => {
+                let text = format!("RpcError {}: {}", error.code, error.message);
+                Err(TwirpError::service(code_of_rpc(error.code), text))
+            }
+        }
+    }
+}
+
+/// LiveKit: errors of a call by their number.
+fn code_of_rpc(code: u32) -> Code {
+    match code {
+        1400..=1499 => Code::InvalidArgument,
+        // Nothing acknowledged, or nothing answered, in time.
+        1501 | 1502 => Code::Canceled,
+        1503 => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
 pub(super) fn within(room: &str) -> Scope<'_> {
     Scope {
         room,
@@ -281,6 +353,7 @@ impl From<AdministrationError> for TwirpError {
     fn from(error: AdministrationError) -> Self {
         let code = match error {
             AdministrationError::NoParticipant => Code::NotFound,
+            AdministrationError::TooManyCalls => Code::ResourceExhausted,
             AdministrationError::RemoteUnmuteDisabled => Code::FailedPrecondition,
             AdministrationError::Metadata(
                 MetadataError::MetadataTooLarge | MetadataError::NameTooLong | MetadataError::AttributesTooLarge,

@@ -8,6 +8,7 @@ mod pausing;
 mod publishing;
 mod regressing;
 mod rights;
+mod rpc;
 mod settling;
 mod subscribing;
 mod world;

@@ -24,6 +24,8 @@ pub(super) struct World {
     /// Every command so far.
     pub media: Vec<Command>,
     pub happened: Vec<RoomEvent>,
+    /// Ends of calls: payload, or the number of the error.
+    pub answers: Vec<(String, Result<String, u32>)>,
     pub over: bool,
     /// False: transports stay unconnected.
     pub network: bool,
@@ -184,6 +186,7 @@ pub(super) fn name(message: &Message) -> &'static str {
         Message::PublishDataTrackResponse(_) => "publish_data_track_response",
         Message::UnpublishDataTrackResponse(_) => "unpublish_data_track_response",
         Message::DataTrackSubscriberHandles(_) => "data_track_subscriber_handles",
+        Message::RoomMoved(_) => "room_moved",
         _ => "other",
     }
 }
@@ -208,6 +211,7 @@ impl World {
             clients: BTreeMap::new(),
             media: Vec::new(),
             happened: Vec::new(),
+            answers: Vec::new(),
             over: false,
             network: true,
             next_connection: 0,
@@ -407,6 +411,7 @@ impl World {
                 }
                 Output::Media(command) => self.command(command),
                 Output::Happened(event) => self.happened.push(event),
+                Output::RpcAnswered { call, answer } => self.answers.push((call, answer.map_err(|error| error.code))),
                 Output::Closed => self.over = true,
             }
         }

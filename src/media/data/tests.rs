@@ -714,3 +714,44 @@ mod tracks {
         assert_eq!(drops(&mut room), [DropReason::Disabled]);
     }
 }
+
+mod calls {
+    use super::*;
+    use crate::proto::livekit::{RpcAck, RpcResponse, data_packet::Value};
+
+    fn to_call(value: Value, call: &str) -> DataPacket {
+        DataPacket {
+            destination_identities: vec![call.into()],
+            value: Some(value),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_call_of_the_server_reaches_it_and_nobody_else() {
+        let mut room = Room::of(2);
+        room.plane.await_rpc("RPC_1".into());
+        let ack = to_call(Value::RpcAck(RpcAck::default()), "RPC_1");
+        let response = to_call(Value::RpcResponse(RpcResponse::default()), "RPC_1");
+        let other = to_call(Value::RpcAck(RpcAck::default()), "RPC_2");
+        for packet in [&other, &ack, &response, &response] {
+            room.send(1, RELIABLE, packet).unwrap();
+        }
+        let passed: Vec<Event> = std::iter::from_fn(|| room.plane.poll_event()).collect();
+        let [
+            Event::RpcAnswer { participant, packet },
+            Event::RpcAnswer { packet: second, .. },
+        ] = passed.as_slice()
+        else {
+            panic!("one acknowledgement, one response, no more: {passed:?}");
+        };
+        assert_eq!(*participant, ParticipantHandle(1));
+        assert_eq!((packet, second), (&ack.encode_to_vec(), &response.encode_to_vec()));
+        assert!(room.link.sent.is_empty());
+
+        assert!(room.plane.end_rpc("RPC_1"));
+        assert!(!room.plane.end_rpc("RPC_1"));
+        room.send(1, RELIABLE, &ack).unwrap();
+        assert!(room.plane.poll_event().is_none());
+    }
+}

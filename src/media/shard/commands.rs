@@ -69,6 +69,8 @@ impl Shard {
             Command::SetParticipant(ref participant) => self.data_command(now, participant.room, command),
             Command::RemoveParticipant { room, .. }
             | Command::SendData { room, .. }
+            | Command::AwaitRpc { room, .. }
+            | Command::EndRpc { room, .. }
             | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
             Command::UnpublishDataTrack { track }
             | Command::SubscribeDataTrack { track, .. }
