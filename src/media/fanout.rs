@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::data::DataPlane;
 use super::edge::Event;
 use super::encoding::Arrived;
+use super::estimator::Acknowledged;
 use super::outside::Outside;
 use super::slots::{Slot, Slots};
 use super::speakers::{SpeakerSettings, Speakers};
@@ -42,6 +43,8 @@ pub struct Fanout {
     pub nack_pairs: Vec<NackPair>,
     /// Reused between calls.
     pub streams: Vec<(Ssrc, Stream)>,
+    /// Reused between calls.
+    pub acknowledged: Vec<Acknowledged>,
     pub speakers: Speakers,
     pub data: DataPlane,
     /// When scores are due; None while there are no tracks.
@@ -68,6 +71,7 @@ impl Fanout {
             subscriptions: Slots::default(),
             nack_pairs: Vec::new(),
             streams: Vec::new(),
+            acknowledged: Vec::new(),
             speakers: Speakers::new(speakers),
             data: DataPlane::default(),
             next_quality: None,

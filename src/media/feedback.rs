@@ -61,14 +61,23 @@ impl Fanout {
             Packet::ReceiverReport { blocks, .. } => {
                 blocks.for_each(|block| self.on_report_block(outside, transport, &block));
             }
+            Packet::TransportFeedback(feedback) => {
+                if let Some(source) = outside.transports.get_mut(transport) {
+                    let (now, scratch) = (outside.now, &mut self.acknowledged);
+                    source.sending_rate.handle_feedback(now, &feedback, scratch);
+                }
+            }
+            Packet::Remb { bitrate, .. } => {
+                if let Some(source) = outside.transports.get_mut(transport) {
+                    source.sending_rate.handle_remb(outside.now, bitrate);
+                }
+            }
             Packet::Pli { media, .. } => self.on_keyframe_request(outside, transport, media),
             Packet::Fir { requests, .. } => {
                 requests.for_each(|request| self.on_keyframe_request(outside, transport, request.media));
             }
             // NACKs are taken by `on_rtcp`; the rest is not acted on.
             Packet::Nack { .. }
-            | Packet::TransportFeedback(_)
-            | Packet::Remb { .. }
             | Packet::SourceDescription(_)
             | Packet::Goodbye(_)
             | Packet::ExtendedReport { .. }
@@ -114,7 +123,10 @@ impl Fanout {
             return; // the RTX stream's
         }
         subscription.acknowledged = true;
-        subscription.loss.handle_report(block, outside.now);
+        let since = subscription.loss.handle_report(block, outside.now);
+        if let Some(target) = outside.transports.get_mut(transport) {
+            target.sending_rate.handle_loss(outside.now, since.lost, since.expected);
+        }
         let Some(report) = subscription
             .sent_report
             .filter(|report| report.middle == block.last_sender_report)
@@ -360,7 +372,16 @@ fn ntp_units(duration: Duration) -> u64 {
 pub struct LossReports {
     /// `ReportBlock::cumulative_lost` of the newest report.
     pub cumulative: i32,
+    /// `ReportBlock::highest_sequence` of the newest report.
+    highest: u32,
     pub last: Option<Instant>,
+}
+
+/// Packets of a stream since the report before; a first report says zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SinceReport {
+    pub lost: u64,
+    pub expected: u64,
 }
 
 /// Counters as of the last score.
@@ -372,8 +393,19 @@ pub struct Scored {
 }
 
 impl LossReports {
-    fn handle_report(&mut self, block: &ReportBlock, now: Instant) {
+    fn handle_report(&mut self, block: &ReportBlock, now: Instant) -> SinceReport {
+        let lost = block.cumulative_lost.wrapping_sub(self.cumulative);
+        let expected = block.highest_sequence.wrapping_sub(self.highest) as i32;
+        let is_first = self.last.is_none();
         self.cumulative = block.cumulative_lost;
+        self.highest = block.highest_sequence;
         self.last = Some(now);
+        if is_first || expected <= 0 {
+            return SinceReport::default();
+        }
+        SinceReport {
+            lost: u64::from(lost.max(0).unsigned_abs()),
+            expected: u64::from(expected.unsigned_abs()),
+        }
     }
 }

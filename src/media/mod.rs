@@ -6,7 +6,9 @@
 
 pub mod data;
 pub mod edge;
+pub mod estimator;
 pub mod nack;
+pub mod pacing;
 pub mod quality;
 pub mod receiver_stats;
 pub mod speakers;

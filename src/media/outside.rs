@@ -17,7 +17,7 @@ use crate::types::{DataTrackHandle, DropReason, RoomHandle, SubscriptionHandle, 
 const MAX_EVENTS: usize = 65_536;
 
 /// The resolution of timers: epoll's.
-const MIN_DELAY: Duration = Duration::from_millis(1);
+pub const MIN_DELAY: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
 pub struct Events {

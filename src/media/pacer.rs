@@ -158,6 +158,7 @@ impl Release<'_> {
         // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
         let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
         let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
+        transport.sending_rate.handle_sent(self.now, sealed, written.numbered);
         self.stats.rtp_sent += 1;
         Ok((path, sealed))
     }
@@ -220,7 +221,11 @@ impl Release<'_> {
             let mark = marks
                 .and_then(|marks| marks.find(descriptor.sequence_out))
                 .ok_or(DropReason::RtxUnavailable)?;
-            return primary(subscription, &output, descriptor, stored, &mark, buf);
+            let written = primary(subscription, &output, descriptor, stored, &mark, buf)?;
+            return Ok(Written {
+                numbered: false, // with the number it had
+                ..written
+            });
         };
         let sequence = subscription.next_rtx_sequence();
         let mark = Mark {
@@ -246,6 +251,7 @@ impl Release<'_> {
             header_len,
             len,
             sequence,
+            numbered: subscription.is_numbered(),
         })
     }
 
@@ -284,6 +290,7 @@ impl Release<'_> {
                 header_len,
                 len,
                 sequence: descriptor.sequence_out,
+                numbered: subscription.is_numbered(),
             });
         }
         let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
@@ -304,6 +311,7 @@ impl Release<'_> {
             header_len,
             len: header_len + len,
             sequence: descriptor.sequence_out,
+            numbered: subscription.is_numbered(),
         })
     }
 }
@@ -313,6 +321,8 @@ struct Written {
     len: usize,
     /// Extended, of the SSRC it is written for.
     sequence: u64,
+    /// It carries the next transport-wide number.
+    numbered: bool,
 }
 
 fn stored<'e>(encoding: Option<&'e Encoding>, descriptor: &Descriptor, now: Instant) -> Result<Stored<'e>, DropReason> {
@@ -352,6 +362,7 @@ fn primary(
         header_len,
         len,
         sequence: descriptor.sequence_out,
+        numbered: subscription.is_numbered(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::edge::{Command, Event};
 use super::fanout::Fanout;
-use super::outside::{Dirty, Events, Index, Outside, TimerKey};
+use super::outside::{Dirty, Events, Index, MIN_DELAY, Outside, TimerKey};
 use super::pacer::Release;
 use super::slots::{Slot, Slots};
 use super::speakers::SpeakerSettings;
@@ -219,6 +219,9 @@ impl Shard {
         if due && contain(|| transport.rtc.handle_timeout(now)).is_none() {
             return self.transport_panicked(now, slot);
         }
+        if transport.sending_rate.poll_timeout().is_some_and(|at| at <= now) {
+            transport.sending_rate.handle_timeout(now);
+        }
         self.in_room(now, room, |fanout, outside| fanout.report_to_publisher(outside, slot));
         self.after_input(now, slot);
     }
@@ -236,9 +239,7 @@ impl Shard {
             return;
         };
         self.dirty.mark(slot, transport);
-        let deadlines = [transport.rtc.poll_timeout(), transport.receiving.deadline()];
-        let timer = transport.timer;
-        let deadline = deadlines.into_iter().flatten().min();
+        let (timer, deadline) = (transport.timer, transport.deadline());
         self.outside(now).arm(timer, deadline);
     }
 
@@ -308,6 +309,9 @@ impl Shard {
                 }
             });
             let is_closed = transport.is_closed;
+            if let Some(at) = transport.sending_rate.poll_timeout() {
+                self.timers.arm_at_latest(transport.timer, at.max(now + MIN_DELAY));
+            }
             for path in sent_to {
                 // The answer to a check of ours comes before any check of the peer's.
                 if !self.flows.contains_key(&path) {

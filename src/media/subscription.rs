@@ -17,7 +17,7 @@ use super::slots::Slot;
 use super::timers::TimerId;
 use super::track::Track;
 use crate::types::{
-    Codec, CodecParameters, DropReason, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt, Ssrc,
+    Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt, Ssrc,
     SubscriptionHandle,
 };
 
@@ -191,6 +191,11 @@ impl Subscription {
 
     pub fn output(&self, codec: u8) -> Option<Output> {
         self.outputs.get(usize::from(codec)).copied().flatten()
+    }
+
+    /// Its packets carry transport-wide sequence numbers.
+    pub fn is_numbered(&self) -> bool {
+        self.extensions.id(Extension::TransportCc).is_some()
     }
 
     /// True once per codec of the track that this subscriber cannot take.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::edge::Reception;
+use super::estimator::SendingRate;
 use super::fanout::LOCAL_SSRC;
 use super::feedback::RECEIVER_REPORT_INTERVAL;
 use super::pacer::Descriptor;
@@ -195,7 +196,8 @@ pub struct MediaTransport {
     pub sending: HashMap<Ssrc, Slot>,
     pub queue: Vec<Descriptor>,
     pub rtcp: RtcpQueue,
-    transport_cc: u16,
+    /// What may be sent, from what leaves and what the peer reports.
+    pub sending_rate: SendingRate,
     /// Test hook: the next input panics.
     #[cfg(test)]
     pub panics: bool,
@@ -230,16 +232,25 @@ impl MediaTransport {
             sending: HashMap::new(),
             queue: Vec::new(),
             rtcp: RtcpQueue::default(),
-            transport_cc: 0,
+            sending_rate: SendingRate::new(now),
             #[cfg(test)]
             panics: false,
         }
     }
 
-    /// The transport-wide sequence number of a packet that leaves now, as its extension carries it.
-    pub fn next_transport_cc(&mut self) -> [u8; 2] {
-        self.transport_cc = self.transport_cc.wrapping_add(1);
-        self.transport_cc.to_be_bytes()
+    /// The transport-wide sequence number of the packet that leaves next, as its extension carries it.
+    pub fn next_transport_cc(&self) -> [u8; 2] {
+        self.sending_rate.next_sequence().to_be_bytes()
+    }
+
+    /// When its timer is due.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let deadlines = [
+            self.rtc.poll_timeout(),
+            self.receiving.deadline(),
+            self.sending_rate.poll_timeout(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Transport-wide feedback that is due. True when there is some.

@@ -252,3 +252,38 @@ fn a_subscription_is_small() {
     let bytes = size_of_val(subscription) + subscription.heap_bytes();
     assert!(bytes <= 4096, "{bytes}");
 }
+
+#[test]
+fn a_subscribers_feedback_makes_the_estimate() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let track = world.publish_video(alice, "1", &[]);
+    world.subscribe(bob, track);
+    let estimate = |world: &World| {
+        let (_, transport) = world
+            .shard
+            .transports
+            .iter()
+            .find(|(_, t)| !t.sending.is_empty())
+            .unwrap();
+        transport.sending_rate.estimate()
+    };
+    assert_eq!(estimate(&world), Some(crate::media::estimator::INITIAL));
+    // A frame of 1,000 bytes each 10 ms; every fifth packet is told to have waited 10 ms longer than the one before.
+    for n in 0..300i64 {
+        world.video(alice, 5, n as u16, "", &vp8(n == 0, true, 1, 1000));
+        world.deliver();
+        for got in world.take(bob) {
+            let number = crate::rtp::extension::transport_cc(got.rtp().extension(3).unwrap()).unwrap();
+            assert_eq!(number, n as u16 + 1, "one number for each packet that leaves");
+            let arrival = n * 40 + if n > 200 { (n - 200) * 40 } else { 0 };
+            world.send_rtcp(bob, |out| {
+                out.transport_feedback(Ssrc(9), Ssrc(1), number, n as u8, &[Some(arrival)])
+                    .map(|_| ())
+            });
+        }
+        world.pass(10);
+    }
+    let congested = estimate(&world).unwrap();
+    assert!(congested.0 < 700_000, "{congested:?}");
+}
