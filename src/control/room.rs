@@ -175,6 +175,7 @@ impl Room {
             Event::SubscriptionStarted { subscription } => self.subscription_started(now, subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
             Event::StreamState { subscription, paused } => self.stream_paused(now, subscription, paused),
+            Event::Explanation { .. } => {}
             Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
             Event::Quality { participant, score } => {
                 if let Some(participant) = self.participants.get_mut(&participant) {

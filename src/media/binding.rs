@@ -4,6 +4,7 @@ use super::edge::{Publish, Subscribe, SubscriptionSettings};
 use super::fanout::Fanout;
 use super::generated::{self, Schedule};
 use super::outside::{Outside, Place, TimerKey};
+use super::room_report;
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::{CodecChange, Track};
@@ -119,12 +120,14 @@ impl Fanout {
                 continue;
             };
             subscription.scorer.set_muted(muted, now);
+            room_report::note(subscription, track, now);
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
                 // The next packet of the source ends the silence and finds its own timestamp.
                 wanted |= 1u8.checked_shl(u32::from(subscription.wanted_encoding())).unwrap_or(0);
                 continue;
             }
+            subscription.freezes.interrupt();
             let was_sent = subscription.rewriter.source().is_some();
             subscription.rewriter.interrupt();
             if is_audio && was_sent && !subscription.settings.disabled {
@@ -166,6 +169,7 @@ impl Fanout {
             if track.muted {
                 subscription.announce(now);
             }
+            room_report::note(subscription, track, now);
         }
         outside.index.subscriptions.insert(handle, Place { room, slot });
         for ssrc in ssrcs.into_iter().flatten() {
@@ -214,6 +218,7 @@ impl Fanout {
         let enabled = subscription.settings.disabled && !settings.disabled;
         if settings.disabled {
             subscription.rewriter.interrupt();
+            subscription.freezes.interrupt();
         }
         subscription.settings = settings;
         subscription.scorer.set_disabled(settings.disabled, outside.now);
@@ -223,6 +228,7 @@ impl Fanout {
         }
         let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
         let switched = subscription.set_target(track, Some(track.choose(settings.max_layer)), false);
+        room_report::note(subscription, track, outside.now);
         if let Some(encoding) = switched.filter(|encoding| enabled || *encoding != wanted) {
             self.request_keyframe(outside, track_slot, encoding);
         }

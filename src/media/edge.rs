@@ -5,6 +5,10 @@
 
 use std::net::SocketAddr;
 
+pub use super::explain::{
+    Decision, EncodingReport, Explanation, LayerReason, LayerState, ReceptionReport, RepairCounts, SubscriptionReport,
+    TrackReport,
+};
 use crate::types::{
     Bitrate, ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer,
     MediaKind, Mid, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc, SubscriptionHandle,
@@ -117,6 +121,14 @@ pub enum Command {
     UnsubscribeDataTrack {
         track: DataTrackHandle,
         subscriber: ParticipantHandle,
+    },
+
+    /// Answered by `Event::Explanation` with the same `query`. With a participant only what concerns it: what it is sent,
+    /// what it publishes, and the tracks it receives.
+    Explain {
+        room: RoomHandle,
+        participant: Option<ParticipantHandle>,
+        query: u64,
     },
 }
 
@@ -318,6 +330,12 @@ pub enum Event {
     RpcAnswer {
         participant: ParticipantHandle,
         packet: Vec<u8>,
+    },
+    /// Who is sent what, and why not more; asked for by `Command::Explain`.
+    Explanation {
+        room: RoomHandle,
+        query: u64,
+        report: Box<Explanation>,
     },
     /// A panic was caught in this room; the shard has discarded it (DESIGN D10).
     RoomPanicked { room: RoomHandle },

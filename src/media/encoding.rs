@@ -62,6 +62,17 @@ struct KeyframeRequests {
     fir_sequence: u8,
 }
 
+/// Counted since the encoding's SSRC was first seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EncodingCounts {
+    /// Sequence numbers asked of the publisher, repeats included.
+    pub nacked: u32,
+    /// Packets that came by RTX.
+    pub recovered: u32,
+    /// Key frames asked of the publisher.
+    pub keyframe_requests: u32,
+}
+
 #[derive(Debug)]
 pub struct Encoding {
     index: u8,
@@ -87,6 +98,7 @@ pub struct Encoding {
     pub nack: NackGenerator,
     /// From the first packet on.
     pub stats: Option<ReceiverStats>,
+    pub counts: EncodingCounts,
     /// Payload bytes since they were last taken, retransmissions included.
     bytes: u64,
 }
@@ -120,6 +132,7 @@ impl Encoding {
             },
             nack: NackGenerator::new(kind),
             stats: None,
+            counts: EncodingCounts::default(),
             bytes: 0,
         }
     }
@@ -237,6 +250,7 @@ impl Encoding {
     fn count(&mut self, now: Instant, codec: Codec, sequence: u64, packet: &OriginalPacket<'_>) {
         self.bytes += packet.payload.len() as u64;
         if packet.recovered {
+            self.counts.recovered = self.counts.recovered.wrapping_add(1);
             self.nack.handle_recovered(sequence, now);
             return;
         }
@@ -345,6 +359,7 @@ impl Encoding {
     pub fn keyframe_asked(&mut self, now: Instant) -> u8 {
         self.keyframes.last = Some(now);
         self.keyframes.tries += 1;
+        self.counts.keyframe_requests = self.counts.keyframe_requests.wrapping_add(1);
         if self.keyframes.tries >= KEYFRAME_TRIES {
             self.keyframes.wanted = false;
         }

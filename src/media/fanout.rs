@@ -10,6 +10,7 @@ use super::edge::Event;
 use super::encoding::Arrived;
 use super::estimator::Acknowledged;
 use super::outside::Outside;
+use super::room_report;
 use super::slots::{Slot, Slots};
 use super::speakers::{SpeakerSettings, Speakers};
 use super::subscription::Subscription;
@@ -304,6 +305,7 @@ impl Fanout {
             if let Some(encoding) = needed.filter(|encoding| *encoding != before) {
                 wanted |= 1u8.checked_shl(u32::from(encoding)).unwrap_or(0);
             }
+            room_report::note(subscription, track, outside.now);
         }
         for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
             self.request_keyframe(outside, slot, encoding);
@@ -428,6 +430,7 @@ impl Fanout {
 /// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
 fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
     subscription.plan_report(outside.now);
+    room_report::note(subscription, track, outside.now);
     outside.arm(subscription.timer, subscription.deadline());
     let encoding = track.encodings.get(usize::from(packet.source.encoding));
     let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {

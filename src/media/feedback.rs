@@ -137,6 +137,7 @@ impl Fanout {
         let held = Duration::from_nanos(u64::from(block.delay_since_last_sender_report) * 1_000_000_000 / 65_536);
         let rtt = outside.now.saturating_duration_since(report.at).saturating_sub(held);
         if rtt < MAX_RTT {
+            subscription.rtt_measured = true;
             subscription.rtt = (subscription.rtt + rtt * 3) / 4; // LiveKit: three quarters of the new value
         }
     }
@@ -165,6 +166,7 @@ impl Fanout {
             let Some(subscription) = self.subscriptions.get_mut(slot) else {
                 break;
             };
+            subscription.repair.nacked = subscription.repair.nacked.wrapping_add(1);
             let sequence_out = subscription.rewriter.extend(sequence);
             let located = subscription.rewriter.locate(sequence_out);
             let encodings = self.tracks.get(track).map(|track| &track.encodings);
@@ -206,6 +208,7 @@ impl Fanout {
         if subscription.settings.disabled || subscription.kind == MediaKind::Audio {
             return;
         }
+        subscription.repair.keyframe_requests = subscription.repair.keyframe_requests.wrapping_add(1);
         let source = subscription.rewriter.source();
         let (track, encoding) = (
             subscription.track,
@@ -345,10 +348,9 @@ impl Fanout {
                 let pairs = &mut self.nack_pairs;
                 encoding.nack.handle_timeout(now, pairs);
                 if !pairs.is_empty() {
-                    outside.stats.nacks_sent += pairs
-                        .iter()
-                        .map(|pair| 1 + u64::from(pair.blp.count_ones()))
-                        .sum::<u64>();
+                    let asked: u32 = pairs.iter().map(|pair| 1 + pair.blp.count_ones()).sum();
+                    outside.stats.nacks_sent += u64::from(asked);
+                    encoding.counts.nacked = encoding.counts.nacked.wrapping_add(asked);
                     outside.rtcp(track.transport, |writer| writer.nack(LOCAL_SSRC, media, pairs));
                 }
             }
@@ -374,6 +376,10 @@ pub struct LossReports {
     pub cumulative: i32,
     /// `ReportBlock::highest_sequence` of the newest report.
     highest: u32,
+    /// Of the newest report, 0.0..1.0.
+    pub fraction: f32,
+    /// Of the newest report, in ticks of the codec's clock.
+    pub jitter: u32,
     pub last: Option<Instant>,
 }
 
@@ -399,6 +405,8 @@ impl LossReports {
         let is_first = self.last.is_none();
         self.cumulative = block.cumulative_lost;
         self.highest = block.highest_sequence;
+        self.fraction = f32::from(block.fraction_lost) / 256.0;
+        self.jitter = block.jitter;
         self.last = Some(now);
         if is_first || expected <= 0 {
             return SinceReport::default();

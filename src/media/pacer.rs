@@ -149,6 +149,7 @@ impl Release<'_> {
             Kind::Retransmission => {
                 let stored = stored(encoding, descriptor, self.now)?;
                 self.stats.retransmitted += 1;
+                subscription.repair.retransmitted = subscription.repair.retransmitted.wrapping_add(1);
                 self.retransmission(subscription, transport, descriptor, stored, packet)?
             }
             Kind::Generated | Kind::Padding => {

@@ -60,6 +60,16 @@ pub struct Interval {
     pub last_sender_report: Option<Instant>,
 }
 
+/// Since the first packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub packets: u64,
+    /// Expected and not received; never negative.
+    pub lost: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
 impl ReceiverStats {
     pub fn new(clock_rate: u32, now: Instant) -> Self {
         Self {
@@ -150,6 +160,16 @@ impl ReceiverStats {
         self.interval_start = now;
         self.interval_jitter = self.jitter;
         interval
+    }
+
+    /// Since the first packet.
+    pub fn totals(&self) -> Totals {
+        let counts = self.counts();
+        Totals {
+            packets: counts.received,
+            lost: counts.expected.saturating_sub(counts.received),
+            bytes: self.bytes,
+        }
     }
 
     /// Interarrival jitter now.

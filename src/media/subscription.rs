@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::edge::{Subscribe, SubscriptionSettings};
 use super::encoding::Arrived;
+use super::explain::{Decisions, Freezes, RepairCounts};
 use super::feedback::{LossReports, Scored};
 use super::generated::Schedule;
 use super::pacer::{Descriptor, Kind};
@@ -89,6 +90,8 @@ pub struct Subscription {
     /// Only where packets are resent as they were.
     pub marks: Option<Box<Marks>>,
     pub rtt: Duration,
+    /// `rtt` comes from a report.
+    pub rtt_measured: bool,
     /// A report block has named our SSRC: the mid is known (RFC 8843 §9.2 asks for it at the start only).
     pub acknowledged: bool,
     pub started: bool,
@@ -99,6 +102,9 @@ pub struct Subscription {
     pub loss: LossReports,
     pub scorer: QualityScorer,
     pub scored: Scored,
+    pub repair: RepairCounts,
+    pub freezes: Freezes,
+    pub decisions: Decisions,
     /// The last blank frame has been queued; gone then.
     pub ends_at: Option<Instant>,
 }
@@ -145,6 +151,7 @@ impl Subscription {
             requests: RecentRequests::default(),
             marks: None,
             rtt: DEFAULT_RTT,
+            rtt_measured: false,
             acknowledged: false,
             started: false,
             packets: 0,
@@ -154,6 +161,9 @@ impl Subscription {
             loss: LossReports::default(),
             scorer: track.new_scorer(now),
             scored: Scored::default(),
+            repair: RepairCounts::default(),
+            freezes: Freezes::default(),
+            decisions: Decisions::new(now),
             ends_at: None,
         };
         subscription.map_codecs(&track.codecs);
@@ -198,6 +208,11 @@ impl Subscription {
         self.extensions.id(Extension::TransportCc).is_some()
     }
 
+    /// The subscriber takes some codec of the track.
+    pub fn takes_any(&self) -> bool {
+        self.outputs.iter().any(Option::is_some)
+    }
+
     /// True once per codec of the track that this subscriber cannot take.
     pub fn should_report_codec(&mut self, codec: u8) -> bool {
         let bit = 1u32.checked_shl(u32::from(codec)).unwrap_or(0);
@@ -226,14 +241,12 @@ impl Subscription {
     }
 
     /// What is to be given.
-    #[allow(dead_code)]
     pub fn target(&self) -> Option<Layer> {
         self.target
     }
 
     /// What is given: the layer whose frames have begun to leave. It is a target, so it may name more temporal layers than
     /// there are.
-    #[allow(dead_code)]
     pub fn current(&self) -> Option<Layer> {
         let source = self.rewriter.source()?;
         Some(Layer {
@@ -267,6 +280,9 @@ impl Subscription {
             }
         };
         if !packet.late {
+            if packet.info.marker && self.kind == MediaKind::Video {
+                self.freezes.handle_frame(packet.info.arrival);
+            }
             self.last_sent = Some(packet.info.arrival);
         }
         Ok(Descriptor {
@@ -414,6 +430,7 @@ impl Subscription {
     pub fn heap_bytes(&self) -> usize {
         self.rewriter.heap_bytes()
             + self.cname.len()
+            + self.decisions.heap_bytes()
             + self.outputs.capacity() * size_of::<Option<Output>>()
             + self.codecs.capacity() * size_of::<CodecParameters>()
             + self.marks.as_ref().map_or(0, |marks| marks.heap_bytes())

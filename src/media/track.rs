@@ -227,7 +227,6 @@ impl Track {
     }
 
     /// What it can give now, and for how much.
-    #[allow(dead_code)]
     pub fn offered(&self, now: Instant) -> Offered {
         let mut offered = Offered {
             spatial: 1,

@@ -375,7 +375,7 @@ fn is_coalescable(event: &Event) -> bool {
 /// The room's number is the upper half of every handle made in it.
 fn room_of(event: &Event) -> RoomHandle {
     let inside = match event {
-        Event::Speakers { room, .. } | Event::RoomPanicked { room } => return *room,
+        Event::Speakers { room, .. } | Event::Explanation { room, .. } | Event::RoomPanicked { room } => return *room,
         Event::TransportConnected {
             transport: TransportHandle(handle),
             ..

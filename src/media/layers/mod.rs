@@ -51,6 +51,21 @@ impl Offered {
     }
 }
 
+impl Offered {
+    /// The best layer that flows and is not above `max`; where none is, the lowest spatial layer that flows. None = nothing
+    /// flows.
+    pub fn best(&self, max: Layer) -> Option<Layer> {
+        let flows = |layer: &Layer| self.rate(*layer) > Bitrate::ZERO;
+        let within = |layer: &Layer| layer.spatial <= max.spatial && layer.temporal <= max.temporal;
+        let lowest = all().find(flows)?;
+        let best = all().filter(|layer| flows(layer) && within(layer)).max();
+        best.or_else(|| {
+            let same = |layer: &Layer| layer.spatial == lowest.spatial && layer.temporal <= max.temporal;
+            all().filter(|layer| flows(layer) && same(layer)).max()
+        })
+    }
+}
+
 /// The place of a layer in tables of all of them; ids above the last are the last.
 fn index(layer: Layer) -> usize {
     usize::from(layer.spatial).min(SPATIAL - 1) * TEMPORAL + usize::from(layer.temporal).min(TEMPORAL - 1)

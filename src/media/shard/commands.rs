@@ -72,6 +72,14 @@ impl Shard {
             | Command::AwaitRpc { room, .. }
             | Command::EndRpc { room, .. }
             | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
+            Command::Explain {
+                room,
+                participant,
+                query,
+            } => {
+                let slot = *self.index.rooms.get(&room)?;
+                self.in_room(now, slot, |fanout, outside| fanout.explain(outside, participant, query))
+            }
             Command::UnpublishDataTrack { track }
             | Command::SubscribeDataTrack { track, .. }
             | Command::UnsubscribeDataTrack { track, .. } => {

@@ -1,6 +1,7 @@
 //! Whole rooms on virtual time: peers with injected keys send and receive real datagrams.
 
 mod data;
+mod explanation;
 mod forwarding;
 mod paths;
 mod renegotiation;

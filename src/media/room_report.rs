@@ -1,0 +1,222 @@
+//! The explanation of a room: who is sent what, why not more, and how it arrives.
+//!
+//! Collects what tracks, subscriptions and transports know of themselves, when control asks; changes nothing.
+
+use std::time::{Duration, Instant};
+
+use super::edge::Event;
+use super::encoding::Encoding;
+use super::explain::{
+    EncodingReport, Explanation, LayerFacts, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
+};
+use super::fanout::Fanout;
+use super::layers::EVERYTHING;
+use super::outside::Outside;
+use super::slots::Slot;
+use super::subscription::Subscription;
+use super::track::Track;
+use super::transport::MediaTransport;
+use crate::types::{Bitrate, Layer, MediaKind, ParticipantHandle};
+
+/// Subscriptions in one report: about 5 MB with all their decisions. A larger room is asked about by participant; the
+/// rest is left out, and the report says so.
+const MAX_SUBSCRIPTIONS: usize = 2000;
+
+impl Fanout {
+    /// Answers `Command::Explain`.
+    pub fn explain(&mut self, outside: &mut Outside<'_>, participant: Option<ParticipantHandle>, query: u64) {
+        let now = outside.now;
+        let concerns = |of: ParticipantHandle| participant.is_none_or(|wanted| wanted == of);
+        let mut report = Explanation::default();
+        let mut received: Vec<Slot> = Vec::new();
+        for (_, subscription) in self.subscriptions.iter().filter(|(_, s)| concerns(s.participant)) {
+            if subscription.ends_at.is_some() {
+                continue;
+            }
+            let Some(track) = self.tracks.get(subscription.track) else {
+                continue;
+            };
+            if report.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+                report.truncated = true;
+                break;
+            }
+            let Some(transport) = outside.transports.get(subscription.transport) else {
+                continue;
+            };
+            received.push(subscription.track);
+            report
+                .subscriptions
+                .push(subscription_report(subscription, track, transport, now));
+        }
+        received.sort_unstable();
+        received.dedup();
+        for (slot, track) in self.tracks.iter() {
+            if concerns(track.participant) || received.binary_search(&slot).is_ok() {
+                report.tracks.push(track_report(track, now));
+            }
+        }
+        let transports = outside.transports.iter();
+        for (slot, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
+            if !transport.sending.is_empty() {
+                report.receptions.push(self.reception_report(slot, transport, now));
+            }
+        }
+        outside.events.push(Event::Explanation {
+            room: self.handle,
+            query,
+            report: Box::new(report),
+        });
+    }
+
+    fn reception_report(&self, slot: Slot, transport: &MediaTransport, now: Instant) -> ReceptionReport {
+        let subscriptions = self.subscriptions.iter().filter(|(_, s)| s.transport == slot);
+        let (mut allocated, mut wanted) = (0, 0);
+        let (mut rtt, mut loss) = (None, 0f32);
+        for (_, subscription) in subscriptions {
+            let Some(track) = self.tracks.get(subscription.track) else {
+                continue;
+            };
+            let (layers, offered) = (layers(subscription, track, now), track.offered(now));
+            allocated += layers.target.map_or(0, |layer| offered.rate(layer).0);
+            let best = layers.wanted.and_then(|layer| offered.best(layer));
+            wanted += best.map_or(0, |layer| offered.rate(layer).0);
+            if subscription.rtt_measured {
+                rtt = rtt.max(Some(subscription.rtt));
+            }
+            loss = loss.max(subscription.loss.fraction);
+        }
+        ReceptionReport {
+            transport: transport.handle,
+            participant: transport.participant,
+            connected: transport.is_connected,
+            estimate: None,
+            budget: transport.reception.max_bitrate,
+            allocated: Bitrate(allocated),
+            wanted: Bitrate(wanted),
+            may_pause: transport.reception.may_pause,
+            max_bitrate: transport.reception.max_bitrate,
+            rtt,
+            loss,
+            queued_packets: transport.queue.len() as u32,
+            queue_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// What a subscription wants, is to be given and is given, and why it is not better.
+pub fn layers(subscription: &Subscription, track: &Track, now: Instant) -> LayerState {
+    let offered = track.offered(now);
+    // Temporal layers beyond those there are mean all of them.
+    let known = |layer: Layer| Layer {
+        spatial: layer.spatial.min(offered.spatial.saturating_sub(1)),
+        temporal: layer.temporal.min(offered.temporal.saturating_sub(1)),
+    };
+    let asked = match subscription.kind {
+        MediaKind::Video => subscription.settings.max_layer,
+        MediaKind::Audio => Layer::default(),
+    };
+    let disabled = subscription.settings.disabled;
+    let target = subscription.target().filter(|_| !disabled && !track.muted).map(known);
+    let sent = subscription.current().map(known);
+    let facts = LayerFacts {
+        connected: subscription.is_connected,
+        codec_negotiated: subscription.takes_any(),
+        muted: track.muted,
+        disabled,
+        asked,
+        top: known(EVERYTHING),
+        flowing: offered.best(asked),
+        target,
+        sent,
+        capped: false,
+    };
+    LayerState {
+        wanted: (!disabled).then(|| known(asked)),
+        target,
+        sent,
+        reason: facts.reason(),
+    }
+}
+
+/// Remembers the subscription's layers if they are others than before.
+pub fn note(subscription: &mut Subscription, track: &Track, now: Instant) {
+    let layers = layers(subscription, track, now);
+    subscription.decisions.note(layers, None, now);
+}
+
+fn subscription_report(
+    subscription: &Subscription,
+    track: &Track,
+    transport: &MediaTransport,
+    now: Instant,
+) -> SubscriptionReport {
+    let clock_rate = track.codecs.first().map_or(90_000, |codec| codec.codec.clock_rate());
+    let jitter = u64::from(subscription.loss.jitter) * 1_000_000_000 / u64::from(clock_rate.max(1));
+    SubscriptionReport {
+        subscription: subscription.handle,
+        track: track.handle,
+        subscriber: subscription.participant,
+        publisher: track.participant,
+        transport: transport.handle,
+        kind: subscription.kind,
+        is_screen: track.is_screen,
+        priority: subscription.settings.priority,
+        layers: layers(subscription, track, now),
+        rtt: subscription.rtt_measured.then_some(subscription.rtt),
+        packets: subscription.packets,
+        bytes: subscription.octets,
+        lost: subscription.loss.cumulative,
+        fraction_lost: subscription.loss.fraction,
+        jitter: Duration::from_nanos(jitter),
+        repair: subscription.repair,
+        freezes: subscription.freezes.count,
+        frozen: subscription.freezes.total,
+        score: subscription.scorer.current(),
+        decisions: subscription.decisions.list(now),
+    }
+}
+
+fn track_report(track: &Track, now: Instant) -> TrackReport {
+    let encodings = track
+        .encodings
+        .iter()
+        .map(|encoding| encoding_report(track, encoding, now));
+    TrackReport {
+        track: track.handle,
+        publisher: track.participant,
+        kind: track.kind,
+        is_screen: track.is_screen,
+        muted: track.muted,
+        subscribers: track.subscribers.len() as u32,
+        score: track.scorer.current(),
+        encodings: encodings.collect(),
+    }
+}
+
+fn encoding_report(track: &Track, encoding: &Encoding, now: Instant) -> EncodingReport {
+    let totals = encoding.stats.as_ref().map(|stats| stats.totals()).unwrap_or_default();
+    let offered = track.offered(now);
+    let spatial = if track.is_simulcast() {
+        encoding.source().encoding
+    } else {
+        offered.spatial.saturating_sub(1)
+    };
+    let row = offered.rate.get(usize::from(spatial)).copied().unwrap_or_default();
+    let rate = row.into_iter().max().unwrap_or_default();
+    let newest = encoding.highest().and_then(|highest| encoding.stored(highest, now));
+    let codec = newest.and_then(|newest| track.codecs.get(usize::from(newest.info.codec)));
+    EncodingReport {
+        rid: encoding.parameters.rid,
+        ssrc: encoding.ssrc.filter(|_| encoding.has_started()),
+        codec: codec.map(|codec| codec.codec),
+        is_flowing: rate > Bitrate::ZERO,
+        rate,
+        packets: totals.packets,
+        bytes: totals.bytes,
+        lost: totals.lost,
+        jitter: encoding.stats.as_ref().map(|stats| stats.jitter()).unwrap_or_default(),
+        nacked: encoding.counts.nacked,
+        recovered: encoding.counts.recovered,
+        keyframe_requests: encoding.counts.keyframe_requests,
+    }
+}
