@@ -20,32 +20,27 @@ const ANNOUNCE_LENGTH: Duration = Duration::from_millis(500);
 const AUDIO_FRAME: Duration = Duration::from_millis(20);
 const VIDEO_FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
-/// The TOC byte of 20 ms CELT stereo and two bytes that decode to nothing (RFC 6716 §3.1).
-const OPUS_SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
+/// The TOC byte of 20 ms CELT stereo and two bytes that decode to nothing (RFC 6716 §3.1), filled up with zeros.
+/// LiveKit: clients that decrypt let a frame of the server's pass only when it is known to them byte for byte (they compare
+/// its SHA-256); silence is known in this length.
+const OPUS_SILENCE: [u8; 80] = {
+    let mut frame = [0; 80];
+    frame[0] = 0xf8;
+    frame[1] = 0xff;
+    frame[2] = 0xfe;
+    frame
+};
 /// 20 ms of G.711 silence: the codes of amplitude 0.
 const PCMU_SILENCE: [u8; 160] = [0xff; 160];
 const PCMA_SILENCE: [u8; 160] = [0xd5; 160];
 
-/// Zero bytes behind a VP8 frame header: an arithmetic decoder that is fed zeros decides 0 every time, which means no
-/// filter, quantizer 0, no probability updates, every block predicted and without coefficients: a grey picture
-/// (RFC 6386 §9, §11.2, §13). The first partition's decisions need fewer than 32 bytes, the tokens fewer than 16.
-const VP8_FIRST_PARTITION: usize = 32;
-const VP8_TOKENS: usize = 16;
-const VP8_FRAME_LEN: usize = 10 + VP8_FIRST_PARTITION + VP8_TOKENS;
-/// RFC 6386 §9.1: frame tag (key frame, version 0, shown, 19 bits of partition size), start code, 8 x 8.
-const VP8_FRAME: [u8; VP8_FRAME_LEN] = {
-    let mut frame = [0; VP8_FRAME_LEN];
-    let tag = (VP8_FIRST_PARTITION as u32) << 5 | 0x10;
-    frame[0] = tag as u8;
-    frame[1] = (tag >> 8) as u8;
-    frame[2] = (tag >> 16) as u8;
-    frame[3] = 0x9d;
-    frame[4] = 0x01;
-    frame[5] = 0x2a;
-    frame[6] = 8;
-    frame[8] = 8;
-    frame
-};
+/// A picture of 8 x 8: frame tag (RFC 6386 §9.1: key frame, version 0, shown, 16 bytes of first partition), start code,
+/// size, and what an encoder makes of one colour. LiveKit: these bytes and no others are the ones that clients which
+/// decrypt let pass (they compare the SHA-256; it is checked in the tests).
+const VP8_FRAME: [u8; 31] = [
+    0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x08, 0x00, 0x08, 0x00, 0x00, 0x47, 0x08, 0x85, 0x85, 0x88, 0x85, 0x84, 0x88,
+    0x02, 0x02, 0x00, 0x0c, 0x0d, 0x60, 0x00, 0xfe, 0xff, 0xab, 0x50, 0x80,
+];
 
 /// STAP-A (RFC 6184 §5.7.1) of parameter sets and one IDR slice: Constrained Baseline, one macroblock cropped to 2 x 2,
 /// intra 16x16 DC without coefficients. The bits are spelled out in the tests.
@@ -154,6 +149,8 @@ pub fn write(codec: Codec, primary: Pt, picture: u16, out: &mut [u8]) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest;
+
     use super::*;
     use crate::rtp;
 
@@ -206,6 +203,30 @@ mod tests {
         idr.ue(3).ue(0).ue(0); // I_16x16 DC without coefficients, chroma DC, mb_qp_delta
         idr.u(1, 1); // coeff_token: no coefficients in the DC block
         assert_eq!(idr.trail(), H264_IDR, "{:02x?}", idr.trail());
+    }
+
+    /// What livekit-client 2.23 compares with. It knows H.264 parameter sets and slices only one by one, while a frame
+    /// reaches it whole: of that codec no blank frame passes, LiveKit's included.
+    #[test]
+    fn clients_that_decrypt_know_the_frames() {
+        for (codec, header, hash) in [
+            (
+                Codec::Opus,
+                0,
+                "aad8d31fc56b2802ca500e58c2fb9d0b29ad71bb7cb52cd6530251eade188988",
+            ),
+            (
+                Codec::Vp8,
+                4,
+                "ef0161653d8b2b23aad46624b420af1d03ce48950e9fc85718028f91b50f9219",
+            ),
+        ] {
+            let mut buf = [0; 200];
+            let len = write(codec, Pt(0), 77, &mut buf).unwrap();
+            let digest = digest::digest(&digest::SHA256, &buf[header..len]);
+            let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, hash, "{codec:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ import { ARTEFACTS } from './server.mjs';
 const FILES = {
   '/': ['page/index.html', 'text/html; charset=utf-8'],
   '/peer.js': ['page/peer.js', 'text/javascript; charset=utf-8'],
+  '/livekit-client.e2ee.worker.js': ['../node_modules/livekit-client/dist/livekit-client.e2ee.worker.js', 'text/javascript; charset=utf-8'],
   '/livekit-client.umd.js': ['../node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript; charset=utf-8'],
 };
 

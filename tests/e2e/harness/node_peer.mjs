@@ -144,7 +144,11 @@ for (;;) {
   if (command.do === 'leave') break;
   if (command.do === 'data') await me.publishData(new TextEncoder().encode(command.text), { reliable: command.reliable ?? true, topic: command.topic });
   else if (command.do === 'text') await me.sendText(command.text, { topic: 'text' });
-  else if (command.do === 'call') result = await me.performRpc({ destinationIdentity: command.to, method: command.method, payload: command.payload });
+  else if (command.do === 'ciphers') {
+    const { publisherStats, subscriberStats } = await room.getRtcStats();
+    const transports = [...publisherStats, ...subscriberStats].filter(({ stats }) => stats.case === 'transport').map(({ stats }) => stats.value.transport);
+    result = transports.filter(({ packetsSent }) => packetsSent > 0).map(({ srtpCipher }) => srtpCipher);
+  } else if (command.do === 'call') result = await me.performRpc({ destinationIdentity: command.to, method: command.method, payload: command.payload });
   say('done', { command: command.do, result });
 }
 await room.disconnect();

@@ -158,6 +158,10 @@ async def main():
             await me.publish_data(command["text"], reliable=command.get("reliable", True), topic=command.get("topic", ""))
         elif name == "text":
             await me.send_text(command["text"], topic="text")
+        elif name == "ciphers":
+            stats = await room.get_rtc_stats()
+            transports = [one.transport.transport for one in [*stats.publisher_stats, *stats.subscriber_stats] if one.HasField("transport")]
+            result = [transport.srtp_cipher for transport in transports if transport.packets_sent]
         elif name == "call":
             result = await me.perform_rpc(destination_identity=command["to"], method=command["method"], payload=command["payload"])
         say("done", command=name, result=result)

@@ -74,11 +74,13 @@ class World {
     const opener = browser === 'firefox' ? await (firefox ??= startFirefox(label)) : this.#browser;
     const page = await opener.open(this.#browser.peerPage, name);
     this.#pages.push(page);
-    const peer = new Proxy({}, {
+    const said = [];
+    page.on('console', (message) => said.push(message.text()));
+    const peer = new Proxy({ console: () => said }, {
       // A promise's own names must not look like methods of the page.
-      get: (_, method) =>
-        method === 'then' || typeof method === 'symbol'
-          ? undefined
+      get: (own, method) =>
+        method === 'then' || method in own || typeof method === 'symbol'
+          ? own[method]
           : (...args) => page.evaluate(([name, list]) => peer[name](...list), [method, args]),
     });
     this.#ends.push(() => peer.leave());
@@ -86,9 +88,9 @@ class World {
   }
 
   /** A browser participant. `token` options: grant, metadata, attributes, name. */
-  async join(identity, { token, form = this.form, options, connect, browser } = {}) {
+  async join(identity, { token, form = this.form, secret, options, connect, browser } = {}) {
     const peer = await this.page(identity, { browser });
-    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, options, connect });
+    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, secret, options, connect });
     return peer;
   }
 

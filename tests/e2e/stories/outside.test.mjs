@@ -5,6 +5,13 @@ import { story } from '../harness/story.mjs';
 
 const LONG = 'to and fro '.repeat(2000);
 
+/** What seals the media on each of its connections: AES-CM with HMAC-SHA1 would cost the server five times as much. */
+async function assertGcm(other) {
+  const ciphers = await other.command('ciphers');
+  assert.ok(ciphers.length > 0);
+  for (const cipher of ciphers) assert.match(cipher, /GCM/);
+}
+
 async function call(world, kind) {
   const alice = await world.join('alice');
   await Promise.all([alice.publishPicture({ colour: 'red' }), alice.publishTone({ hz: 440 })]);
@@ -16,6 +23,7 @@ async function call(world, kind) {
     other.expect('picture', { who: 'alice', colour: 'red', moving: true }),
     other.expect('tone', { who: 'alice', hz: 440 }),
   ]);
+  await assertGcm(other);
 
   await alice.sendData('ping', { reliable: true, topic: 'table' });
   await other.expect('data', { who: 'alice', text: 'ping', topic: 'table', reliable: true });
@@ -51,4 +59,5 @@ story('Python and Node without a browser', { forms: ['single'] }, async (world) 
     node.expect('picture', { who: 'python', colour: 'yellow', moving: true }),
     node.expect('tone', { who: 'python', hz: 500 }),
   ]);
+  await Promise.all([assertGcm(python), assertGcm(node)]);
 });

@@ -211,7 +211,7 @@ fn a_mute_ends_in_a_second_of_silence_and_the_voice_goes_on_after_it() {
     assert_eq!(silence.len(), 50);
     let mut last = before;
     for packet in &silence {
-        assert_eq!(packet.rtp().payload(), [0xf8, 0xff, 0xfe]);
+        assert!(packet.rtp().payload().starts_with(&[0xf8, 0xff, 0xfe]));
         assert_eq!(packet.sequence(), last.sequence().wrapping_add(1));
         let step = packet.rtp().timestamp().wrapping_sub(last.rtp().timestamp());
         assert!((960..=1920).contains(&step), "{step}");
@@ -240,7 +240,11 @@ fn a_track_muted_from_the_start_is_announced_by_packets_without_content() {
     let got = world.take(bob);
     let (audio, video): (Vec<_>, Vec<_>) = got.into_iter().partition(|packet| packet.rtp().pt() == Pt(109));
     assert_eq!((audio.len(), video.len()), (5, 5));
-    assert!(audio.iter().all(|packet| packet.rtp().payload() == [0xf8, 0xff, 0xfe]));
+    assert!(
+        audio
+            .iter()
+            .all(|packet| packet.rtp().payload().starts_with(&[0xf8, 0xff, 0xfe]))
+    );
     assert!(video.iter().all(|packet| packet.rtp().payload().is_empty()));
     // The picture that comes in the end follows without a gap.
     world.command(Command::MuteTrack {

@@ -154,8 +154,16 @@ const peer = (() => {
   // --- what stories call ----------------------------------------------------------------------------------------
 
   return {
-    async connect({ url, token, form, options = {}, connect = {} }) {
+    /** `secret`: frames are encrypted end to end with a key made of it. */
+    async connect({ url, token, form, secret, options = {}, connect = {} }) {
+      let e2ee;
+      if (secret) {
+        const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
+        await keyProvider.setKey(secret);
+        e2ee = { keyProvider, worker: new Worker('/livekit-client.e2ee.worker.js') };
+      }
       room = new Room({
+        e2ee,
         singlePeerConnection: form === 'single',
         publishDefaults: { simulcast: false, backupCodec: false, stopMicTrackOnMute: false },
         ...options,
@@ -174,6 +182,7 @@ const peer = (() => {
         nudge();
       });
       room.registerRpcMethod('reverse', async (call) => [...call.payload].reverse().join(''));
+      if (secret) await room.setE2EEEnabled(true);
       await room.connect(url, token, { maxRetries: 0, ...connect });
       // The client keeps the server's refusals to itself.
       room.engine.on('signalRequestResponse', ({ reason }) => record('requestResponse', [REASONS[reason] ?? reason]));
@@ -307,7 +316,7 @@ const peer = (() => {
     publication(identity, wanted) {
       const who = identity === room.localParticipant.identity ? room.localParticipant : room.remoteParticipants.get(identity);
       const found = wanted.name ? who?.getTrackPublicationByName(wanted.name) : who?.getTrackPublication(wanted.source);
-      return found && { sid: found.trackSid, mime: found.mimeType, muted: found.isMuted, simulcast: found.simulcasted, subscribed: found.isSubscribed };
+      return found && { sid: found.trackSid, mime: found.mimeType, encrypted: found.isEncrypted, muted: found.isMuted, simulcast: found.simulcasted, subscribed: found.isSubscribed };
     },
     /** Makes the client forget what it may not do, so that the server has to say it. */
     forgetPermissions() {
