@@ -1,8 +1,9 @@
-//! L3: HTTP beside signalling: the server APIs, health, the built-in page, CORS, and what is not there.
+//! L3: HTTP beside signalling: the server APIs, explanations, health, the built-in page, CORS, and what is not there.
 //!
 //! Owns these answers only; which path leads where is decided by the HTTP entry in `app`.
 
 pub mod cors;
+pub mod explain;
 mod page;
 pub mod twirp;
 
@@ -43,6 +44,9 @@ struct TokenRequest {
     identity: String,
     #[serde(default)]
     name: String,
+    /// Not to join: to ask the server about the room.
+    #[serde(default)]
+    admin: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,7 +73,8 @@ pub async fn dev_token(node: &Node, body: Body) -> Response {
         identity: request.identity,
         name: request.name,
         video: Some(VideoGrant {
-            room_join: true,
+            room_join: !request.admin,
+            room_admin: request.admin,
             room: request.room,
             can_update_own_metadata: Some(true),
             ..VideoGrant::default()

@@ -15,11 +15,12 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      frame-ancestors 'none'";
 
 /// Path, content type and contents of every file of the page.
-const ASSETS: [(&str, &str, &str); 5] = [
+const ASSETS: [(&str, &str, &str); 6] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/call.js", SCRIPT, include_str!("page/call.js")),
     ("/session.js", SCRIPT, include_str!("page/session.js")),
+    ("/why.js", SCRIPT, include_str!("page/why.js")),
     ("/packets.js", SCRIPT, include_str!("page/packets.js")),
 ];
 

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, cors, twirp};
+use crate::api::{self, cors, explain, twirp};
 use crate::node::Node;
 use crate::signal::{self, Form};
 
@@ -164,6 +164,7 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
             api::dev_token(&site.node, body).await
         }
         None if path.starts_with(twirp::PREFIX) => twirp::answer(&site.node, claims, path, &parts, body).await,
+        None if path.starts_with(explain::PREFIX) => explain::answer(&site.node, claims.as_ref(), path, &parts).await,
         _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
         _ => api::not_found(),
     }

@@ -38,7 +38,7 @@ pub(super) fn default_settings(adaptive_stream: bool) -> TrackSettings {
 }
 
 /// The layers of one of the track's codecs, LOW to HIGH.
-fn layers(info: &TrackInfo, codec: usize) -> &[VideoLayer] {
+pub(super) fn layers(info: &TrackInfo, codec: usize) -> &[VideoLayer] {
     match info.codecs.get(codec) {
         Some(own) if !own.layers.is_empty() => &own.layers,
         _ => &info.layers,

@@ -14,6 +14,7 @@
 //! | `wishes`, `subscribe`, `subscription`, `acl`, `layers` | who receives what, in which quality |
 //! | `dynacast`, `regression` | what publishers are asked to encode, in which codec |
 //! | `reception`, `streams` | what limits a participant's media, and what was stopped for want of bandwidth |
+//! | `explanation` | who is sent what, and why not more |
 //! | `updates`, `speakers`, `quality` | what everybody hears about everybody |
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
@@ -30,6 +31,7 @@ mod data_blobs;
 mod data_tracks;
 mod dispatches;
 mod dynacast;
+mod explanation;
 mod ids;
 mod join;
 mod layers;
@@ -67,6 +69,10 @@ mod tests;
 
 pub use administration::AdministrationError;
 pub use dispatches::TooManyDispatches;
+pub use explanation::{
+    LayerName, ParticipantExplanation, PublishedTrack, ReceivedTrack, RoomExplanation, TrackNames, WaitingReason,
+    WaitingTrack,
+};
 pub use join::{Join, JoinError, Signer};
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;

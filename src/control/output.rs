@@ -2,6 +2,7 @@
 
 use livekit_protocol::{ParticipantInfo, RpcError, SignalResponse, TrackInfo};
 
+use super::explanation::RoomExplanation;
 use crate::media::edge::Command;
 
 /// One signalling WebSocket, numbered by the node; never reused within a process.
@@ -28,6 +29,11 @@ pub enum Output {
     },
     /// For webhooks, metrics and logs.
     Happened(RoomEvent),
+    /// What `Room::explain` was asked.
+    Explained {
+        query: u64,
+        explanation: Box<RoomExplanation>,
+    },
     /// The room is over: forget it. Nothing follows.
     Closed,
 }

@@ -16,6 +16,7 @@ use crate::types::{
     TransportHandle, WallClock,
 };
 
+use super::explanation::Asked;
 use super::ids::Ids;
 use super::outbox::Outbox;
 use super::output::{ConnectionHandle, Output, RoomEvent};
@@ -73,6 +74,9 @@ pub struct Room {
     /// Whom to tell of which tracks whether their video is sent; at `streams_at`, which is the end of the turn.
     pub(super) changed_streams: BTreeSet<(ParticipantHandle, TrackId)>,
     pub(super) streams_at: Option<Instant>,
+    /// Explanations that the shard was asked for; at most `MAX_QUERIES`.
+    pub(super) queries: BTreeMap<u64, Asked>,
+    pub(super) last_query: u64,
     /// Quantised levels of those who speak.
     pub(super) speakers: BTreeMap<ParticipantHandle, f32>,
 
@@ -127,6 +131,8 @@ impl Room {
             room_update_at: None,
             last_room_update: now,
             changed_streams: BTreeSet::new(),
+            queries: BTreeMap::new(),
+            last_query: 0,
             streams_at: None,
             speakers: BTreeMap::new(),
             departed_at: None,
@@ -175,7 +181,6 @@ impl Room {
             Event::SubscriptionStarted { subscription } => self.subscription_started(now, subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
             Event::StreamState { subscription, paused } => self.stream_paused(now, subscription, paused),
-            Event::Explanation { .. } => {}
             Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
             Event::Quality { participant, score } => {
                 if let Some(participant) = self.participants.get_mut(&participant) {
@@ -190,6 +195,7 @@ impl Room {
             Event::RpcAnswer { participant, packet } => self.rpc_answered(participant, &packet),
             // Replaying reliable data to a late reader is the shard's.
             Event::ChannelsOpen { .. } => {}
+            Event::Explanation { query, report, .. } => self.explained(query, *report),
             Event::RoomPanicked { .. } => self.close_for_reconnect(now),
         }
     }

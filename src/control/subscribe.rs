@@ -11,6 +11,7 @@ use livekit_protocol::{SubscriptionError, SubscriptionPermissionUpdate, TrackSub
 use crate::media::edge::{Command, Subscribe};
 use crate::types::{MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
 
+use super::explanation::WaitingReason;
 use super::layers::{default_settings, subscription_settings};
 use super::negotiation::{BoundSender, Sender};
 use super::participant::Participant;
@@ -535,6 +536,23 @@ fn best_codec(publication: &Publication, subscriber: &Participant, refused: u8) 
     };
     let taken = open().find(|(_, codec)| subscriber.accepts(*codec));
     taken.or_else(|| open().next()).map(|(index, _)| index)
+}
+
+impl Room {
+    /// Why a participant has no subscription to a track that it wants; None = it does not want it.
+    pub(super) fn kept_from(
+        &self,
+        publisher: &Participant,
+        subscriber: &Participant,
+        publication: &Publication,
+    ) -> Option<WaitingReason> {
+        match verdict(publisher, subscriber, publication) {
+            Verdict::Leave => None,
+            Verdict::Denied => Some(WaitingReason::NotAllowed),
+            Verdict::Subscribe if !self.has_room_for(subscriber, publication.kind) => Some(WaitingReason::Limit),
+            Verdict::Subscribe => Some(WaitingReason::Negotiating),
+        }
+    }
 }
 
 fn verdict(publisher: &Participant, subscriber: &Participant, publication: &Publication) -> Verdict {

@@ -7,13 +7,21 @@
 mod administration;
 mod connection;
 mod driver;
+mod explanation;
 mod registry;
 mod room_task;
 #[cfg(test)]
 mod tests;
 
-pub use crate::control::{AdministrationError, JoinError, MetadataError};
+pub use crate::control::{
+    AdministrationError, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack, ReceivedTrack,
+    RoomExplanation, TrackNames, WaitingReason, WaitingTrack,
+};
+pub use crate::media::edge::{
+    Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
+};
 pub use administration::{CreateDispatchError, CreateRoomError, MoveError};
 pub use connection::{Connection, ToClient};
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink};
+pub use explanation::ExplainError;
 pub use room_task::RoomGone;

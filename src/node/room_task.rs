@@ -1,6 +1,6 @@
 //! The task of one room: it owns the `control::Room`, reads the clock for it, and does what it asks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Outbox, ToClient};
 use super::registry::Registry;
-use crate::control::{AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent};
+use crate::control::{
+    AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
+};
 use crate::io::ShardHandle;
 use crate::media::edge::{Command, Event};
 use crate::proto::livekit::{DisconnectReason, PerformRpcRequest, RpcError, SignalRequest};
-use crate::types::{RoomHandle, RoomName};
+use crate::types::{Identity, RoomHandle, RoomName};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
 /// coalescable events are dropped.
@@ -46,9 +48,20 @@ pub(super) enum RoomInput {
         request: Box<PerformRpcRequest>,
         answer: oneshot::Sender<RpcOutcome>,
     },
+    /// About one participant, or everybody. Not answered when too many are asked for at a time, or the room ends.
+    Explain {
+        identity: Option<Identity>,
+        answer: Explained,
+    },
     /// Everybody is told, then the room ends.
     Shutdown,
 }
+
+/// Explanations under way in one room: its shard answers within milliseconds, so that more waiting means that somebody
+/// asks faster than anybody reads. Further ones are not answered.
+const MAX_EXPLANATIONS: usize = 16;
+
+pub(super) type Explained = oneshot::Sender<Result<Box<RoomExplanation>, AdministrationError>>;
 
 /// The room has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +76,8 @@ struct RoomTask {
     outboxes: HashMap<ConnectionHandle, Outbox>,
     /// As many as the room has calls under way.
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
+    /// By number, oldest first; at most `MAX_EXPLANATIONS`.
+    explanations: BTreeMap<u64, Explained>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -82,6 +97,7 @@ pub(super) async fn run(
         shard: shard.clone(),
         outboxes: HashMap::new(),
         calls: HashMap::new(),
+        explanations: BTreeMap::new(),
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -147,6 +163,7 @@ impl RoomTask {
                     let _ = answer.send(Err(error));
                 }
             },
+            RoomInput::Explain { identity, answer } => self.explain(identity.as_ref(), answer),
             RoomInput::Shutdown => self.room.close(now, DisconnectReason::ServerShutdown),
         }
     }
@@ -175,10 +192,30 @@ impl RoomTask {
                     }
                 }
                 Output::Happened(event) => log(&self.name, &event),
+                Output::Explained { query, explanation } => {
+                    if let Some(answer) = self.explanations.remove(&query) {
+                        let _ = answer.send(Ok(explanation));
+                    }
+                }
                 Output::Closed => return false,
             }
         }
         true
+    }
+
+    fn explain(&mut self, identity: Option<&Identity>, answer: Explained) {
+        self.explanations.retain(|_, waiting| !waiting.is_closed());
+        if self.explanations.len() >= MAX_EXPLANATIONS {
+            return;
+        }
+        match self.room.explain(identity) {
+            Ok(query) => {
+                self.explanations.insert(query, answer);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error));
+            }
+        }
     }
 
     fn tell(

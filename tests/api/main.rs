@@ -3,6 +3,7 @@
 
 mod authorisation;
 mod client;
+mod explain;
 mod http;
 mod server;
 mod serving;

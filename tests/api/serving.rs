@@ -71,7 +71,7 @@ async fn development_offers_the_page_and_tokens_for_it() {
     assert!(page.body.starts_with("<!doctype html>"));
     let policy = page.header("content-security-policy").unwrap_or_default();
     assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
-    for asset in ["/style.css", "/call.js", "/session.js", "/packets.js"] {
+    for asset in ["/style.css", "/call.js", "/session.js", "/packets.js", "/why.js"] {
         assert_eq!(fetch(address, asset).await.status, 200, "{asset}");
     }
     let body = r#"{"room":"r","identity":"alice","name":"Alice"}"#;

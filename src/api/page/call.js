@@ -1,6 +1,7 @@
 // The page: the form before the call, the tiles, the controls, the chat. What it knows of the room it reads from Session.
 
 import { Session } from './session.js';
+import { Why } from './why.js';
 
 const NOTICE_MS = 6000;
 const MAX_MESSAGES = 500;
@@ -14,6 +15,7 @@ let session = null;
 const local = { camera: null, microphone: null, screen: null, 'screen-audio': null };
 const tiles = new Map(); // "participant sid/source" → tile
 const sounds = new Map(); // track sid → <audio>
+const why = new Why($('why'));
 let unread = 0;
 
 // --- what the address and the last visit say ------------------------------------------------------------------------
@@ -276,6 +278,7 @@ function drawTiles() {
   const keys = new Set(wanted.map(({ key }) => key));
   for (const [key, tile] of tiles) {
     if (keys.has(key)) continue;
+    if (why.isAbout(tile.element)) why.close();
     tile.element.remove();
     tiles.delete(key);
   }
@@ -297,6 +300,8 @@ function makeTile({ key, participant, own, screen }) {
   element.dataset.source = screen ? 'screen' : 'camera';
   const tile = { element, video: element.querySelector('video'), name: element.querySelector('.name'), avatar: element.querySelector('.avatar'), track: null };
   tiles.set(key, tile);
+  element.querySelector('.ask').onclick = () =>
+    why.isAbout(element) ? why.close() : why.open({ element, label: tile.name.textContent, room: session.room.name, me: session.me.identity, sid: participant.sid, own, screen });
   return tile;
 }
 
@@ -416,6 +421,11 @@ function showChat(open) {
   layOut();
 }
 
+function closeSides() {
+  why.close();
+  showChat(false);
+}
+
 function addMessage({ name, timestamp, message, own }) {
   const list = $('messages');
   const item = document.createElement('li');
@@ -476,10 +486,10 @@ $('copy').addEventListener('click', async () => {
 });
 document.addEventListener('keydown', (event) => {
   if (!session || event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input')) {
-    if (event.key === 'Escape' && session) showChat(false);
+    if (event.key === 'Escape' && session) closeSides();
     return;
   }
-  const act = { m: () => toggle('microphone'), v: () => toggle('camera'), c: () => (event.preventDefault(), showChat($('chat').hidden)), Escape: () => showChat(false) };
+  const act = { m: () => toggle('microphone'), v: () => toggle('camera'), c: () => (event.preventDefault(), showChat($('chat').hidden)), Escape: closeSides };
   act[event.key]?.();
 });
 window.addEventListener('pagehide', () => session?.leave());

@@ -2,6 +2,7 @@
 
 mod data;
 mod endings;
+mod explaining;
 mod joining;
 mod lifecycle;
 mod pausing;

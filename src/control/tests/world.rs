@@ -11,7 +11,9 @@ use livekit_protocol::{
     SimulcastCodec, TrackInfo, TrackSource, TrackType, VideoLayer, VideoQuality,
 };
 
-use crate::control::{ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomSettings, Signer};
+use crate::control::{
+    ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation, RoomSettings, Signer,
+};
 use crate::media::edge::{Command, Event, Publish};
 use crate::proto::claims::{Claims, VideoGrant};
 use crate::proto::join_request::JoinParameters;
@@ -24,6 +26,7 @@ pub(super) struct World {
     /// Every command so far.
     pub media: Vec<Command>,
     pub happened: Vec<RoomEvent>,
+    pub explained: Vec<RoomExplanation>,
     /// Ends of calls: payload, or the number of the error.
     pub answers: Vec<(String, Result<String, u32>)>,
     pub over: bool,
@@ -211,6 +214,7 @@ impl World {
             clients: BTreeMap::new(),
             media: Vec::new(),
             happened: Vec::new(),
+            explained: Vec::new(),
             answers: Vec::new(),
             over: false,
             network: true,
@@ -411,6 +415,7 @@ impl World {
                 }
                 Output::Media(command) => self.command(command),
                 Output::Happened(event) => self.happened.push(event),
+                Output::Explained { explanation, .. } => self.explained.push(*explanation),
                 Output::RpcAnswered { call, answer } => self.answers.push((call, answer.map_err(|error| error.code))),
                 Output::Closed => self.over = true,
             }

@@ -176,3 +176,42 @@ story('the built-in page says in words what went wrong', { forms: ['single'] }, 
   await world.join('eve');
   await page.waitForSelector('#join-problem:has-text("joined this room again")', { timeout: DEADLINE_MS });
 });
+
+story('a tile says why its picture is as it is', { forms: ['single'] }, async (world) => {
+  const [ann, phone] = await Promise.all([
+    openPage(world, 'ann', { colour: 'blue', hz: 440, context: DESKTOP }),
+    openPage(world, 'phone', { colour: 'orange', hz: 660, context: PHONE }),
+  ]);
+  await Promise.all([joinCall(ann, 'Ann'), joinCall(phone, 'Phone')]);
+  await Promise.all([sees(ann, 'phone-', 'orange'), sees(phone, 'ann-', 'blue')]);
+
+  for (const [page, other, name] of [[ann, 'Phone', 'desktop'], [phone, 'Ann', 'phone']]) {
+    const tile = page.locator(`.tile[data-identity^="${other.toLowerCase()}-"]`);
+    await tile.hover();
+    await tile.locator('.ask').click();
+    const panel = page.locator('#why');
+    await panel.locator('p[data-reason]').first().waitFor({ timeout: DEADLINE_MS });
+    await page.waitForFunction(() => /Picture · VP8[^]*Wanted[^]*Sent[^]*Your connection[^]*Round trip/.test(document.querySelector('#why-body').textContent), null, { timeout: DEADLINE_MS });
+    assert.equal(await panel.locator('h2').textContent(), other);
+    await page.screenshot({ path: `${ARTEFACTS}page-why-${name}.png` });
+    const box = await panel.boundingBox();
+    const { width, height } = page.viewportSize();
+    assert.ok(box.x >= 0 && box.x + box.width <= width && box.y >= 0 && box.y + box.height <= height, JSON.stringify(box));
+
+    // It goes on asking while it is open: a camera that is turned off shows.
+    const source = page === ann ? phone : ann;
+    await source.click('#camera');
+    await panel.locator('p[data-reason=muted], p:text("Nothing is sent")').first().waitFor({ timeout: DEADLINE_MS });
+    await source.click('#camera');
+    await page.click('#why-close');
+    await panel.waitFor({ state: 'hidden' });
+  }
+
+  // One's own tile says what is sent.
+  await ann.locator('.tile.own').hover();
+  await ann.locator('.tile.own .ask').click();
+  await ann.waitForFunction(() => /Picture[^]*participant receives it[^]*bit\/s/.test(document.querySelector('#why-body').textContent), null, { timeout: DEADLINE_MS });
+  await ann.screenshot({ path: `${ARTEFACTS}page-why-own.png` });
+  await ann.keyboard.press('Escape');
+  await ann.locator('#why').waitFor({ state: 'hidden' });
+});
