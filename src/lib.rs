@@ -74,6 +74,7 @@ pub mod rtp;
 )]
 pub mod sdp;
 pub mod signal;
+pub mod store;
 #[cfg_attr(
     not(test),
     deny(

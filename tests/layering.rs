@@ -18,13 +18,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("turn", &["types"]),
     ("control", &["types", "proto", "sdp", "media::edge"]),
     ("io", &["types", "rtc", "media", "turn"]),
+    ("store", &["types", "proto"]),
     ("node", &["types", "proto", "control", "media::edge", "io"]),
     ("signal", &["types", "proto", "node"]),
-    ("api", &["types", "proto", "node"]),
+    ("api", &["types", "proto", "node", "store"]),
     (
         "app",
         &[
-            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "io", "node", "signal", "api",
+            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "io", "store", "node", "signal", "api",
         ],
     ),
 ];

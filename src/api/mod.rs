@@ -1,4 +1,4 @@
-//! L3: HTTP beside signalling: the server APIs, explanations, health, the built-in page, CORS, and what is not there.
+//! L3: HTTP beside signalling: the server APIs, webhooks, explanations, health, the built-in page, CORS, and what is not there.
 //!
 //! Owns these answers only; which path leads where is decided by the HTTP entry in `app`.
 
@@ -6,6 +6,7 @@ pub mod cors;
 pub mod explain;
 mod page;
 pub mod twirp;
+pub mod webhooks;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};
@@ -66,7 +67,8 @@ pub async fn dev_token(node: &Node, body: Body) -> Response {
     if request.room.is_empty() || request.identity.is_empty() {
         return text(StatusCode::BAD_REQUEST, "room and identity are required");
     }
-    let Some((key, secret)) = node.config().keys.first() else {
+    let keys = node.keys();
+    let Some((key, secret)) = keys.first() else {
         return not_found();
     };
     let claims = Claims {

@@ -295,7 +295,11 @@ fn load_from(matches: &ArgMatches) -> Result<Loaded, CliError> {
     if matches.get_flag("dev") {
         sources.overrides.push(("development".to_owned(), json!(true)));
     }
-    Ok(load::load(&sources)?)
+    let mut loaded = load::load(&sources)?;
+    if text("config-body").is_none_or(String::is_empty) {
+        loaded.files.extend(text("config").map(Into::into));
+    }
+    Ok(loaded)
 }
 
 fn create_token(matches: &ArgMatches) -> Result<String, CliError> {

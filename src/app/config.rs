@@ -38,6 +38,9 @@ pub struct Config {
     pub limit: LimitConfig,
     pub turn: TurnConfig,
     pub webhook: WebhookConfig,
+    /// Ours: the SQLite file for what outlives a restart. Empty = `patchbay.db` in `$STATE_DIRECTORY`, else in the
+    /// working directory; nothing is kept in a file in development mode.
+    pub database: String,
     pub enable_data_tracks: bool,
     pub enable_participant_data_blob: bool,
 }
@@ -272,6 +275,35 @@ pub struct WebhookConfig {
     pub urls: Vec<String>,
     /// One of `keys`; its secret signs.
     pub api_key: String,
+    pub filter_params: FilterParams,
+    pub resource_url_notifier: ResourceUrlNotifier,
+    /// Ours: URLs may lead to this machine and its networks. Development mode allows it too.
+    pub allow_private_addresses: bool,
+}
+
+/// Which events are sent; `exclude_events` wins.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FilterParams {
+    /// Empty = all.
+    pub include_events: Vec<String>,
+    pub exclude_events: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourceUrlNotifier {
+    /// How long an event is tried for.
+    #[serde(with = "nanoseconds")]
+    pub max_age: Duration,
+}
+
+impl Default for ResourceUrlNotifier {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 impl Default for Config {
@@ -293,6 +325,7 @@ impl Default for Config {
             limit: LimitConfig::default(),
             turn: TurnConfig::default(),
             webhook: WebhookConfig::default(),
+            database: String::new(),
             enable_data_tracks: true,
             enable_participant_data_blob: false,
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
@@ -39,6 +40,8 @@ pub struct Loaded {
     pub config: Config,
     /// To be logged once logging is set up.
     pub notices: Vec<Notice>,
+    /// Files that were read, the document apart.
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +113,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
         addresses.retain(|address| address != "");
     }
 
+    let mut files = Vec::new();
     let mut keys = match &sources.keys {
         Some(text) => serde_saphyr::from_str::<BTreeMap<String, String>>(text).map_err(|_| LoadError::Keys)?,
         None => take(&mut value, "keys")
@@ -117,7 +121,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
             .unwrap_or_default(),
     };
     if let Some(Value::String(path)) = take(&mut value, "key_file").filter(|path| path != "") {
-        keys = read_key_file(&expand(&path))?;
+        let path = expand(&path);
+        keys = read_key_file(&path)?;
+        files.push(path.into());
     }
 
     let mut config = Config::default();
@@ -128,12 +134,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     apply_development(&mut config, &mut notices);
     apply_ports(&mut config);
     check_turn_servers(&config)?;
-    Ok(Loaded { config, notices })
+    Ok(Loaded { config, notices, files })
 }
 
 /// What serving needs beside a readable configuration.
 pub fn check_keys(loaded: &mut Loaded) -> Result<(), LoadError> {
-    let Loaded { config, notices } = loaded;
+    let Loaded { config, notices, .. } = loaded;
     if config.keys.is_empty() {
         return Err(LoadError::NoKeys);
     }

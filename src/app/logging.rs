@@ -1,21 +1,39 @@
-//! Sets up logging from the configuration; once per process.
+//! Sets up logging from the configuration; once per process. Levels can be changed later.
 
-use tracing_subscriber::EnvFilter;
+use std::sync::OnceLock;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 use super::config::LoggingConfig;
+
+/// Of the subscriber that was set up.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// `RUST_LOG` wins over the configuration, as it does in every Rust program.
 pub fn init(config: &LoggingConfig) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(config));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let (filter, handle) = Layer::new(filter);
+    let subscriber = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // A second set-up in one process (tests) keeps the first.
-    let _ = if config.json {
-        subscriber.json().try_init()
+    let started = if config.json {
+        subscriber.with(layer.json()).try_init()
     } else {
-        subscriber.try_init()
+        subscriber.with(layer).try_init()
     };
+    if started.is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Takes over the levels of another configuration, unless `RUST_LOG` has set them.
+pub fn reload(config: &LoggingConfig) {
+    if let (Some(set), Err(_)) = (FILTER.get(), EnvFilter::try_from_default_env()) {
+        let _ = set.reload(filter(config));
+    }
 }
 
 /// `level` for the server, and one level per module of it; other crates only report what is wrong.

@@ -8,6 +8,7 @@ mod external;
 pub mod http;
 pub mod load;
 pub mod logging;
+pub mod reload;
 pub mod schema;
 pub mod serve;
 
@@ -17,10 +18,11 @@ pub use config::Config;
 
 use cli::{Action, CliError};
 use load::Notice;
+use reload::Reload;
 
 /// The program: reads arguments and environment, then either answers at once or hands the checked configuration to
 /// `serve`, with logging set up.
-pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config) -> Result<(), E>) -> ExitCode {
+pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config, Reload) -> Result<(), E>) -> ExitCode {
     match cli::run(std::env::args()) {
         Ok(Action::Print(text)) => {
             println!("{text}");
@@ -35,7 +37,14 @@ pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config) -> Result<(), E>) -
                     Notice::Error(text) => tracing::error!("{text}"),
                 }
             }
-            match serve(loaded.config) {
+            let reload = Reload {
+                files: loaded.files,
+                load: Box::new(|| match cli::run(std::env::args())? {
+                    Action::Serve(loaded) => Ok(*loaded),
+                    Action::Print(text) => Err(CliError::Other(text)),
+                }),
+            };
+            match serve(loaded.config, reload) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("{error}");

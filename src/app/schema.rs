@@ -78,7 +78,12 @@ const fn deprecated(name: &'static str, kind: Kind) -> Key {
 use Kind::{Bool, Duration, Float, Free, Int, List, Map, NodeIp, PortRange, Section, Text};
 
 /// Keys LiveKit does not have. A file with them does not load there.
-pub const OURS: &[&str] = &["strict_secrets", "rtc.shards"];
+pub const OURS: &[&str] = &[
+    "strict_secrets",
+    "rtc.shards",
+    "database",
+    "webhook.allow_private_addresses",
+];
 
 pub const SCHEMA: &[Key] = &[
     used("port", Int),
@@ -104,7 +109,8 @@ pub const SCHEMA: &[Key] = &[
     ),
     deprecated("prometheus_port", Int),
     inert("debug_handler", Section(&[inert("port", Int)])),
-    inert("webhook", Section(WEBHOOK)),
+    used("webhook", Section(WEBHOOK)),
+    used("database", Text),
     inert("redis", Section(REDIS)),
     inert(
         "ingress",
@@ -389,7 +395,7 @@ const ROOM: &[Key] = &[
     used("sync_streams", Bool),
     inert("create_room_timeout", Duration),
     inert("create_room_attempts", Int),
-    inert("enable_full_room_in_webhooks", Bool),
+    used("enable_full_room_in_webhooks", Bool),
     used("update_batch_target_size", Int),
     used("room_configurations", Map(&Free)),
     deprecated("max_metadata_size", Int),
@@ -398,8 +404,8 @@ const ROOM: &[Key] = &[
 ];
 
 const LIMIT: &[Key] = &[
-    inert("num_tracks", Int),
-    inert("bytes_per_sec", Float),
+    used("num_tracks", Int),
+    used("bytes_per_sec", Float),
     used("subscription_limit_video", Int),
     used("subscription_limit_audio", Int),
     used("max_metadata_size", Int),
@@ -433,22 +439,20 @@ const TURN: &[Key] = &[
 ];
 
 const WEBHOOK: &[Key] = &[
-    inert("urls", List(&Text)),
-    inert("api_key", Text),
+    used("urls", List(&Text)),
+    used("api_key", Text),
+    used("allow_private_addresses", Bool),
     inert(
         "url_notifier",
         Section(&[inert("num_workers", Int), inert("queue_size", Int)]),
     ),
-    inert(
+    used(
         "resource_url_notifier",
-        Section(&[inert("max_age", Duration), inert("max_depth", Int)]),
+        Section(&[used("max_age", Duration), inert("max_depth", Int)]),
     ),
-    inert(
+    used(
         "filter_params",
-        Section(&[
-            inert("include_events", List(&Text)),
-            inert("exclude_events", List(&Text)),
-        ]),
+        Section(&[used("include_events", List(&Text)), used("exclude_events", List(&Text))]),
     ),
 ];
 

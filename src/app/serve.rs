@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,8 @@ use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site};
+use super::reload::{self, Reload};
+use crate::api::webhooks::{FIRST_RETRY, Filter, HAPPENINGS, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
@@ -25,6 +28,7 @@ use crate::media::{Shard, ShardConfig};
 use crate::node::{Node, NodeConfig, ShardLink};
 use crate::proto::livekit::IceServer;
 use crate::rtc::DtlsIdentity;
+use crate::store::{Outbox, StoreError};
 use crate::types::WallClock;
 
 /// How long open HTTP requests get to end after everybody has been told.
@@ -47,6 +51,10 @@ pub enum ServeError {
     Udp(io::Error),
     #[error("cannot make a DTLS certificate: {0}")]
     Certificate(String),
+    #[error("webhook URL {url}: {error}")]
+    WebhookUrl { url: String, error: UrlError },
+    #[error("database {}: {error}", .path.display())]
+    Database { path: PathBuf, error: StoreError },
     /// A bug that was not contained; a supervisor should start the process again.
     #[error("a media shard has ended by itself")]
     ShardEnded,
@@ -56,19 +64,21 @@ pub enum ServeError {
 ///
 /// # Errors
 /// What prevents the start: ports in use, no certificate.
-pub fn run(config: Config) -> Result<(), ServeError> {
+pub fn run(config: Config, reload: Reload) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let server = Server::start(&config).await?;
         server.announce(&config);
+        let watching = tokio::spawn(reload::watch(reload, server.node.clone()));
         let result = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
             () = server.shard_ended() => Err(ServeError::ShardEnded),
         };
         tracing::info!("stopping");
+        watching.abort();
         server.stop().await;
         result
     });
@@ -83,6 +93,7 @@ pub struct Server {
     listening: Vec<SocketAddr>,
     stopping: watch::Sender<bool>,
     http: JoinSet<()>,
+    webhooks: Option<Webhooks>,
     shards: Vec<(ShardHandle, JoinHandle<()>)>,
 }
 
@@ -116,7 +127,17 @@ impl Server {
                 udp_candidates,
             });
         }
-        let node = Node::start(node_config(config, identity.fingerprint()), links);
+        let webhooks = webhook_settings(config)?;
+        let outbox = webhooks.as_ref().map(|_| open_outbox(config)).transpose()?;
+        let (happened, happenings) = mpsc::channel(HAPPENINGS);
+        let node_config = NodeConfig {
+            happenings: webhooks.as_ref().map(|_| happened),
+            ..node_config(config, identity.fingerprint())
+        };
+        let node = Node::start(node_config, links);
+        let webhooks = webhooks
+            .zip(outbox)
+            .map(|(settings, outbox)| Webhooks::start(settings, outbox, node.clone(), happenings));
 
         let (stopping, stopped) = watch::channel(false);
         let site = Site {
@@ -134,6 +155,7 @@ impl Server {
             listening,
             stopping,
             http,
+            webhooks,
             shards,
         })
     }
@@ -157,6 +179,9 @@ impl Server {
     pub async fn stop(mut self) {
         let _ = self.stopping.send(true);
         self.node.shut_down().await;
+        if let Some(webhooks) = self.webhooks.take() {
+            webhooks.stop().await;
+        }
         let drained = async { while self.http.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(HTTP_DRAIN, drained).await;
         for (shard, _) in &self.shards {
@@ -336,6 +361,68 @@ fn shard_config(
     }
 }
 
+/// None without URLs.
+fn webhook_settings(config: &Config) -> Result<Option<WebhookSettings>, ServeError> {
+    let webhook = &config.webhook;
+    if webhook.urls.is_empty() {
+        return Ok(None);
+    }
+    let allow_private = webhook.allow_private_addresses || config.development;
+    let mut targets = Vec::new();
+    for url in &webhook.urls {
+        let target = Target::parse(url).map_err(|error| ServeError::WebhookUrl {
+            url: url.clone(),
+            error,
+        })?;
+        if target.is_plainly_private() && !allow_private {
+            tracing::error!(%url, "nothing is sent to this webhook URL: it is in a private network, which webhook.allow_private_addresses allows");
+        }
+        targets.push(target);
+    }
+    Ok(Some(WebhookSettings {
+        targets,
+        api_key: webhook.api_key.clone(),
+        filter: Filter {
+            include: webhook.filter_params.include_events.clone(),
+            exclude: webhook.filter_params.exclude_events.clone(),
+        },
+        full_room: config.room.enable_full_room_in_webhooks,
+        allow_private,
+        max_age: webhook.resource_url_notifier.max_age,
+        first_retry: FIRST_RETRY,
+    }))
+}
+
+/// A file that was asked for must open. Without one, a place to write is looked for, and done without if need be.
+fn open_outbox(config: &Config) -> Result<Outbox, ServeError> {
+    let open = |path: &Path| {
+        Outbox::open(path).map_err(|error| ServeError::Database {
+            path: path.to_owned(),
+            error,
+        })
+    };
+    let in_memory = || {
+        Outbox::in_memory().map_err(|error| ServeError::Database {
+            path: ":memory:".into(),
+            error,
+        })
+    };
+    if !config.database.is_empty() {
+        return open(Path::new(&config.database));
+    }
+    if config.development {
+        return in_memory();
+    }
+    // systemd: the unit's own directory.
+    let directory = std::env::var_os("STATE_DIRECTORY")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    open(&directory.join("patchbay.db")).or_else(|error| {
+        tracing::warn!(%error, "webhooks that have not arrived are lost at a restart: `database` names a file to keep them");
+        in_memory()
+    })
+}
+
 fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
     NodeConfig {
         keys: config.keys.clone(),
@@ -345,6 +432,9 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         max_room_name_length: config.limit.max_room_name_length,
         signal_message_size_limit: config.limit.signal_message_size_limit,
         max_api_request_body_size: config.limit.max_api_request_body_size,
+        max_tracks: config.limit.num_tracks.into(),
+        max_bytes_per_second: config.limit.bytes_per_sec.into(),
+        happenings: None,
     }
 }
 

@@ -32,7 +32,25 @@ pub enum AdministrationError {
     Metadata(#[from] MetadataError),
 }
 
+/// How much a room holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub participants: usize,
+    /// Announced ones too.
+    pub tracks: usize,
+    pub subscriptions: usize,
+}
+
 impl Room {
+    /// Costs nothing.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            participants: self.participants.len(),
+            tracks: self.tracks.len(),
+            subscriptions: self.subscriptions.len(),
+        }
+    }
+
     /// In the order in which they joined, hidden ones included.
     pub fn participants(&self) -> Vec<ParticipantInfo> {
         self.participants.values().map(Participant::info).collect()

@@ -67,7 +67,7 @@ mod wishes;
 #[cfg(test)]
 mod tests;
 
-pub use administration::AdministrationError;
+pub use administration::{AdministrationError, Sizes};
 pub use dispatches::TooManyDispatches;
 pub use explanation::{
     LayerName, ParticipantExplanation, PublishedTrack, ReceivedTrack, RoomExplanation, TrackNames, WaitingReason,

@@ -228,7 +228,7 @@ impl DataPlane {
         self.receivers = receivers;
     }
 
-    pub fn await_rpc(&mut self, call: String) {
+    pub fn expect_rpc(&mut self, call: String) {
         self.calls.insert(call, PACKETS_PER_CALL);
     }
 

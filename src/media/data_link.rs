@@ -122,7 +122,7 @@ impl Fanout {
                 true
             }
             Command::AwaitRpc { call, .. } => {
-                self.data.await_rpc(call);
+                self.data.expect_rpc(call);
                 true
             }
             Command::EndRpc { call, .. } => self.data.end_rpc(&call),

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{self, Connection, LoadShare, ToClient};
+use super::counts::{Counts, NodeCounts, Tally};
 use super::registry::{LiveRoom, Registry};
-use super::room_task::{self, MAILBOX, RoomInput};
+use super::room_task::{self, Happening, MAILBOX, RoomInput};
 use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
@@ -36,9 +37,13 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 const ID_ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 const ID_LENGTH: usize = 12;
 
+/// Traffic is measured over this time at least.
+const TRAFFIC_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What the node is told once, at start.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
+    /// Until `Node::replace_keys`.
     pub keys: ApiKeys,
     /// False: a room must be made (or its token must hold `roomCreate`) before anybody joins.
     pub auto_create: bool,
@@ -52,6 +57,30 @@ pub struct NodeConfig {
     pub signal_message_size_limit: usize,
     /// Bytes of one request of the server API; 0 = no limit.
     pub max_api_request_body_size: usize,
+    /// Tracks in both directions from which on nobody new is let in; 0 = no limit.
+    pub max_tracks: u64,
+    /// Bytes a second in both directions from which on nobody new is let in; 0 = no limit.
+    pub max_bytes_per_second: f64,
+    /// Where what happens in rooms is told; rooms wait while it is full.
+    pub happenings: Option<mpsc::Sender<Happening>>,
+}
+
+impl Default for NodeConfig {
+    /// LiveKit's limits, and no keys.
+    fn default() -> Self {
+        Self {
+            keys: ApiKeys::default(),
+            auto_create: true,
+            room: RoomSettings::default(),
+            presets: BTreeMap::new(),
+            max_room_name_length: 256,
+            signal_message_size_limit: 2 << 20,
+            max_api_request_body_size: 10 << 20,
+            max_tracks: 0,
+            max_bytes_per_second: 0.0,
+            happenings: None,
+        }
+    }
 }
 
 /// One running shard and how its clients reach it.
@@ -97,8 +126,12 @@ pub struct Node {
 #[derive(Debug)]
 struct Inner {
     config: NodeConfig,
+    /// Read for every request, replaced when they have been read again.
+    keys: RwLock<Arc<ApiKeys>>,
     shards: Vec<Shard>,
     registry: Arc<Registry>,
+    counts: Arc<Counts>,
+    traffic: Mutex<Traffic>,
     wall: WallClock,
     next_connection: AtomicU64,
     undecodable_frames: AtomicU64,
@@ -108,7 +141,7 @@ impl Node {
     /// Takes over the running shards; must be called inside a tokio runtime. `shards` must not be empty.
     pub fn start(mut config: NodeConfig, shards: Vec<ShardLink>) -> Self {
         if config.room.node_id.is_empty() {
-            config.room.node_id = new_node_id();
+            config.room.node_id = new_id("ND_");
         }
         let registry = Arc::new(Registry::default());
         let shards = shards
@@ -125,9 +158,16 @@ impl Node {
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
+                keys: RwLock::new(Arc::new(std::mem::take(&mut config.keys))),
                 config,
                 shards,
                 registry,
+                counts: Arc::default(),
+                traffic: Mutex::new(Traffic {
+                    since: Instant::now(),
+                    bytes: 0,
+                    per_second: 0.0,
+                }),
                 wall: WallClock::new(Instant::now(), unix),
                 next_connection: AtomicU64::new(1),
                 undecodable_frames: AtomicU64::new(0),
@@ -135,8 +175,50 @@ impl Node {
         }
     }
 
+    /// Its keys are those of `keys`.
     pub fn config(&self) -> &NodeConfig {
         &self.inner.config
+    }
+
+    pub fn keys(&self) -> Arc<ApiKeys> {
+        let keys = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&keys)
+    }
+
+    /// Tokens of a key that is gone are refused from now on; those who are in stay.
+    pub fn replace_keys(&self, keys: ApiKeys) {
+        *self.inner.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    pub fn counts(&self) -> NodeCounts {
+        self.inner.counts.snapshot()
+    }
+
+    /// Media of all shards in both directions, bytes a second over the last two seconds or more.
+    fn bytes_per_second(&self) -> f64 {
+        let mut traffic = self.inner.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = traffic.since.elapsed();
+        if passed >= TRAFFIC_INTERVAL {
+            let io = self.inner.shards.iter().map(|shard| shard.handle.counters());
+            let bytes = io.map(|io| io.bytes_received + io.bytes_sent).sum();
+            *traffic = Traffic {
+                since: Instant::now(),
+                bytes,
+                per_second: bytes.saturating_sub(traffic.bytes) as f64 / passed.as_secs_f64(),
+            };
+        }
+        traffic.per_second
+    }
+
+    /// It carries as much as it may (`limit.num_tracks`, `limit.bytes_per_sec`).
+    pub fn is_full(&self) -> bool {
+        let NodeConfig {
+            max_tracks,
+            max_bytes_per_second,
+            ..
+        } = self.inner.config;
+        (max_tracks > 0 && self.inner.counts.all_tracks() >= max_tracks)
+            || (max_bytes_per_second > 0.0 && self.bytes_per_second() >= max_bytes_per_second)
     }
 
     /// Time since 1970, as tokens and pongs carry it.
@@ -144,11 +226,14 @@ impl Node {
         self.inner.wall.unix(Instant::now())
     }
 
-    /// Whether a join with these claims would find or make its room.
+    /// Whether a join with these claims would find or make its room. `resume`: it has been let in before.
     ///
     /// # Errors
-    /// `NoSuchRoom`.
-    pub fn check_room(&self, claims: &Claims) -> Result<(), JoinFailure> {
+    /// `NoSuchRoom`, `NodeFull`.
+    pub fn check_room(&self, claims: &Claims, resume: bool) -> Result<(), JoinFailure> {
+        if !resume && self.is_full() {
+            return Err(JoinFailure::NodeFull);
+        }
         let may_create = self.inner.config.auto_create || claims.video.as_ref().is_some_and(|grant| grant.room_create);
         if may_create || self.inner.registry.find(&room_name(claims)).is_some() {
             Ok(())
@@ -167,7 +252,7 @@ impl Node {
         claims: Claims,
         parameters: JoinParameters,
     ) -> Result<(Connection, ToClient), JoinFailure> {
-        self.check_room(&claims)?;
+        self.check_room(&claims, parameters.reconnect)?;
         let name = room_name(&claims);
         for _ in 0..JOIN_ATTEMPTS {
             let room = self.room(&name, &claims)?;
@@ -250,13 +335,7 @@ impl Node {
     fn signer(&self, claims: &Claims) -> Signer {
         Signer {
             api_key: claims.api_key.clone(),
-            secret: self
-                .inner
-                .config
-                .keys
-                .secret(&claims.api_key)
-                .unwrap_or_default()
-                .to_owned(),
+            secret: self.keys().secret(&claims.api_key).unwrap_or_default().to_owned(),
         }
     }
 
@@ -300,6 +379,8 @@ impl Node {
             inbox,
             shard.handle.clone(),
             registry,
+            Tally::new(Arc::clone(&self.inner.counts)),
+            self.inner.config.happenings.clone(),
         ));
         LiveRoom {
             handle,
@@ -342,12 +423,21 @@ fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
     }
 }
 
-fn new_node_id() -> String {
+/// Bytes in both directions up to `since`.
+#[derive(Debug)]
+struct Traffic {
+    since: Instant,
+    bytes: u64,
+    per_second: f64,
+}
+
+/// `prefix` and twelve characters of chance.
+pub fn new_id(prefix: &str) -> String {
     let mut random = rand::rng();
     let id: String = (0..ID_LENGTH)
         .map(|_| char::from(ID_ALPHABET[random.random_range(0..ID_ALPHABET.len())]))
         .collect();
-    format!("ND_{id}")
+    format!("{prefix}{id}")
 }
 
 /// Passes a shard's events on to the rooms they belong to. Levels and quality are dropped for a room that is behind;

@@ -6,6 +6,7 @@
 
 mod administration;
 mod connection;
+mod counts;
 mod driver;
 mod explanation;
 mod registry;
@@ -15,13 +16,14 @@ mod tests;
 
 pub use crate::control::{
     AdministrationError, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack, ReceivedTrack,
-    RoomExplanation, TrackNames, WaitingReason, WaitingTrack,
+    RoomEvent, RoomExplanation, TrackNames, WaitingReason, WaitingTrack,
 };
 pub use crate::media::edge::{
     Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
 };
 pub use administration::{CreateDispatchError, CreateRoomError, MoveError};
 pub use connection::{Connection, ToClient};
-pub use driver::{JoinFailure, Node, NodeConfig, ShardLink};
+pub use counts::NodeCounts;
+pub use driver::{JoinFailure, Node, NodeConfig, ShardLink, new_id};
 pub use explanation::ExplainError;
-pub use room_task::RoomGone;
+pub use room_task::{Happening, RoomGone};

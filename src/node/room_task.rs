@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Outbox, ToClient};
+use super::counts::Tally;
 use super::registry::Registry;
 use crate::control::{
     AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
@@ -63,6 +64,13 @@ const MAX_EXPLANATIONS: usize = 16;
 
 pub(super) type Explained = oneshot::Sender<Result<Box<RoomExplanation>, AdministrationError>>;
 
+/// For webhooks: something that happened in a room, and the room as it was then.
+#[derive(Clone, Debug)]
+pub struct Happening {
+    pub room: crate::proto::livekit::Room,
+    pub event: RoomEvent,
+}
+
 /// The room has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the room has ended")]
@@ -78,6 +86,8 @@ struct RoomTask {
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
     /// By number, oldest first; at most `MAX_EXPLANATIONS`.
     explanations: BTreeMap<u64, Explained>,
+    tally: Tally,
+    happenings: Option<mpsc::Sender<Happening>>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -89,6 +99,8 @@ pub(super) async fn run(
     inbox: mpsc::Receiver<RoomInput>,
     shard: ShardHandle,
     registry: Arc<Registry>,
+    tally: Tally,
+    happenings: Option<mpsc::Sender<Happening>>,
 ) {
     let task = RoomTask {
         room,
@@ -98,6 +110,8 @@ pub(super) async fn run(
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
+        tally,
+        happenings,
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -191,7 +205,15 @@ impl RoomTask {
                         let _ = asked.send(Ok(answer));
                     }
                 }
-                Output::Happened(event) => log(&self.name, &event),
+                Output::Happened(event) => {
+                    log(&self.name, &event);
+                    self.tally.happened(&event);
+                    if let Some(happenings) = &self.happenings {
+                        let room = self.room.info();
+                        // Its end is that of the whole server.
+                        let _ = happenings.send(Happening { room, event }).await;
+                    }
+                }
                 Output::Explained { query, explanation } => {
                     if let Some(answer) = self.explanations.remove(&query) {
                         let _ = answer.send(Ok(explanation));
@@ -200,6 +222,7 @@ impl RoomTask {
                 Output::Closed => return false,
             }
         }
+        self.tally.set(self.room.sizes());
         true
     }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::control::RoomSettings;
 use crate::io::{DatagramCore, EVENT_QUEUE, Offload, SendBatch, ShardHandle, ShardThread, ThreadConfig, UdpSocket};
 use crate::media::edge::{Command, Event};
 use crate::proto::claims::{ApiKeys, Claims, VideoGrant};
@@ -48,12 +47,7 @@ fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
     let (shard, _) = ShardThread::spawn(ThreadConfig::default(), vec![socket], sender, |_| Silent).unwrap();
     let mut config = NodeConfig {
         keys: [("key", "secret")].into_iter().collect::<ApiKeys>(),
-        auto_create: true,
-        room: RoomSettings::default(),
-        presets: Default::default(),
-        max_room_name_length: 256,
-        signal_message_size_limit: 0,
-        max_api_request_body_size: 0,
+        ..NodeConfig::default()
     };
     change(&mut config);
     let link = ShardLink {

@@ -74,7 +74,7 @@ pub(super) fn admit(
     if changes_own && !grant.can_update_own_metadata() {
         return Err(Refusal::unauthorized(NO_PERMISSION));
     }
-    node.check_room(&claims).map_err(Refusal::from)?;
+    node.check_room(&claims, parameters.reconnect).map_err(Refusal::from)?;
 
     client_info::complete(&mut parameters.client_info, parts);
     Ok((claims, parameters))

@@ -101,7 +101,7 @@ pub fn authenticate(node: &Node, parts: &Parts) -> Result<Option<Claims>, Refusa
             }
         }
     };
-    Ok(Some(verify(&token, &node.config().keys, node.unix())?))
+    Ok(Some(verify(&token, &node.keys(), node.unix())?))
 }
 
 /// The decoded pairs of a query string; none where it is not readable.

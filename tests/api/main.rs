@@ -8,4 +8,5 @@ mod http;
 mod server;
 mod serving;
 mod twirp;
+mod webhooks;
 mod websocket;

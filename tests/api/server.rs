@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use patchbay::app::http::{Site, serve};
-use patchbay::control::RoomSettings;
 use patchbay::io::{DatagramCore, EVENT_QUEUE, Offload, SendBatch, ShardHandle, ShardThread, ThreadConfig, UdpSocket};
 use patchbay::media::edge::{Command, Event};
 use patchbay::node::{Node, NodeConfig, ShardLink};
@@ -67,12 +66,7 @@ impl Server {
             ShardThread::spawn(ThreadConfig::default(), vec![socket], sender, |_| Silent::default()).unwrap();
         let mut config = NodeConfig {
             keys: [(KEY, SECRET)].into_iter().collect::<ApiKeys>(),
-            auto_create: true,
-            room: RoomSettings::default(),
-            presets: Default::default(),
-            max_room_name_length: 256,
-            signal_message_size_limit: 2 << 20,
-            max_api_request_body_size: 10 << 20,
+            ..NodeConfig::default()
         };
         change(&mut config);
         let link = ShardLink {

@@ -730,7 +730,7 @@ mod calls {
     #[test]
     fn an_answer_to_a_call_of_the_server_reaches_it_and_nobody_else() {
         let mut room = Room::of(2);
-        room.plane.await_rpc("RPC_1".into());
+        room.plane.expect_rpc("RPC_1".into());
         let ack = to_call(Value::RpcAck(RpcAck::default()), "RPC_1");
         let response = to_call(Value::RpcResponse(RpcResponse::default()), "RPC_1");
         let other = to_call(Value::RpcAck(RpcAck::default()), "RPC_2");

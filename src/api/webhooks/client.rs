@@ -1,0 +1,242 @@
+//! One POST to one URL: addresses are looked up and judged here, so that what was judged is what is connected to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, StatusCode, Uri, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::address::is_public;
+
+/// For one address to accept.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For the whole exchange.
+const EXCHANGE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What receivers of LiveKit's webhooks know and some of them check.
+const USER_AGENT: &str = "LiveKit";
+const CONTENT_TYPE: &str = "application/webhook+json";
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UrlError {
+    #[error("not a URL")]
+    NotAUrl,
+    #[error("neither http nor https")]
+    Scheme,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("cannot look up the host: {0}")]
+    LookUp(std::io::Error),
+    #[error("the host has no address, or only private ones (webhook.allow_private_addresses is not set)")]
+    Refused,
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("no exchange of HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("not to be sent: {0}")]
+    Request(#[from] axum::http::Error),
+    #[error("no answer in time")]
+    Late,
+}
+
+/// Where a webhook goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub url: String,
+    host: String,
+    port: u16,
+    secure: bool,
+    /// The value of `Host`.
+    authority: String,
+    path: String,
+}
+
+impl Target {
+    pub fn parse(url: &str) -> Result<Self, UrlError> {
+        let uri: Uri = url.parse().map_err(|_| UrlError::NotAUrl)?;
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(UrlError::Scheme),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(UrlError::NotAUrl)?;
+        Ok(Self {
+            url: url.to_owned(),
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            secure,
+            authority: match uri.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            },
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        })
+    }
+
+    /// Its host is written as a private address, or means this machine.
+    pub fn is_plainly_private(&self) -> bool {
+        match self.host.parse() {
+            Ok(address) => !is_public(address),
+            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
+        }
+    }
+}
+
+/// Sends webhooks; holds the certificates of the machine's authorities.
+#[derive(Clone)]
+pub struct Client {
+    tls: TlsConnector,
+    allow_private: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("allow_private", &self.allow_private)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Reads the machine's certificates; blocks.
+    pub fn new(allow_private: bool) -> Self {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            tracing::warn!(errors = ?found.errors, "no authorities' certificates on this machine: webhooks over https will fail");
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            // The provider has the suites of these versions: this cannot fail.
+            .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
+        Self {
+            tls: TlsConnector::from(Arc::new(config.unwrap_or_else(|error| panic!("TLS: {error}")))),
+            allow_private,
+        }
+    }
+
+    /// The receiver's status. Redirections are not followed: they would lead past the judgement of addresses.
+    pub async fn post(&self, target: &Target, token: &str, body: Bytes) -> Result<StatusCode, SendError> {
+        tokio::time::timeout(EXCHANGE_LIMIT, self.exchange(target, token, body))
+            .await
+            .map_err(|_| SendError::Late)?
+    }
+
+    async fn exchange(&self, target: &Target, token: &str, body: Bytes) -> Result<StatusCode, SendError> {
+        let addresses: Vec<SocketAddr> = lookup_host((target.host.as_str(), target.port))
+            .await
+            .map_err(SendError::LookUp)?
+            .filter(|address| self.allow_private || is_public(address.ip()))
+            .collect();
+        let stream = connect(&addresses).await?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&target.path)
+            .header(header::HOST, &target.authority)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .header(header::CONTENT_LENGTH, body.len())
+            // LiveKit: the token alone, without "Bearer".
+            .header(header::AUTHORIZATION, token)
+            .header(header::CONNECTION, "close")
+            .body(Body::from(body))?;
+        if !target.secure {
+            return send(stream, request).await;
+        }
+        let name = ServerName::try_from(target.host.clone()).map_err(|error| SendError::Connect(invalid(error)))?;
+        let stream = self.tls.connect(name, stream).await.map_err(SendError::Connect)?;
+        send(stream, request).await
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+}
+
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, SendError> {
+    let mut last = SendError::Refused;
+    for address in addresses {
+        match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = SendError::Connect(error),
+            Err(_) => last = SendError::Late,
+        }
+    }
+    Err(last)
+}
+
+async fn send<S>(stream: S, request: Request<Body>) -> Result<StatusCode, SendError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    // The status is all that counts: the body is not read.
+    driver.abort();
+    Ok(answer?.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_a_host_a_port_and_a_path() {
+        for (url, host, port, authority, path, private) in [
+            ("http://example.com", "example.com", 80, "example.com", "/", false),
+            (
+                "https://example.com/hook?a=b",
+                "example.com",
+                443,
+                "example.com",
+                "/hook?a=b",
+                false,
+            ),
+            ("http://[::1]:8080/x", "::1", 8080, "[::1]:8080", "/x", true),
+            (
+                "http://user:pass@10.0.0.1:81/",
+                "10.0.0.1",
+                81,
+                "10.0.0.1:81",
+                "/",
+                true,
+            ),
+            (
+                "http://localhost:3000/hook",
+                "localhost",
+                3000,
+                "localhost:3000",
+                "/hook",
+                true,
+            ),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!(
+                (
+                    target.host.as_str(),
+                    target.port,
+                    target.authority.as_str(),
+                    target.path.as_str()
+                ),
+                (host, port, authority, path)
+            );
+            assert_eq!(target.is_plainly_private(), private, "{url}");
+        }
+        for bad in ["", "example.com/hook", "ftp://example.com/", "/hook", "http://"] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
