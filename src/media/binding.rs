@@ -106,7 +106,7 @@ impl Fanout {
             return;
         }
         track.muted = muted;
-        track.forget_flow();
+        track.pause_flow();
         let now = outside.now;
         track.scorer.set_muted(muted, now);
         if let Some(level) = &mut track.level {
@@ -114,7 +114,6 @@ impl Fanout {
         }
         // What was lost before a pause is no longer worth asking for.
         track.encodings.iter_mut().for_each(|encoding| encoding.nack.reset());
-        let mut wanted = 0u8;
         for &subscriber in &track.subscribers {
             let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
                 continue;
@@ -123,9 +122,7 @@ impl Fanout {
             room_report::note(subscription, track, now);
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
-                // The next packet of the source ends the silence and finds its own timestamp.
-                wanted |= 1u8.checked_shl(u32::from(subscription.wanted_encoding())).unwrap_or(0);
-                continue;
+                continue; // the next packet of the source ends the silence and finds its own timestamp
             }
             subscription.freezes.interrupt();
             let was_sent = subscription.rewriter.source().is_some();
@@ -136,8 +133,10 @@ impl Fanout {
             subscription.announce(now);
             outside.arm(subscription.timer, subscription.deadline());
         }
-        for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
-            self.request_keyframe(outside, slot, encoding);
+        let mut at = 0;
+        while let Some(&subscriber) = self.tracks.get(slot).and_then(|track| track.subscribers.get(at)) {
+            at += 1;
+            self.bring(outside, subscriber);
         }
     }
 
@@ -158,8 +157,6 @@ impl Fanout {
             return None;
         }
         let (handle, room, now) = (subscribe.subscription, self.slot, outside.now);
-        let disabled = subscribe.settings.disabled;
-        let target = track.locate(track.choose(subscribe.settings.max_layer)).0;
         let slot = self.subscriptions.insert_with(|subscription| {
             let timer = outside.timers.insert(TimerKey::Subscription { room, subscription });
             Subscription::new(subscribe, (track_slot, track), transport_slot, timer, seed, now)
@@ -176,11 +173,8 @@ impl Fanout {
             transport.sending.insert(ssrc, slot);
         }
         track.subscribers.push(slot);
-        let wants_media = !disabled && transport.is_connected;
         self.arm_subscription(outside, slot);
-        if wants_media {
-            self.request_keyframe(outside, track_slot, target);
-        }
+        self.bring(outside, slot);
         Some(slot)
     }
 
@@ -226,11 +220,14 @@ impl Fanout {
             subscription.announce(outside.now);
             outside.arm(subscription.timer, subscription.deadline());
         }
-        let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
-        let switched = subscription.set_target(track, Some(track.choose(settings.max_layer)), false);
+        let target = Some(track.choose(settings.max_layer));
+        let changed = subscription.target() != target;
+        if changed || enabled {
+            subscription.set_target(track, target, false);
+        }
         room_report::note(subscription, track, outside.now);
-        if let Some(encoding) = switched.filter(|encoding| enabled || *encoding != wanted) {
-            self.request_keyframe(outside, track_slot, encoding);
+        if changed || enabled {
+            self.bring(outside, slot);
         }
     }
 

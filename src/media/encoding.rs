@@ -6,20 +6,27 @@
 use std::time::{Duration, Instant};
 
 use super::edge::EncodingParameters;
-use super::layers::{LayerMap, LayerMarks, Meter};
+use super::layers::{Cut, EVERYTHING, LayerMap, LayerMarks, Meter};
 use super::nack::NackGenerator;
 use super::receiver_stats::ReceiverStats;
 use super::rewrite::Source;
 use super::ring::{PacketInfo, PictureNumbers, Ring, RingLimits, Stored};
 use crate::rtp::dependency_descriptor::{self, Structure};
 use crate::rtp::sequence::Extender;
-use crate::rtp::{self, FrameInfo, RtpPacket, vp8};
+use crate::rtp::{self, FrameInfo, RtpPacket, vp8, vp9};
 use crate::types::{Codec, DropReason, Extension, ExtensionMap, Layer, MediaKind, Ssrc};
 
-/// Between requests. LiveKit: low 500 ms, mid and high 1 s; here a subscriber of a high layer waits no longer than others.
-const KEYFRAME_THROTTLE: Duration = Duration::from_millis(500);
+/// Two requests a second at most, whoever asks (LiveKit: two of the low layer, one of the others). The second may follow
+/// soon: a request or the key frame may be lost.
+const KEYFRAME_RETRY: Duration = Duration::from_millis(300);
+const KEYFRAME_PERIOD: Duration = Duration::from_millis(1000);
 /// Requests in a row without an answer; then somebody has to ask again.
 const KEYFRAME_TRIES: u8 = 10;
+
+/// What of the ring a subscriber is sent at once when it begins: a key frame and what little followed it.
+const REPLAY_FRAMES: u32 = 3;
+const REPLAY_PACKETS: u64 = 96;
+const REPLAY_SPAN: Duration = Duration::from_millis(400);
 
 /// The publisher's last sender report: which media time it says is which wall-clock time.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +64,7 @@ pub struct Arrived {
 struct KeyframeRequests {
     wanted: bool,
     last: Option<Instant>,
+    before_last: Option<Instant>,
     tries: u8,
     /// RFC 5104 §4.3.1.2: counts new requests.
     fir_sequence: u8,
@@ -88,6 +96,10 @@ pub struct Encoding {
     pub sender_report: Option<SenderReportAnchor>,
     /// Dependency descriptor templates of the last key frame, and what they mean for layers.
     structure: Option<Box<(Structure, LayerMap)>>,
+    /// Decode targets that the publisher sends, a bit each.
+    active_targets: u32,
+    /// Where the last key frame begins: its number and timestamp.
+    keyframe: Option<(u64, u32)>,
     /// Of video.
     meter: Option<Box<Meter>>,
     /// Width and height of the largest picture, from the last key frame that said it; (0, 0) = not known.
@@ -121,12 +133,15 @@ impl Encoding {
             last_packet: None,
             sender_report: None,
             structure: None,
+            active_targets: u32::MAX,
+            keyframe: None,
             meter: None,
             dimensions: (0, 0),
             newest: None,
             keyframes: KeyframeRequests {
                 wanted: false,
                 last: None,
+                before_last: None,
                 tries: 0,
                 fir_sequence: 0,
             },
@@ -233,6 +248,7 @@ impl Encoding {
             meter.handle_packet(layer, info.layers, packet.payload.len(), now);
         }
         if info.keyframe {
+            self.note_keyframe(sequence, info.timestamp);
             self.keyframes.wanted = false;
             self.keyframes.tries = 0;
             self.nack.handle_keyframe(sequence);
@@ -244,6 +260,74 @@ impl Encoding {
             new_frame,
             info,
         })
+    }
+
+    fn note_keyframe(&mut self, sequence: u64, timestamp: u32) {
+        match &mut self.keyframe {
+            // Several packets of one picture may say that they begin it.
+            Some((first, of)) if *of == timestamp => *first = sequence.min(*first),
+            Some((first, _)) if *first > sequence => {}
+            keyframe => *keyframe = Some((sequence, timestamp)),
+        }
+    }
+
+    /// Where the last key frame begins, if all since is here and is so little that a subscriber can be sent it at once.
+    pub fn replayable(&self, now: Instant) -> Option<Arrived> {
+        let (first, _) = self.keyframe?;
+        let highest = self.sequences.highest()?;
+        if highest.checked_sub(first)? >= REPLAY_PACKETS {
+            return None;
+        }
+        let start = self.stored(first, now)?.info;
+        let (mut frames, mut timestamp) = (1, start.timestamp);
+        for sequence in first..=highest {
+            let info = self.stored(sequence, now)?.info;
+            if info.timestamp != timestamp {
+                (frames, timestamp) = (frames + 1, info.timestamp);
+            }
+            if frames > REPLAY_FRAMES || info.arrival.saturating_duration_since(start.arrival) > REPLAY_SPAN {
+                return None;
+            }
+        }
+        Some(Arrived {
+            source: self.source(),
+            sequence: first,
+            late: false,
+            new_frame: true,
+            info: *start,
+        })
+    }
+
+    /// Writes the dependency descriptor of a stored packet, as a subscriber is shown it, to the front of `out`: its frame
+    /// number moved by `offset`, and where layers are left out, which decode targets are left. Its length.
+    pub fn show_descriptor(
+        &self,
+        stored: &Stored<'_>,
+        offset: u16,
+        cut: Cut,
+        out: &mut [u8],
+    ) -> Result<usize, DropReason> {
+        let value = stored.dependency_descriptor;
+        let limit = cut.limit().filter(|_| stored.info.start);
+        let known = self.structure.as_deref().zip(limit);
+        let masked = known.and_then(|((structure, map), limit)| {
+            let mask = map.mask(limit) & self.active_targets;
+            let changes = mask != 0 && mask != self.active_targets & structure.all_decode_targets();
+            changes.then_some((structure, mask))
+        });
+        let written = masked.and_then(|(structure, mask)| {
+            dependency_descriptor::write_active_decode_targets(value, Some(structure), mask, out).ok()
+        });
+        let len = match written {
+            Some(len) => len,
+            None => {
+                let target = out.get_mut(..value.len()).ok_or(DropReason::TooLarge)?;
+                target.copy_from_slice(value);
+                value.len()
+            }
+        };
+        dependency_descriptor::patch_frame_number(out, stored.info.frame_number.wrapping_add(offset));
+        Ok(len)
     }
 
     /// Reception statistics and the list of missing packets: also of what is dropped later, for it has arrived.
@@ -286,6 +370,11 @@ impl Encoding {
                 tl0_picidx: vp8.tl0_pic_idx.unwrap_or(0),
                 keyidx: vp8.key_idx.unwrap_or(0),
             }),
+            Codec::Vp9 => vp9::Descriptor::parse(packet.payload).map(|vp9| PictureNumbers {
+                picture_id: vp9.picture_id.unwrap_or(0),
+                tl0_picidx: vp9.layer.and_then(|layer| layer.tl0_pic_idx).unwrap_or(0),
+                keyidx: 0,
+            }),
             _ => Ok(PictureNumbers::default()),
         };
         let info = PacketInfo {
@@ -321,6 +410,7 @@ impl Encoding {
             if let Ok(mut parsed) = dependency_descriptor::Descriptor::parse(descriptor, known) {
                 let info = parsed.frame_info();
                 let is_first = parsed.structure.is_some();
+                self.active_targets = parsed.active_decode_targets.unwrap_or(self.active_targets);
                 if let Some(structure) = parsed.structure.take() {
                     let map = LayerMap::new(&structure);
                     self.structure = Some(Box::new((*structure, map)));
@@ -337,7 +427,10 @@ impl Encoding {
             // An OBU says its layer, but not where one can be entered: without a descriptor none is left out.
             (info.spatial, info.temporal) = (0, 0);
         }
-        (info, LayerMarks::of_frame(codec, &info), 0)
+        let temporal_layers = self
+            .meter()
+            .map_or(0, |meter| meter.temporal_layers(EVERYTHING.spatial));
+        (info, LayerMarks::of_frame(codec, &info, temporal_layers), 0)
     }
 
     /// Somebody needs a key frame.
@@ -351,13 +444,16 @@ impl Encoding {
     /// When the next request may be sent; None = none is wanted.
     pub fn keyframe_due(&self, now: Instant) -> Option<Instant> {
         let keyframes = &self.keyframes;
-        (keyframes.wanted && keyframes.tries < KEYFRAME_TRIES)
-            .then(|| keyframes.last.map_or(now, |last| last + KEYFRAME_THROTTLE))
+        (keyframes.wanted && keyframes.tries < KEYFRAME_TRIES).then(|| {
+            let again = keyframes.last.map(|last| last + KEYFRAME_RETRY);
+            let third = keyframes.before_last.map(|before| before + KEYFRAME_PERIOD);
+            again.max(third).unwrap_or(now)
+        })
     }
 
     /// A request goes out now; its FIR number.
     pub fn keyframe_asked(&mut self, now: Instant) -> u8 {
-        self.keyframes.last = Some(now);
+        self.keyframes.before_last = self.keyframes.last.replace(now);
         self.keyframes.tries += 1;
         self.counts.keyframe_requests = self.counts.keyframe_requests.wrapping_add(1);
         if self.keyframes.tries >= KEYFRAME_TRIES {

@@ -10,6 +10,7 @@ use super::edge::Event;
 use super::encoding::Arrived;
 use super::estimator::Acknowledged;
 use super::outside::Outside;
+use super::replay::begin;
 use super::room_report;
 use super::slots::{Slot, Slots};
 use super::speakers::{SpeakerSettings, Speakers};
@@ -27,9 +28,6 @@ pub const LOCAL_SSRC: Ssrc = Ssrc(1);
 
 /// How often a track's layers are looked at for one that has stopped.
 const FLOW_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Packets that are sent at once to a subscriber whose key frame arrived behind them.
-const MAX_CATCH_UP: u64 = 256;
 
 #[derive(Debug)]
 pub struct Fanout {
@@ -109,8 +107,12 @@ impl Fanout {
         };
         let is_first = !started(track);
         let arrived = track.on_rtp(outside.now, stream.encoding, &packet, stream.retransmission);
+        let has_new_layer = std::mem::take(&mut track.has_new_layer);
         if is_first && started(track) {
             self.encoding_started(outside, stream, &packet);
+        }
+        if has_new_layer {
+            self.flow_changed(outside, stream.track);
         }
         self.arm_track(outside, stream.track);
         if arrived == Err(DropReason::PaddingOnly) && !stream.retransmission {
@@ -187,12 +189,14 @@ impl Fanout {
             let Some(subscription) = self.subscriptions.get_mut(slot) else {
                 continue;
             };
-            let was = subscription.rewriter.source();
+            let was = (subscription.rewriter.source(), subscription.cut());
             match subscription.forward(slot, track, packet) {
                 Ok(descriptor) => {
                     outside.queue(subscription.transport, descriptor);
-                    if was != subscription.rewriter.source() {
+                    if was.0 != subscription.rewriter.source() {
                         begin(outside, slot, subscription, track, packet);
+                    } else if was.1 != subscription.cut() {
+                        room_report::note(subscription, track, outside.now);
                     }
                 }
                 Err(reason) => {
@@ -282,8 +286,6 @@ impl Fanout {
                 codec: codec.codec,
             });
         }
-        self.flow_changed(outside, stream.track);
-        self.arm_track(outside, stream.track);
     }
 
     /// Looks again which encodings flow, and at what each subscriber is given of them.
@@ -294,21 +296,17 @@ impl Fanout {
             return;
         }
         track.flowing = flowing;
-        let mut wanted = 0u8;
-        for &subscriber in &track.subscribers {
-            let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
-                continue;
-            };
-            let before = subscription.wanted_encoding();
-            let target = track.choose(subscription.settings.max_layer);
-            let needed = subscription.set_target(track, Some(target), false);
-            if let Some(encoding) = needed.filter(|encoding| *encoding != before) {
-                wanted |= 1u8.checked_shl(u32::from(encoding)).unwrap_or(0);
+        let mut at = 0;
+        while let Some((&subscriber, track)) = self
+            .tracks
+            .get(slot)
+            .and_then(|track| Some((track.subscribers.get(at)?, track)))
+        {
+            at += 1;
+            if let Some(subscription) = self.subscriptions.get(subscriber) {
+                let target = track.choose(subscription.settings.max_layer);
+                self.set_target(outside, subscriber, Some(target), false);
             }
-            room_report::note(subscription, track, outside.now);
-        }
-        for encoding in (0..8).filter(|bit| wanted >> bit & 1 == 1) {
-            self.request_keyframe(outside, slot, encoding);
         }
     }
 
@@ -323,20 +321,18 @@ impl Fanout {
     /// A subscriber can be sent media from now on: what it waits for is asked for at once.
     pub fn transport_connected(&mut self, outside: &mut Outside<'_>, transport: Slot) {
         let mut waiting = Vec::new();
-        for (_, subscription) in self.subscriptions.iter_mut() {
+        for (slot, subscription) in self.subscriptions.iter_mut() {
             if subscription.transport == transport {
                 subscription.is_connected = true;
                 if self.tracks.get(subscription.track).is_some_and(|track| track.muted) {
                     subscription.announce(outside.now);
                     outside.arm(subscription.timer, subscription.deadline());
                 }
-                if !subscription.settings.disabled {
-                    waiting.push((subscription.track, subscription.wanted_encoding()));
-                }
+                waiting.push(slot);
             }
         }
-        for (track, encoding) in waiting {
-            self.request_keyframe(outside, track, encoding);
+        for slot in waiting {
+            self.bring(outside, slot);
         }
     }
 
@@ -382,7 +378,7 @@ impl Fanout {
     pub fn track_timeout(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         self.ask_retransmissions(outside, slot);
         self.ask_keyframes(outside, slot);
-        if self.tracks.get(slot).is_some_and(|track| track.encodings.len() > 1) {
+        if self.tracks.get(slot).is_some_and(Track::has_layers) {
             self.flow_changed(outside, slot);
         }
         self.arm_track(outside, slot);
@@ -393,8 +389,8 @@ impl Fanout {
         let now = outside.now;
         let encodings = track.encodings.iter().filter(|encoding| encoding.ssrc.is_some());
         let requests = encodings.flat_map(|encoding| [encoding.keyframe_due(now), encoding.nack.poll_timeout()]);
-        let simulcast = (track.encodings.len() > 1 && track.flowing != 0).then_some(now + FLOW_INTERVAL);
-        outside.arm(track.timer, requests.flatten().chain(simulcast).min());
+        let layers = track.has_layers().then_some(now + FLOW_INTERVAL);
+        outside.arm(track.timer, requests.flatten().chain(layers).min());
     }
 
     /// The timer of a subscription is due.
@@ -423,30 +419,6 @@ impl Fanout {
     pub fn arm_subscription(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         if let Some(subscription) = self.subscriptions.get(slot) {
             outside.arm(subscription.timer, subscription.deadline());
-        }
-    }
-}
-
-/// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
-fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
-    subscription.plan_report(outside.now);
-    room_report::note(subscription, track, outside.now);
-    outside.arm(subscription.timer, subscription.deadline());
-    let encoding = track.encodings.get(usize::from(packet.source.encoding));
-    let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {
-        return;
-    };
-    for sequence in packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP) {
-        let Some(stored) = encoding.stored(sequence, outside.now) else {
-            continue;
-        };
-        let packet = Arrived {
-            sequence,
-            info: *stored.info,
-            ..*packet
-        };
-        if let Ok(descriptor) = subscription.forward(slot, track, &packet) {
-            outside.queue(subscription.transport, descriptor);
         }
     }
 }

@@ -8,7 +8,8 @@ use super::outside::Outside;
 use super::pacer::{Descriptor, Kind};
 use super::remb::Load;
 use super::slots::Slot;
-use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription, ticks};
+use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
+use super::timeline::ticks;
 use crate::rtp::rtcp::{self, NackPairs, Packet, ReportBlock, SenderInfo};
 use crate::types::{DropReason, MediaKind, Ssrc};
 
@@ -195,6 +196,7 @@ impl Fanout {
                     picture: located.offsets.picture(info.picture),
                     source: located.source,
                     kind: Kind::Retransmission,
+                    cut: located.cut,
                 },
             );
         }
@@ -236,6 +238,7 @@ impl Fanout {
         subscription.next_report = Some(now + REPORT_RETRY);
         let track = self.tracks.get(subscription.track);
         let shown = subscription.rewriter.offsets().zip(subscription.last_output);
+        let shown = shown.filter(|_| subscription.timeline.is_settled());
         let Some((((source, offsets), output), track)) = shown.zip(track) else {
             return;
         };

@@ -10,6 +10,7 @@ use super::edge::Event;
 use super::encoding::Encoding;
 use super::fanout::Fanout;
 use super::generated;
+use super::layers::Cut;
 use super::outside::Events;
 use super::resend::Mark;
 use super::rewrite::Source;
@@ -19,7 +20,7 @@ use super::stats::ShardStats;
 use super::subscription::{Output, Subscription};
 use super::transport::MediaTransport;
 use crate::rtc::SEAL_OVERHEAD;
-use crate::rtp::{self, FIXED_HEADER_LEN, RtpHeader, extension, red, rtx, trailer, vp8};
+use crate::rtp::{self, FIXED_HEADER_LEN, RtpHeader, extension, red, rtx, trailer, vp8, vp9};
 use crate::types::{Batch, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind, NetPath, Pt, WallClock};
 
 /// Descriptors queued on one transport within a turn: the key frames of 20 tracks. Beyond, the newest is dropped
@@ -53,6 +54,8 @@ pub struct Descriptor {
     pub picture: PictureNumbers,
     pub source: Source,
     pub kind: Kind,
+    /// What is left out around it.
+    pub cut: Cut,
 }
 
 const _: () = assert!(size_of::<Descriptor>() <= 32);
@@ -143,11 +146,23 @@ impl Release<'_> {
         let packet = buf.get_mut(..limit).ok_or(DropReason::TooLarge)?;
         let written = match descriptor.kind {
             Kind::Media => {
-                let stored = stored(encoding, descriptor, self.now)?;
+                let mut room;
+                let mut stored = stored(encoding, descriptor, self.now)?;
+                if !stored.dependency_descriptor.is_empty() {
+                    room = [0; MAX_DESCRIPTOR];
+                    stored.dependency_descriptor =
+                        shown_descriptor(encoding, subscription, descriptor, &stored, &mut room)?;
+                }
                 self.media(subscription, transport, descriptor, stored, padding, packet)?
             }
             Kind::Retransmission => {
-                let stored = stored(encoding, descriptor, self.now)?;
+                let mut room;
+                let mut stored = stored(encoding, descriptor, self.now)?;
+                if !stored.dependency_descriptor.is_empty() {
+                    room = [0; MAX_DESCRIPTOR];
+                    stored.dependency_descriptor =
+                        shown_descriptor(encoding, subscription, descriptor, &stored, &mut room)?;
+                }
                 self.stats.retransmitted += 1;
                 subscription.repair.retransmitted = subscription.repair.retransmitted.wrapping_add(1);
                 self.retransmission(subscription, transport, descriptor, stored, packet)?
@@ -219,7 +234,10 @@ impl Release<'_> {
         let (Some(pt), Some(ssrc)) = (output.rtx, subscription.rtx_ssrc) else {
             // Byte for byte what was sent: the seal is then the same too.
             let marks = subscription.marks.as_ref();
+            // What a descriptor names may have changed since, and with it the bytes.
+            let is_fixed = stored.dependency_descriptor.is_empty() || descriptor.cut == Cut::NONE;
             let mark = marks
+                .filter(|_| is_fixed)
                 .and_then(|marks| marks.find(descriptor.sequence_out))
                 .ok_or(DropReason::RtxUnavailable)?;
             let written = primary(subscription, &output, descriptor, stored, &mark, buf)?;
@@ -237,7 +255,7 @@ impl Release<'_> {
         let mut elements = Elements::of(subscription, &stored, &mark, &[]);
         elements.retain(|extension| *extension != Extension::PlayoutDelay); // LiveKit: not on RTX
         let header = RtpHeader {
-            marker: stored.info.marker,
+            marker: shown_marker(descriptor, &stored),
             pt,
             sequence: sequence as u16,
             timestamp: descriptor.timestamp,
@@ -333,6 +351,37 @@ fn stored<'e>(encoding: Option<&'e Encoding>, descriptor: &Descriptor, now: Inst
         .ok_or(DropReason::SlotReused)
 }
 
+fn shown_marker(descriptor: &Descriptor, stored: &Stored<'_>) -> bool {
+    let info = stored.info;
+    descriptor.cut.marker(info.marker, info.end, info.spatial)
+}
+
+/// Of a dependency descriptor as it is shown: at most five bytes more than an extension element has.
+const MAX_DESCRIPTOR: usize = 264;
+
+/// The dependency descriptor under this subscriber's frame numbers, and with what is left of its decode targets.
+fn shown_descriptor<'s>(
+    encoding: Option<&Encoding>,
+    subscription: &Subscription,
+    descriptor: &Descriptor,
+    stored: &Stored<'s>,
+    room: &'s mut [u8; MAX_DESCRIPTOR],
+) -> Result<&'s [u8], DropReason> {
+    if subscription.extensions.id(Extension::DependencyDescriptor).is_none() {
+        return Ok(&[]);
+    }
+    let located = subscription
+        .rewriter
+        .locate(descriptor.sequence_out)
+        .ok_or(DropReason::SlotReused)?;
+    if located.offsets.frame_number == 0 && descriptor.cut == Cut::NONE {
+        return Ok(stored.dependency_descriptor);
+    }
+    let encoding = encoding.ok_or(DropReason::SlotReused)?;
+    let len = encoding.show_descriptor(stored, located.offsets.frame_number, descriptor.cut, room)?;
+    room.get(..len).ok_or(DropReason::TooLarge)
+}
+
 /// The packet on its own SSRC. Depends on nothing but its arguments, so that a resend is the same bytes.
 fn primary(
     subscription: &Subscription,
@@ -349,7 +398,7 @@ fn primary(
     };
     let elements = Elements::of(subscription, &stored, mark, mid);
     let header = RtpHeader {
-        marker: stored.info.marker,
+        marker: shown_marker(descriptor, &stored),
         pt: output.pt,
         sequence: descriptor.sequence_out as u16,
         timestamp: descriptor.timestamp,
@@ -384,6 +433,9 @@ fn write_payload(
         vp8.tl0_pic_idx = vp8.tl0_pic_idx.map(|_| descriptor.picture.tl0_picidx);
         vp8.key_idx = vp8.key_idx.map(|_| descriptor.picture.keyidx);
         vp8.write(target)?; // the same fields: the same length
+    }
+    if output.codec == Codec::Vp9 && descriptor.picture != stored.info.picture {
+        vp9::patch_picture(target, descriptor.picture.picture_id, descriptor.picture.tl0_picidx);
     }
     Ok(payload.len())
 }

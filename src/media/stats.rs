@@ -20,6 +20,10 @@ pub struct ShardStats {
     pub recovered: u64,
     /// Key frames asked of publishers (PLI or FIR).
     pub keyframe_requests: u64,
+    /// Key frames that were in the ring when a subscriber needed one, so that none was asked for.
+    pub replayed_keyframes: u64,
+    /// Switches between encodings before sender reports of both had come: timestamps by arrival time.
+    pub switches_by_arrival: u64,
     /// Sequence numbers asked of publishers, repeats included.
     pub nacks_sent: u64,
     /// Packets given one byte of padding so that a frame leaves as one GSO send.
@@ -43,6 +47,8 @@ impl Default for ShardStats {
             retransmitted: 0,
             recovered: 0,
             keyframe_requests: 0,
+            replayed_keyframes: 0,
+            switches_by_arrival: 0,
             nacks_sent: 0,
             padded: 0,
             transport_panics: 0,

@@ -10,11 +10,13 @@ use super::encoding::Arrived;
 use super::explain::{Decisions, Freezes, RepairCounts};
 use super::feedback::{LossReports, Scored};
 use super::generated::Schedule;
+use super::layers::{Cut, Filter};
 use super::pacer::{Descriptor, Kind};
 use super::quality::QualityScorer;
 use super::resend::{Marks, RecentRequests};
 use super::rewrite::{Incoming, Numbers, Rewriter, Source};
 use super::slots::Slot;
+use super::timeline::{Timeline, ticks};
 use super::timers::TimerId;
 use super::track::Track;
 use crate::types::{
@@ -28,8 +30,6 @@ pub const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 const FIRST_REPORT: Duration = Duration::from_millis(200);
 /// Before the first report block tells better. LiveKit's is 70 ms, mediasoup's 100 ms.
 const DEFAULT_RTT: Duration = Duration::from_millis(70);
-/// A timestamp that differs from the wall clock by more is not believed after an interruption or a switch.
-const MAX_DRIFT: Duration = Duration::from_millis(500);
 
 /// How a codec of the track is sent to this subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,10 @@ pub struct Subscription {
     /// The encoding of `target`.
     encoding: u8,
     pub rewriter: Rewriter,
-    /// When the newest packet was forwarded.
-    last_sent: Option<Instant>,
+    filter: Filter,
+    pub timeline: Timeline,
+    /// Layers of the track are encodings.
+    is_simulcast: bool,
     /// Output of the newest packet.
     pub last_output: Option<Output>,
     pub schedule: Option<Schedule>,
@@ -143,8 +145,10 @@ impl Subscription {
             is_connected: false,
             target: None,
             encoding: 0,
-            rewriter: Rewriter::new(first),
-            last_sent: None,
+            rewriter: Rewriter::new(first, track.kind),
+            filter: Filter::default(),
+            timeline: Timeline::default(),
+            is_simulcast: track.is_simulcast(),
             last_output: None,
             schedule: None,
             rtx_sequence: 1 << 16 | u64::from(first_rtx),
@@ -229,15 +233,35 @@ impl Subscription {
             self.rewriter.interrupt();
             return None;
         };
-        (self.encoding, _) = track.locate(target);
-        let current = self.rewriter.source().map(|source| source.encoding);
-        if current == Some(self.encoding) || self.kind == MediaKind::Audio || self.settings.disabled {
+        let (encoding, within) = track.locate(target);
+        self.encoding = encoding;
+        if self.kind == MediaKind::Audio || self.settings.disabled {
             return None;
         }
-        if urgent {
+        match self.rewriter.source() {
+            Some(source) if source.encoding == encoding => self.filter.set_target(within),
+            Some(source) if source.encoding > encoding => {
+                // On the way down: what can be spared at once is.
+                let temporal = within.temporal.min(self.filter.target().temporal);
+                self.filter.set_target(Layer { temporal, ..within });
+            }
+            _ => {}
+        }
+        let is_waiting = self.is_waiting();
+        if is_waiting && urgent {
             self.rewriter.interrupt();
         }
-        Some(self.encoding)
+        is_waiting.then_some(encoding)
+    }
+
+    /// A key frame of `wanted_encoding` is needed to give what is to be given.
+    pub fn is_waiting(&self) -> bool {
+        let wants = self.kind == MediaKind::Video && self.target.is_some() && !self.settings.disabled;
+        wants
+            && match self.rewriter.source() {
+                Some(source) => source.encoding != self.encoding || self.filter.needs_keyframe(),
+                None => true,
+            }
     }
 
     /// What is to be given.
@@ -245,14 +269,22 @@ impl Subscription {
         self.target
     }
 
-    /// What is given: the layer whose frames have begun to leave. It is a target, so it may name more temporal layers than
-    /// there are.
+    /// What is given: the layer whose frames have begun to leave. Counted as targets are, so it may name more temporal
+    /// layers than there are.
     pub fn current(&self) -> Option<Layer> {
         let source = self.rewriter.source()?;
-        Some(Layer {
-            spatial: source.encoding,
-            ..self.target?
-        })
+        let limit = self.filter.limit();
+        let spatial = if self.is_simulcast {
+            source.encoding
+        } else {
+            limit.spatial
+        };
+        Some(Layer { spatial, ..limit })
+    }
+
+    /// What is left out of the stream that is sent.
+    pub fn cut(&self) -> Cut {
+        self.filter.cut()
     }
 
     /// The encoding that packets are to come from.
@@ -270,20 +302,18 @@ impl Subscription {
             sequence: packet.sequence,
             timestamp: packet.info.timestamp,
             picture: packet.info.picture,
+            frame_number: packet.info.frame_number,
         };
-        let numbers = match self.select(packet)? {
-            Selected::Continues => self.rewriter.rewrite(incoming)?,
-            Selected::Switches => {
-                let timestamp = self.switch_timestamp(track, packet);
-                self.schedule = None;
-                self.rewriter.switch(incoming, timestamp)
-            }
+        let (numbers, cut) = match self.select(packet)? {
+            Selected::Continues => self.go_on(packet, incoming)?,
+            Selected::Late => self.rewriter.rewrite(incoming, Cut::NONE)?,
+            Selected::Switches => self.switch(track, packet, incoming),
         };
-        if !packet.late {
-            if packet.info.marker && self.kind == MediaKind::Video {
-                self.freezes.handle_frame(packet.info.arrival);
-            }
-            self.last_sent = Some(packet.info.arrival);
+        if !packet.late
+            && cut.marker(packet.info.marker, packet.info.end, packet.info.spatial)
+            && self.kind == MediaKind::Video
+        {
+            self.freezes.handle_frame(packet.info.arrival);
         }
         Ok(Descriptor {
             subscription: slot,
@@ -293,7 +323,55 @@ impl Subscription {
             picture: numbers.picture,
             source: packet.source,
             kind: Kind::Media,
+            cut,
         })
+    }
+
+    /// The next packet of the source that is being sent.
+    fn go_on(&mut self, packet: &Arrived, incoming: Incoming) -> Result<(Numbers, Cut), DropReason> {
+        if self.kind == MediaKind::Video {
+            if let Err(reason) = self.filter.select(&packet.info) {
+                let is_vp8 = self
+                    .output(packet.info.codec)
+                    .is_some_and(|output| output.codec == Codec::Vp8);
+                self.rewriter.leave_out(incoming, is_vp8);
+                return Err(reason);
+            }
+        }
+        let cut = self.filter.cut();
+        let numbers = match self.timeline.resume(&self.rewriter, incoming, packet.info.arrival) {
+            None => self.rewriter.rewrite(incoming, cut)?,
+            Some(timestamp) => (self.rewriter.retime(incoming, timestamp, cut)?, cut),
+        };
+        self.timeline.sent(packet.info.arrival);
+        Ok(numbers)
+    }
+
+    /// The first packet of another source, or of the same one after a pause.
+    fn switch(&mut self, track: &Track, packet: &Arrived, incoming: Incoming) -> (Numbers, Cut) {
+        if let Some(target) = self.target {
+            self.filter.restart(track.locate(target).1);
+        }
+        let clock_rate = self
+            .output(packet.info.codec)
+            .map_or(90_000, |output| output.codec.clock_rate());
+        let timestamp = self
+            .timeline
+            .place(&self.rewriter, track, incoming, packet.info.arrival, clock_rate);
+        self.schedule = None;
+        let cut = self.filter.cut();
+        let numbers = self.rewriter.switch(incoming, timestamp, cut);
+        self.timeline.sent(packet.info.arrival);
+        (numbers, cut)
+    }
+
+    /// As `forward` of the first packet of a key frame. Its encoding need not be the one that is waited for: it is sent
+    /// meanwhile.
+    pub fn begin_at(&mut self, slot: Slot, track: &Track, packet: &Arrived) -> Result<Descriptor, DropReason> {
+        let wanted = std::mem::replace(&mut self.encoding, packet.source.encoding);
+        let result = self.forward(slot, track, packet);
+        self.encoding = wanted;
+        result
     }
 
     fn select(&self, packet: &Arrived) -> Result<Selected, DropReason> {
@@ -308,10 +386,11 @@ impl Subscription {
         }
         let current = self.rewriter.source();
         if current == Some(packet.source) {
-            return Ok(Selected::Continues);
+            let is_ahead = self.rewriter.is_ahead(packet.sequence);
+            return Ok(if is_ahead { Selected::Continues } else { Selected::Late });
         }
         if packet.late && current.is_some() && packet.source.encoding != self.encoding {
-            return Ok(Selected::Continues); // of the encoding before a switch: there may be a place for it
+            return Ok(Selected::Late); // of the encoding before a switch: there may be a place for it
         }
         if packet.source.encoding != self.encoding {
             return Err(DropReason::OtherLayer);
@@ -320,48 +399,6 @@ impl Subscription {
             return Err(DropReason::AwaitingKeyframe);
         }
         Ok(Selected::Switches)
-    }
-
-    /// Where a new source continues: on the media timeline where that is known, else by the wall clock.
-    fn switch_timestamp(&self, track: &Track, packet: &Arrived) -> u32 {
-        let Some(last_sent) = self.last_sent else {
-            return packet.info.timestamp; // the first packet keeps its timestamp
-        };
-        let Some(codec) = self.output(packet.info.codec) else {
-            return packet.info.timestamp;
-        };
-        let clock_rate = codec.codec.clock_rate();
-        let elapsed = ticks(packet.info.arrival.saturating_duration_since(last_sent), clock_rate);
-        let one_frame = if self.kind == MediaKind::Video {
-            clock_rate / 30
-        } else {
-            clock_rate / 50
-        };
-        let expected = self.rewriter.timestamp().wrapping_add(elapsed.max(one_frame));
-        let Some(candidate) = self.aligned_timestamp(track, packet, clock_rate) else {
-            return expected;
-        };
-        let advance = candidate.wrapping_sub(self.rewriter.timestamp()) as i32;
-        let drift = candidate.wrapping_sub(expected) as i32;
-        if advance > 0 && drift.unsigned_abs() <= ticks(MAX_DRIFT, clock_rate) {
-            candidate
-        } else {
-            expected
-        }
-    }
-
-    /// What the packet's capture time would be on the timeline shown so far.
-    fn aligned_timestamp(&self, track: &Track, packet: &Arrived, clock_rate: u32) -> Option<u32> {
-        let (source, offsets) = self.rewriter.offsets()?;
-        let timestamp = offsets.timestamp(packet.info.timestamp);
-        if source == packet.source {
-            return Some(timestamp);
-        }
-        let anchor = |encoding: u8| track.encodings.get(usize::from(encoding));
-        let old = anchor(source.encoding).filter(|encoding| encoding.source() == source)?;
-        let new = anchor(packet.source.encoding)?;
-        let ticks = old.sender_report?.ticks_from(&new.sender_report?, clock_rate);
-        Some(timestamp.wrapping_add(ticks))
     }
 
     /// Plans a few packets without content for a receiver that has been sent nothing while the track is muted.
@@ -382,9 +419,7 @@ impl Subscription {
         }
         let clock_rate = output.codec.clock_rate();
         let frame = schedule.ticks(clock_rate);
-        let elapsed = self
-            .last_sent
-            .map_or(0, |last| ticks(now.saturating_duration_since(last), clock_rate));
+        let elapsed = ticks(self.timeline.since_last(now), clock_rate);
         // A mute begins between two frames: never earlier than the frame's own pace.
         let timestamp = self.rewriter.timestamp().wrapping_add(elapsed.max(frame));
         // No picture to show before the first of the track.
@@ -395,7 +430,7 @@ impl Subscription {
             timestamp,
             picture,
         } = self.rewriter.generate(timestamp, new_picture);
-        self.last_sent = Some(now);
+        self.timeline.sent(now);
         Some(Descriptor {
             subscription: slot,
             sequence_out: sequence,
@@ -404,6 +439,7 @@ impl Subscription {
             picture,
             source: Source { encoding: 0, epoch: 0 },
             kind: if is_padding { Kind::Padding } else { Kind::Generated },
+            cut: Cut::NONE,
         })
     }
 
@@ -438,8 +474,10 @@ impl Subscription {
 }
 
 enum Selected {
-    /// The next (or a late) packet of a source that is already sent.
+    /// The next packet of the source that is being sent.
     Continues,
+    /// One that was overtaken, of this source or one before: there may be a place for it.
+    Late,
     /// A new source begins with this packet.
     Switches,
 }
@@ -483,8 +521,4 @@ fn profile(codec: &CodecParameters) -> (Option<&str>, Option<&str>) {
         Codec::Av1 => (Some(parameter("profile").unwrap_or("0")), None),
         _ => (None, None),
     }
-}
-
-pub fn ticks(duration: Duration, clock_rate: u32) -> u32 {
-    (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32
 }

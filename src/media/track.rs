@@ -40,6 +40,8 @@ pub struct Track {
     /// A bit per spatial layer that flows, as of the last look.
     pub flowing: u8,
     flow: Flow,
+    /// A layer has been seen for the first time.
+    pub has_new_layer: bool,
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
     pub scorer: QualityScorer,
@@ -75,6 +77,7 @@ impl Track {
             timer,
             flowing: 0,
             flow: Flow::default(),
+            has_new_layer: false,
             level,
             scorer,
         }
@@ -153,7 +156,8 @@ impl Track {
             } else {
                 (info.spatial, arrived.new_frame || info.start && info.spatial > 0)
             };
-            self.flow
+            self.has_new_layer |= self
+                .flow
                 .handle_packet(usize::from(layer), starts_frame, info.keyframe, now);
         }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
@@ -181,14 +185,19 @@ impl Track {
         self.flow.update(now)
     }
 
-    /// The publisher has paused: what flowed before says nothing about what will.
-    pub fn forget_flow(&mut self) {
-        self.flow.reset();
+    /// The publisher has paused.
+    pub fn pause_flow(&mut self) {
+        self.flow.pause();
     }
 
     /// Whether its layers are encodings. Else they are inside the only one.
     pub fn is_simulcast(&self) -> bool {
         self.encodings.len() > 1
+    }
+
+    /// There is more than one spatial layer to look after.
+    pub fn has_layers(&self) -> bool {
+        self.flowing != 0 && (self.is_simulcast() || self.flowing & (self.flowing - 1) != 0)
     }
 
     /// Which encoding a layer is given by, and up to which layer of that stream.

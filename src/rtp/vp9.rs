@@ -158,6 +158,28 @@ fn structure(reader: &mut Reader<'_>) -> Option<Structure> {
     })
 }
 
+/// Overwrites picture id and TL0PICIDX where the payload has them, each in the width it has.
+pub fn patch_picture(payload: &mut [u8], picture_id: u16, tl0_pic_idx: u8) {
+    let Some(first) = payload.first().copied() else { return };
+    let mut at = 1;
+    if first & 0x80 != 0 {
+        let long = payload.get(at).is_some_and(|high| high & 0x80 != 0);
+        let [high, low] = (picture_id & 0x7fff).to_be_bytes();
+        if long && let Some(target) = payload.get_mut(at..at + 2) {
+            target.copy_from_slice(&[high | 0x80, low]);
+        } else if !long && let Some(target) = payload.get_mut(at) {
+            *target = low & 0x7f;
+        }
+        at += 1 + usize::from(long);
+    }
+    // L without F: TL0PICIDX follows the layer indices.
+    if first & 0x30 == 0x20
+        && let Some(target) = payload.get_mut(at + 1)
+    {
+        *target = tl0_pic_idx;
+    }
+}
+
 /// What this payload says about its layer frame.
 pub fn inspect(payload: &[u8]) -> Result<FrameInfo, DropReason> {
     let descriptor = Descriptor::parse(payload)?;
@@ -219,6 +241,30 @@ mod tests {
         assert_eq!((descriptor.len(), descriptor.temporal()), (6, 1));
         assert_eq!(descriptor.layer.unwrap().tl0_pic_idx, None);
         assert!(descriptor.inter_picture_predicted);
+    }
+
+    #[test]
+    fn numbers_are_patched_in_their_width() {
+        let patched = |mut payload: Vec<u8>| {
+            patch_picture(&mut payload, 0x1234, 77);
+            let descriptor = Descriptor::parse(&payload).unwrap();
+            (
+                descriptor.picture_id,
+                descriptor.layer.and_then(|layer| layer.tl0_pic_idx),
+            )
+        };
+        assert_eq!(
+            patched(vec![0b1010_1000, 0x81, 0x00, 0b0001_0000, 9]),
+            (Some(0x1234), Some(77))
+        );
+        assert_eq!(patched(vec![0b1010_1000, 0x01, 0b0001_0000, 9]), (Some(0x34), Some(77)));
+        assert_eq!(
+            patched(vec![0b1011_1000, 0x81, 0x00, 0b0001_0000]),
+            (Some(0x1234), None)
+        );
+        assert_eq!(patched(vec![0b0000_1000]), (None, None));
+        patch_picture(&mut [0b1010_1000, 0x81], 1, 1);
+        patch_picture(&mut [], 1, 1);
     }
 
     proptest! {

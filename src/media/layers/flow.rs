@@ -48,19 +48,32 @@ pub struct Flow {
     layers: [LayerFlow; MAX_ENCODINGS],
     /// Frames of all layers so far.
     frames: u32,
+    /// Nothing has come since a pause.
+    paused: bool,
 }
 
 impl Flow {
-    /// A packet of layer `at`. `starts_frame`: a frame not counted yet.
-    pub fn handle_packet(&mut self, at: usize, starts_frame: bool, keyframe: bool, now: Instant) {
+    /// A packet of layer `at`. `starts_frame`: a frame not counted yet. True when the layer was not known before.
+    pub fn handle_packet(&mut self, at: usize, starts_frame: bool, keyframe: bool, now: Instant) -> bool {
+        if std::mem::take(&mut self.paused) {
+            // Silence counts from here.
+            for layer in &mut self.layers {
+                (layer.last, layer.seen) = (Some(now), self.frames);
+            }
+        }
         self.frames = self.frames.wrapping_add(u32::from(starts_frame));
         let frames = self.frames;
-        let Some(layer) = self.layers.get_mut(at) else { return };
+        let Some(layer) = self.layers.get_mut(at) else {
+            return false;
+        };
         layer.last = Some(now);
         layer.seen = frames;
         match &mut layer.state {
             State::Live => {}
-            State::Unseen => layer.state = State::Live,
+            State::Unseen => {
+                layer.state = State::Live;
+                return true;
+            }
             State::Stopped => {
                 layer.state = State::Returning {
                     since: now,
@@ -85,9 +98,11 @@ impl Flow {
                 }
             }
         }
+        false
     }
 
     /// The publisher says that the layer is sent, or is not.
+    #[allow(dead_code)] // for layers allocation
     pub fn announce(&mut self, at: usize, sent: bool) {
         let Some(layer) = self.layers.get_mut(at) else { return };
         layer.state = match layer.state {
@@ -99,10 +114,13 @@ impl Flow {
         layer.seen = self.frames;
     }
 
-    /// What was sent before a pause says nothing about after it.
-    pub fn reset(&mut self) {
+    /// The publisher pauses all. What flowed is expected to flow again after it; what had stopped may.
+    pub fn pause(&mut self) {
+        self.paused = true;
         for layer in &mut self.layers {
-            layer.state = State::Unseen;
+            if layer.state != State::Live {
+                layer.state = State::Unseen;
+            }
         }
     }
 

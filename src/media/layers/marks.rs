@@ -32,15 +32,16 @@ impl LayerMarks {
         restarts: 0x07,
     };
 
-    /// From what the codec's own header says.
-    pub fn of_frame(codec: Codec, frame: &FrameInfo) -> Self {
+    /// From what the codec's own header says. `temporal_layers`: how many the stream has.
+    pub fn of_frame(codec: Codec, frame: &FrameInfo, temporal_layers: u8) -> Self {
         let mut indications = 0;
         for layer in all().filter(|layer| {
             frame.spatial.min(SPATIAL as u8 - 1) <= layer.spatial
                 && frame.temporal.min(TEMPORAL as u8 - 1) <= layer.temporal
         }) {
             // VP8's Y and H.265's (S)TSA let a receiver up to the frame's own layer, VP9's U to all above it too.
-            let switch = frame.switch_point && (layer.temporal == frame.temporal || codec == Codec::Vp9);
+            let above = layer.temporal > frame.temporal && frame.temporal + 1 < temporal_layers && codec != Codec::Vp9;
+            let switch = frame.switch_point && !above;
             let mark = if frame.keyframe || switch { SWITCH } else { REQUIRED };
             indications |= mark << (2 * index(layer));
         }

@@ -34,6 +34,8 @@ pub struct Meter {
     /// Which (spatial, temporal) ids had packets, a bit each by `index`: in the window that runs, and of late.
     present: u16,
     recent: [u16; 2 * WINDOWS],
+    /// Ids of the last second, by `index`.
+    known: u16,
 }
 
 impl Meter {
@@ -46,6 +48,7 @@ impl Meter {
             rates: [0; _],
             present: 0,
             recent: [0; _],
+            known: 0,
         }
     }
 
@@ -53,6 +56,7 @@ impl Meter {
     pub fn handle_packet(&mut self, layer: Layer, marks: LayerMarks, payload_len: usize, now: Instant) {
         self.advance(now);
         self.present |= 1 << index(layer);
+        self.known |= self.present;
         let cost = payload_len as u32 + OVERHEAD; // at most a datagram
         for (bytes, layer) in self.bytes.iter_mut().zip(all()) {
             if marks.is_part_of(layer) {
@@ -84,6 +88,7 @@ impl Meter {
         if let Some(place) = self.recent.get_mut(at % (2 * WINDOWS)) {
             *place = std::mem::take(&mut self.present);
         }
+        self.known = self.recent.iter().fold(0, |all, window| all | window);
         let count = self.windows.min(WINDOWS as u32);
         for (at, rate) in self.rates.iter_mut().enumerate() {
             let bytes: u32 = self.past.iter().filter_map(|window| window.get(at)).sum();
@@ -98,14 +103,15 @@ impl Meter {
 
     /// A layer of this very encoding exists: it has had packets in the last second.
     fn exists(&self, layer: Layer) -> bool {
-        let present = self.recent.iter().fold(self.present, |all, window| all | window);
-        present >> index(layer) & 1 == 1
+        self.known >> index(layer) & 1 == 1
     }
 
     /// How many temporal layers the encoding has, up to this spatial one.
     pub fn temporal_layers(&self, spatial: u8) -> u8 {
-        let has = |layer: &Layer| layer.spatial <= spatial && self.exists(*layer);
-        all().filter(has).map(|layer| layer.temporal + 1).max().unwrap_or(0)
+        // A row of bits for each spatial layer.
+        let rows = self.known & (1u16 << (TEMPORAL * (usize::from(spatial).min(SPATIAL - 1) + 1))).wrapping_sub(1);
+        let ids = (0..SPATIAL).fold(0, |ids, row| ids | rows >> (TEMPORAL * row)) & 0x0f;
+        (u16::BITS - ids.leading_zeros()) as u8
     }
 
     /// How many spatial layers are inside the encoding.
@@ -158,7 +164,12 @@ mod tests {
                 temporal,
                 ..FrameInfo::default()
             };
-            meter.handle_packet(layer(0, temporal), LayerMarks::of_frame(Codec::Vp8, &frame), len, *now);
+            meter.handle_packet(
+                layer(0, temporal),
+                LayerMarks::of_frame(Codec::Vp8, &frame, 2),
+                len,
+                *now,
+            );
             at += 1;
             *now += Duration::from_micros(33_333);
         }

@@ -5,12 +5,14 @@
 //! spatial ones by VP9's header or the dependency descriptor. Driven by `Encoding` (marks, meter), `Track` (flow, offer)
 //! and `Subscription` (filter). Never numbers or sends a packet.
 
-#![allow(dead_code)] // its callers follow
-
+mod cut;
+mod filter;
 mod flow;
 mod marks;
 mod meter;
 
+pub use cut::Cut;
+pub use filter::Filter;
 pub use flow::Flow;
 pub use marks::{LayerMap, LayerMarks};
 pub use meter::Meter;

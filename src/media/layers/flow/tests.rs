@@ -52,13 +52,19 @@ fn silence_of_all_says_nothing() {
     assert_eq!(flow.update(now), 0b111);
     // A screen share of a frame a second: each layer comes once in a while, none has stopped.
     assert_eq!(until(&mut flow, &mut now, 1, 0b111, false, 0b011), None);
-    flow.reset();
-    assert_eq!(flow.update(now), 0);
+    until(&mut flow, &mut now, 30, 0b011, false, 0b011).unwrap();
+    flow.pause();
+    assert_eq!(until(&mut flow, &mut now, 30, 0, false, 0b1000), None);
+    assert_eq!(flow.update(now), 0b011, "as it was before a mute");
     assert_eq!(
         until(&mut flow, &mut now, 30, 0b111, false, 0b111),
         Some(0),
-        "after a mute, at once"
+        "what comes after it is there at once"
     );
+    flow.pause();
+    now += ms(10_000);
+    let stop = until(&mut flow, &mut now, 30, 0b001, false, 0b001).unwrap();
+    assert!((200..=300).contains(&stop), "what does not come is missed: {stop}");
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! How a subscription comes to the layer it is to be given: from the ring, or by asking the publisher.
+//!
+//! Called by the room when a subscription begins, changes its target or is enabled again. A key frame that has just
+//! arrived is sent once more to who needs it, with the little that followed it; otherwise one is asked for, throttled.
+
+use super::encoding::Arrived;
+use super::fanout::Fanout;
+use super::outside::Outside;
+use super::room_report;
+use super::slots::Slot;
+use super::subscription::Subscription;
+use super::track::Track;
+use crate::types::Layer;
+
+/// Packets that are sent at once to a subscriber whose key frame arrived behind them.
+const MAX_CATCH_UP: u64 = 256;
+
+impl Fanout {
+    /// What a subscription is to be given from now on; None = nothing. `urgent`: what it is given now must stop, even if
+    /// nothing can take its place yet.
+    pub fn set_target(&mut self, outside: &mut Outside<'_>, slot: Slot, target: Option<Layer>, urgent: bool) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
+        let Some(track) = self.tracks.get(subscription.track) else {
+            return;
+        };
+        if subscription.target() == target && !urgent {
+            return;
+        }
+        let needed = subscription.set_target(track, target, urgent);
+        room_report::note(subscription, track, outside.now);
+        if needed.is_some() {
+            self.bring(outside, slot);
+        }
+    }
+
+    /// Gives a subscription the key frame it waits for, or asks for it.
+    pub fn bring(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
+        let Some(track) = self.tracks.get(subscription.track) else {
+            return;
+        };
+        if !subscription.is_waiting() || !subscription.is_connected || track.muted {
+            return;
+        }
+        let now = outside.now;
+        let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
+        let replayable = |encoding: u8| {
+            let encoding = track.encodings.get(usize::from(encoding))?;
+            encoding.replayable(now)
+        };
+        let current = subscription.rewriter.source().map(|source| source.encoding);
+        if current != Some(wanted)
+            && let Some(packet) = replayable(wanted)
+            && replay(outside, slot, subscription, track, &packet)
+        {
+            return;
+        }
+        // Something to see until it comes.
+        if current.is_none()
+            && let Some(packet) = (0..wanted).rev().find_map(replayable)
+        {
+            replay(outside, slot, subscription, track, &packet);
+        }
+        self.request_keyframe(outside, track_slot, wanted);
+    }
+}
+
+/// Sends a stored key frame, which `packet` begins, and what followed it. False when this subscriber is not to have it.
+fn replay(
+    outside: &mut Outside<'_>,
+    slot: Slot,
+    subscription: &mut Subscription,
+    track: &Track,
+    packet: &Arrived,
+) -> bool {
+    let Ok(descriptor) = subscription.begin_at(slot, track, packet) else {
+        return false;
+    };
+    outside.stats.replayed_keyframes += 1;
+    outside.queue(subscription.transport, descriptor);
+    begin(outside, slot, subscription, track, packet);
+    true
+}
+
+/// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
+pub fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
+    room_report::note(subscription, track, outside.now);
+    outside.stats.switches_by_arrival += u64::from(subscription.timeline.is_by_arrival());
+    subscription.plan_report(outside.now);
+    outside.arm(subscription.timer, subscription.deadline());
+    let encoding = track.encodings.get(usize::from(packet.source.encoding));
+    let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {
+        return;
+    };
+    for sequence in packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP) {
+        let Some(stored) = encoding.stored(sequence, outside.now) else {
+            continue;
+        };
+        let packet = Arrived {
+            sequence,
+            info: *stored.info,
+            ..*packet
+        };
+        match subscription.forward(slot, track, &packet) {
+            Ok(descriptor) => outside.queue(subscription.transport, descriptor),
+            Err(reason) => outside.stats.count_drop(reason),
+        }
+    }
+}
