@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -32,6 +32,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head, as in LiveKit (Go's default): offers ride in the URL, metadata in tokens. The URL by itself
 /// cannot be longer than 65,534 bytes here (414).
 const MAX_HEAD: usize = 1 << 20;
+
+/// Bytes of a form in a request's body: a token and some parameters. A longer one is as if it were not there; with the
+/// address it has to stay below what an address can be.
+const MAX_FORM: usize = 48 << 10;
 
 /// Pause after a failed accept, which usually means that the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -136,9 +140,20 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 async fn entry(site: &Site, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     if let Some(response) = cors::preflight(&parts) {
         return response;
+    }
+    if is_form(&parts) {
+        let form = tokio::time::timeout(HEAD_LIMIT, to_bytes(body, MAX_FORM)).await;
+        if let Some(uri) = form
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|form| with_form(&parts.uri, &form))
+        {
+            parts.uri = uri;
+        }
+        body = Body::empty();
     }
     let path = canonical_path(&parts).to_owned();
     let origin = parts.headers.get(header::ORIGIN).cloned();
@@ -168,6 +183,27 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
         _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
         _ => api::not_found(),
     }
+}
+
+/// LiveKit: parameters, the token among them, may also come as a form in the body (Go's `FormValue`).
+fn is_form(parts: &Parts) -> bool {
+    let kind = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|value| value.split(';').next()).map_or("", str::trim);
+    [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method)
+        && kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The address with the pairs of a form before its own, as if they had been written there: the first of a name counts.
+/// None when they cannot be.
+fn with_form(uri: &Uri, form: &[u8]) -> Option<Uri> {
+    let pairs = std::str::from_utf8(form).ok()?;
+    let path = format!("{}?{pairs}&{}", uri.path(), uri.query().unwrap_or_default());
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// LiveKit: clients whose configured URL ends in a slash ask for `//rtc`.

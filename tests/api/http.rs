@@ -120,6 +120,40 @@ async fn the_token_may_stand_in_the_header_and_must_look_like_one() {
 }
 
 #[tokio::test]
+async fn parameters_may_come_as_a_form() {
+    let server = Server::start().await;
+    let form = ["Content-Type: application/x-www-form-urlencoded; charset=utf-8"];
+    let token = server.token("alice");
+    let body = format!("access_token={token}");
+    let post = async |target: &str, headers: &[&str], body: &str| {
+        let answer = request(server.address, "POST", target, headers, body).await;
+        (answer.status, answer.body)
+    };
+    let good = (200, "success".to_owned());
+    assert_eq!(post("/rtc/validate", &form, &body).await, good);
+    let both = format!("{body}&join_request={}", join_request(|_| {}));
+    assert_eq!(
+        post("/rtc/v1/validate", &form, &both).await,
+        good,
+        "not the token alone"
+    );
+    let target = "/rtc/validate?access_token=nonsense";
+    assert_eq!(post(target, &form, &body).await, good, "the form comes first");
+
+    let none = (401, NO_PERMISSION.to_owned());
+    assert_eq!(
+        post("/rtc/validate", &[], &body).await,
+        none,
+        "it has to say that it is one"
+    );
+    for unreadable in ["access_token=\u{e9}\0", &"x".repeat(49 << 10)] {
+        assert_eq!(post("/rtc/validate", &form, unreadable).await, none);
+    }
+    let target = format!("/rtc/validate?{body}");
+    assert_eq!(post(&target, &form, "unreadable \0").await, good);
+}
+
+#[tokio::test]
 async fn paths_that_are_not_there() {
     let server = Server::start().await;
     let answer = fetch(server.address, "/").await;
