@@ -235,7 +235,34 @@ impl Room {
             peer.connected = false;
             peer.opened = false;
         }
+        self.forget_bindings(handle, transport);
         self.lose_transport(now, handle);
+    }
+
+    /// With a transport the shard has forgotten the tracks on it and who received them, and what was sent on it: commands
+    /// about those would name nothing.
+    fn forget_bindings(&mut self, handle: ParticipantHandle, transport: TransportHandle) {
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        if participant.sending_peer().transport == transport {
+            for subscription in participant.subscriptions.values_mut() {
+                subscription.bound = None;
+                subscription.sending = None;
+            }
+        }
+        let mut gone = Vec::new();
+        for (track, publication) in &mut participant.publications {
+            for (index, codec) in publication.codecs.iter_mut().enumerate() {
+                if let Some(publish) = codec.bound.take_if(|publish| publish.transport == transport) {
+                    gone.push((track.clone(), index, publish.track));
+                }
+            }
+        }
+        for (track, index, published) in gone {
+            self.track_handles.remove(&published);
+            self.stop_sending(&track, index);
+        }
     }
 
     /// The earliest deadline. Never None while the room lives.

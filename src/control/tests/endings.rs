@@ -4,7 +4,7 @@ use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{DisconnectReason, SyncState, TrackPublishedResponse};
+use livekit_protocol::{DisconnectReason, SyncState, TrackPublishedResponse, UpdateSubscription};
 
 use super::world::{World, camera, entry, name};
 use crate::control::RoomEvent;
@@ -265,6 +265,55 @@ fn an_unanswered_offer_ends_in_a_full_reconnect() {
     world.after_ms(16_000);
     let leave = world.client(alice).leave_received().expect("a leave");
     assert_eq!(leave.action(), Action::Reconnect);
+}
+
+#[test]
+fn what_went_with_a_transport_is_not_named_again() {
+    for single in [true, false] {
+        let mut world = World::new();
+        let in_form = |name: &str| if single { entry(name) } else { entry(name).dual() };
+        let alice = world.join(in_form("alice"));
+        let bob = world.join(in_form("bob"));
+        let track = world.publish(alice, camera("cam"));
+        world.publish(bob, camera("cam"));
+        world.after_ms(1000);
+        assert_eq!(world.forwarded().len(), 2);
+        let of_alice = world.commands(|command| match command {
+            Command::Publish(publish) => Some(publish.participant),
+            _ => None,
+        })[0];
+        let closed = world.commands(|command| match command {
+            Command::OpenTransport(open) if open.participant == of_alice => Some(open.transport),
+            _ => None,
+        });
+        for transport in closed {
+            world.event(Event::TransportClosed {
+                transport,
+                reason: CloseReason::ClosedByPeer,
+            });
+        }
+        let before = world.media.len();
+        world.send(
+            bob,
+            Request::Subscription(UpdateSubscription {
+                track_sids: vec![track.sid.clone()],
+                subscribe: false,
+                ..Default::default()
+            }),
+        );
+        world.after_ms(10_000);
+        assert_eq!(world.states(), [("bob".into(), State::Active)]);
+        let named: Vec<&Command> = world.media[before..]
+            .iter()
+            .filter(|command| {
+                matches!(
+                    command,
+                    Command::Unpublish { .. } | Command::Unsubscribe { .. } | Command::CloseTransport { .. }
+                )
+            })
+            .collect();
+        assert!(named.is_empty(), "{named:?}");
+    }
 }
 
 #[test]
