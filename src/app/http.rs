@@ -1,6 +1,7 @@
 //! The HTTP listener, and what a request goes through: CORS, the token, then the path.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, cors, explain, twirp};
+use crate::api::twirp::{self, ApiStatistics};
+use crate::api::{self, cors, explain};
 use crate::node::Node;
 use crate::signal::{self, Form};
 
@@ -69,10 +71,22 @@ pub struct Site {
     pub node: Node,
     /// The built-in page and its token endpoint are offered.
     pub development: bool,
+    pub statistics: Arc<ApiStatistics>,
+}
+
+/// What is behind a listener.
+pub trait Answers: Clone + Send + Sync + 'static {
+    fn answer(&self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+impl Answers for Site {
+    async fn answer(&self, request: Request) -> Response {
+        entry(self, request).await
+    }
 }
 
 /// Accepts connections until `stopping` becomes true, then waits for the requests under way.
-pub async fn serve(listener: TcpListener, site: Site, mut stopping: watch::Receiver<bool>) {
+pub async fn serve<S: Answers>(listener: TcpListener, site: S, mut stopping: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     loop {
         let accepted = async {
@@ -100,7 +114,12 @@ pub async fn serve(listener: TcpListener, site: Site, mut stopping: watch::Recei
     let _ = places.acquire_many(MAX_CONNECTIONS).await;
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site, mut stopping: watch::Receiver<bool>) {
+async fn serve_connection<S: Answers>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    site: S,
+    mut stopping: watch::Receiver<bool>,
+) {
     // Signalling messages are small and wait for each other: never hold one back for the next.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -108,7 +127,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, site: Site, mut s
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            Ok::<_, Infallible>(entry(&site, request).await)
+            Ok::<_, Infallible>(site.answer(request).await)
         }
     });
     let connection = http1::Builder::new()
@@ -178,7 +197,9 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
         Some(Place::DevToken) if site.development && parts.method == Method::POST => {
             api::dev_token(&site.node, body).await
         }
-        None if path.starts_with(twirp::PREFIX) => twirp::answer(&site.node, claims, path, &parts, body).await,
+        None if path.starts_with(twirp::PREFIX) => {
+            twirp::answer(&site.node, &site.statistics, claims, path, &parts, body).await
+        }
         None if path.starts_with(explain::PREFIX) => explain::answer(&site.node, claims.as_ref(), path, &parts).await,
         _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
         _ => api::not_found(),

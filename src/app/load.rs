@@ -74,6 +74,8 @@ pub enum LoadError {
         "turn server \"{0}\": turn server has no usable credentials: set a non-empty secret/secret_file for dynamic auth, or username and credential for static auth"
     )]
     TurnServerCredentials(String),
+    #[error("prometheus: username and password go together")]
+    PrometheusCredentials,
     #[error("api_key is required to use webhooks")]
     WebhookKey,
 }
@@ -134,6 +136,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     apply_development(&mut config, &mut notices);
     apply_ports(&mut config);
     check_turn_servers(&config)?;
+    if config.prometheus.username.is_empty() != config.prometheus.password.is_empty() {
+        return Err(LoadError::PrometheusCredentials);
+    }
     Ok(Loaded { config, notices, files })
 }
 

@@ -8,6 +8,7 @@ mod external;
 pub mod http;
 pub mod load;
 pub mod logging;
+mod metrics;
 pub mod reload;
 pub mod schema;
 pub mod serve;

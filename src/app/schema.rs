@@ -103,9 +103,9 @@ pub const SCHEMA: &[Key] = &[
     used("enable_data_tracks", Bool),
     used("enable_participant_data_blob", Bool),
     inert("turn", Section(TURN)),
-    inert(
+    used(
         "prometheus",
-        Section(&[inert("port", Int), inert("username", Text), inert("password", Text)]),
+        Section(&[used("port", Int), used("username", Text), used("password", Text)]),
     ),
     deprecated("prometheus_port", Int),
     inert("debug_handler", Section(&[inert("port", Int)])),

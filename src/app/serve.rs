@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +18,9 @@ use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site};
+use super::metrics::{self, Metrics};
 use super::reload::{self, Reload};
+use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, HAPPENINGS, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
@@ -91,6 +94,7 @@ pub fn run(config: Config, reload: Reload) -> Result<(), ServeError> {
 pub struct Server {
     node: Node,
     listening: Vec<SocketAddr>,
+    measured: Vec<SocketAddr>,
     stopping: watch::Sender<bool>,
     http: JoinSet<()>,
     webhooks: Option<Webhooks>,
@@ -104,7 +108,11 @@ impl Server {
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
-        let listeners = listeners(config).await?;
+        let metrics_listeners = match config.prometheus.port {
+            0 => Vec::new(),
+            port => listeners(config, port).await?,
+        };
+        let listeners = listeners(config, config.port).await?;
         let local = local_addresses()?;
         let external = external(&config.rtc).await;
         let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
@@ -140,9 +148,18 @@ impl Server {
             .map(|(settings, outbox)| Webhooks::start(settings, outbox, node.clone(), happenings));
 
         let (stopping, stopped) = watch::channel(false);
+        let statistics = Arc::<ApiStatistics>::default();
         let site = Site {
             node: node.clone(),
             development: config.development,
+            statistics: Arc::clone(&statistics),
+        };
+        let metrics = Metrics {
+            node: node.clone(),
+            shards: shards.iter().map(|(shard, _)| shard.clone()).collect(),
+            api: statistics,
+            webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
+            authorization: metrics::authorization(&config.prometheus),
         };
         let mut listening = Vec::new();
         let mut http = JoinSet::new();
@@ -150,9 +167,15 @@ impl Server {
             listening.push(listener.local_addr()?);
             http.spawn(http::serve(listener, site.clone(), stopped.clone()));
         }
+        let mut measured = Vec::new();
+        for listener in metrics_listeners {
+            measured.push(listener.local_addr()?);
+            http.spawn(http::serve(listener, metrics.clone(), stopped.clone()));
+        }
         Ok(Self {
             node,
             listening,
+            measured,
             stopping,
             http,
             webhooks,
@@ -163,6 +186,11 @@ impl Server {
     /// The HTTP addresses, with the ports that were chosen.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
+    }
+
+    /// Where metrics are read.
+    pub fn measured(&self) -> &[SocketAddr] {
+        &self.measured
     }
 
     pub fn node(&self) -> &Node {
@@ -233,9 +261,9 @@ fn log_totals(shard: &ShardHandle) {
 }
 
 /// Where HTTP is served. Without configured addresses: everywhere, in one dual-stack socket where there is IPv6.
-async fn listeners(config: &Config) -> Result<Vec<TcpListener>, ServeError> {
+async fn listeners(config: &Config, port: u16) -> Result<Vec<TcpListener>, ServeError> {
     let listen = |ip: IpAddr| async move {
-        let address = SocketAddr::new(ip, config.port);
+        let address = SocketAddr::new(ip, port);
         TcpListener::bind(address)
             .await
             .map_err(|error| ServeError::Listen { address, error })

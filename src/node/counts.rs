@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use super::histogram::Histogram;
 use crate::control::{RoomEvent, Sizes};
 use crate::proto::livekit::{TrackInfo, TrackType};
 
@@ -10,7 +12,8 @@ macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         #[derive(Debug, Default)]
         pub(super) struct Counts {
-            $($name: AtomicU64,)*
+            $(pub(super) $name: AtomicU64,)*
+            pub(super) room_durations: RoomDurations,
         }
 
         /// The values at one moment (each of its own).
@@ -36,6 +39,9 @@ counts! {
     /// Now: tracks whose media flows.
     audio_tracks,
     video_tracks,
+    /// Since start: connections that were let in, resumes included, and those that were not.
+    sessions_started,
+    sessions_refused,
     /// Since start.
     rooms_started,
     rooms_finished,
@@ -53,10 +59,21 @@ impl Counts {
     }
 }
 
+/// Seconds; LiveKit's buckets.
+#[derive(Debug)]
+pub(super) struct RoomDurations(pub(super) Histogram);
+
+impl Default for RoomDurations {
+    fn default() -> Self {
+        Self(Histogram::new(&[5, 10, 60, 300, 600, 1800, 3600, 7200, 18_000, 36_000]))
+    }
+}
+
 /// One room's part of the sums. Dropped with the room's task, however that ends.
 #[derive(Debug)]
 pub(super) struct Tally {
     counts: Arc<Counts>,
+    since: Instant,
     sizes: Sizes,
     audio: u64,
     video: u64,
@@ -67,6 +84,7 @@ impl Tally {
         add(&counts.rooms, 1);
         Self {
             counts,
+            since: Instant::now(),
             sizes: Sizes::default(),
             audio: 0,
             video: 0,
@@ -122,6 +140,7 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         self.set(Sizes::default());
+        self.counts.room_durations.0.record(self.since.elapsed().as_secs());
         self.counts.audio_tracks.fetch_sub(self.audio, Ordering::Relaxed);
         self.counts.video_tracks.fetch_sub(self.video, Ordering::Relaxed);
         self.counts.rooms.fetch_sub(1, Ordering::Relaxed);

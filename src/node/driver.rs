@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{self, Connection, LoadShare, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
+use super::histogram::Histogram;
 use super::registry::{LiveRoom, Registry};
-use super::room_task::{self, Happening, MAILBOX, RoomInput};
+use super::room_task::{self, Happening, MAILBOX, RoomInput, Telling};
 use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
@@ -194,6 +195,11 @@ impl Node {
         self.inner.counts.snapshot()
     }
 
+    /// How long rooms have lived, in seconds.
+    pub fn room_durations(&self) -> &Histogram {
+        &self.inner.counts.room_durations.0
+    }
+
     /// Media of all shards in both directions, bytes a second over the last two seconds or more.
     fn bytes_per_second(&self) -> f64 {
         let mut traffic = self.inner.traffic.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,6 +254,21 @@ impl Node {
     /// # Errors
     /// See [`JoinFailure`]; nothing is left behind.
     pub async fn join(
+        &self,
+        claims: Claims,
+        parameters: JoinParameters,
+    ) -> Result<(Connection, ToClient), JoinFailure> {
+        let joined = self.try_join(claims, parameters).await;
+        let counts = &self.inner.counts;
+        let counter = match joined {
+            Ok(_) => &counts.sessions_started,
+            Err(_) => &counts.sessions_refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        joined
+    }
+
+    async fn try_join(
         &self,
         claims: Claims,
         parameters: JoinParameters,
@@ -370,6 +391,10 @@ impl Node {
         }
         let seed = rand::rng().random();
         let room = Room::new(name.clone(), handle, settings, self.inner.wall, seed, Instant::now());
+        let telling = Telling {
+            tally: Tally::new(Arc::clone(&self.inner.counts)),
+            happenings: self.inner.config.happenings.clone(),
+        };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let registry = Arc::clone(&self.inner.registry);
         tokio::spawn(room_task::run(
@@ -379,8 +404,7 @@ impl Node {
             inbox,
             shard.handle.clone(),
             registry,
-            Tally::new(Arc::clone(&self.inner.counts)),
-            self.inner.config.happenings.clone(),
+            telling,
         ));
         LiveRoom {
             handle,

@@ -9,6 +9,7 @@ mod connection;
 mod counts;
 mod driver;
 mod explanation;
+mod histogram;
 mod registry;
 mod room_task;
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub use connection::{Connection, ToClient};
 pub use counts::NodeCounts;
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink, new_id};
 pub use explanation::ExplainError;
+pub use histogram::Histogram;
 pub use room_task::{Happening, RoomGone};

@@ -71,6 +71,13 @@ pub struct Happening {
     pub event: RoomEvent,
 }
 
+/// Whom a room's task tells of what happens in it, beside its clients.
+#[derive(Debug)]
+pub(super) struct Telling {
+    pub(super) tally: Tally,
+    pub(super) happenings: Option<mpsc::Sender<Happening>>,
+}
+
 /// The room has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the room has ended")]
@@ -86,8 +93,7 @@ struct RoomTask {
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
     /// By number, oldest first; at most `MAX_EXPLANATIONS`.
     explanations: BTreeMap<u64, Explained>,
-    tally: Tally,
-    happenings: Option<mpsc::Sender<Happening>>,
+    telling: Telling,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -99,8 +105,7 @@ pub(super) async fn run(
     inbox: mpsc::Receiver<RoomInput>,
     shard: ShardHandle,
     registry: Arc<Registry>,
-    tally: Tally,
-    happenings: Option<mpsc::Sender<Happening>>,
+    telling: Telling,
 ) {
     let task = RoomTask {
         room,
@@ -110,8 +115,7 @@ pub(super) async fn run(
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
-        tally,
-        happenings,
+        telling,
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -207,8 +211,8 @@ impl RoomTask {
                 }
                 Output::Happened(event) => {
                     log(&self.name, &event);
-                    self.tally.happened(&event);
-                    if let Some(happenings) = &self.happenings {
+                    self.telling.tally.happened(&event);
+                    if let Some(happenings) = &self.telling.happenings {
                         let room = self.room.info();
                         // Its end is that of the whole server.
                         let _ = happenings.send(Happening { room, event }).await;
@@ -222,7 +226,7 @@ impl RoomTask {
                 Output::Closed => return false,
             }
         }
-        self.tally.set(self.room.sizes());
+        self.telling.tally.set(self.room.sizes());
         true
     }
 

@@ -5,6 +5,7 @@ mod authorisation;
 mod client;
 mod explain;
 mod http;
+mod limits;
 mod server;
 mod serving;
 mod twirp;

@@ -80,6 +80,7 @@ impl Server {
         let site = Site {
             node: node.clone(),
             development: false,
+            statistics: Default::default(),
         };
         let (stopping, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, site, stopped));

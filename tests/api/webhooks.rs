@@ -29,10 +29,10 @@ struct Received {
 impl Received {
     fn header(&self, name: &str) -> &str {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        let found = lines
+        let mut found = lines
             .filter(|(found, _)| found.eq_ignore_ascii_case(name))
             .map(|(_, value)| value);
-        found.last().unwrap_or_else(|| panic!("no {name} in {}", self.head))
+        found.next().unwrap_or_else(|| panic!("no {name} in {}", self.head))
     }
 
     fn event(&self) -> Value {

@@ -22,7 +22,7 @@ pub enum Code {
 }
 
 impl Code {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::InvalidArgument => "invalid_argument",
             Self::Malformed => "malformed",

@@ -8,8 +8,9 @@ mod dispatches;
 mod endpoint;
 mod error;
 mod rooms;
+mod statistics;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Parts;
@@ -17,6 +18,7 @@ use axum::http::{Method as HttpMethod, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 pub use endpoint::{Method, Right};
+pub use statistics::ApiStatistics;
 
 use self::endpoint::{Call, Coding};
 use self::error::{Code, TwirpError};
@@ -42,7 +44,14 @@ pub fn methods() -> impl Iterator<Item = &'static Method> {
 }
 
 /// Answers a request below `PREFIX`. `path` has no doubled slash in front.
-pub async fn answer(node: &Node, claims: Option<Claims>, path: &str, parts: &Parts, body: Body) -> Response {
+pub async fn answer(
+    node: &Node,
+    statistics: &ApiStatistics,
+    claims: Option<Claims>,
+    path: &str,
+    parts: &Parts,
+    body: Body,
+) -> Response {
     let (service, name) = path
         .strip_prefix(PREFIX)
         .and_then(|rest| rest.split_once('/'))
@@ -69,10 +78,14 @@ pub async fn answer(node: &Node, claims: Option<Claims>, path: &str, parts: &Par
         coding,
         body,
     };
-    match tokio::time::timeout(time_limit(parts), (method.run)(call)).await {
-        Ok(Ok(answer)) => ([(header::CONTENT_TYPE, coding.content_type())], answer).into_response(),
-        Ok(Err(error)) => error.into_response(),
-        Err(_) => TwirpError::new(Code::DeadlineExceeded, "context deadline exceeded").into_response(),
+    let began = Instant::now();
+    let outcome = tokio::time::timeout(time_limit(parts), (method.run)(call)).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(TwirpError::new(Code::DeadlineExceeded, "context deadline exceeded")));
+    let code = outcome.as_ref().err().map(|error| error.code);
+    statistics.record(method, code, began.elapsed());
+    match outcome {
+        Ok(answer) => ([(header::CONTENT_TYPE, coding.content_type())], answer).into_response(),
+        Err(error) => error.into_response(),
     }
 }
 

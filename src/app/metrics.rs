@@ -1,0 +1,305 @@
+//! The Prometheus page: LiveKit's names and labels for what it counts too, so that its dashboards work, and ours for
+//! what only this server has. Nothing a client can choose is a label.
+
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::config::PrometheusConfig;
+use super::http::Answers;
+use crate::api::twirp::ApiStatistics;
+use crate::api::webhooks::WebhookCounters;
+use crate::io::{IoSnapshot, ShardHandle};
+use crate::node::Node;
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Pages and kernel ticks of /proc/self; both are these on every Linux we run on.
+const PAGE: u64 = 4096;
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Everything that is counted, and who may read it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub node: Node,
+    pub shards: Vec<ShardHandle>,
+    pub api: Arc<ApiStatistics>,
+    pub webhooks: Option<Arc<WebhookCounters>>,
+    /// The value of `Authorization`; None = anybody.
+    pub authorization: Option<String>,
+}
+
+/// What `Authorization` must be, where the configuration asks for a password.
+pub fn authorization(config: &PrometheusConfig) -> Option<String> {
+    let pair = format!("{}:{}", config.username, config.password);
+    (pair != ":").then(|| format!("Basic {}", STANDARD.encode(pair)))
+}
+
+impl Answers for Metrics {
+    /// LiveKit: whatever the path.
+    async fn answer(&self, request: Request) -> Response {
+        if let Some(expected) = &self.authorization {
+            let given = request.headers().get(header::AUTHORIZATION);
+            let given = given.map(|value| value.as_bytes()).unwrap_or_default();
+            if aws_lc_rs::constant_time::verify_slices_are_equal(given, expected.as_bytes()).is_err() {
+                let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"metrics\"")];
+                return (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response();
+            }
+        }
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], self.page()).into_response()
+    }
+}
+
+/// One of the numbers of a shard's sockets.
+type Reading = fn(&IoSnapshot) -> u64;
+
+/// Lines of one metric after the other.
+struct Page {
+    text: String,
+    /// Labels of every line.
+    node: String,
+}
+
+impl Page {
+    fn metric(&mut self, name: &str, kind: &str) {
+        let _ = writeln!(self.text, "# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let _ = writeln!(self.text, "{name}{{{}{comma}{labels}}} {value}", self.node);
+    }
+
+    fn gauge(&mut self, name: &str, value: impl Display) {
+        self.metric(name, "gauge");
+        self.line(name, "", value);
+    }
+
+    fn counter<V: Display>(&mut self, name: &str, lines: impl IntoIterator<Item = (String, V)>) {
+        self.metric(name, "counter");
+        for (labels, value) in lines {
+            self.line(name, &labels, value);
+        }
+    }
+}
+
+impl Metrics {
+    fn page(&self) -> String {
+        let mut page = Page {
+            text: String::new(),
+            node: format!("node_id=\"{}\",node_type=\"SERVER\"", self.node.config().room.node_id),
+        };
+        self.rooms(&mut page);
+        self.packets(&mut page);
+        self.api.write(&mut page.text, &page.node);
+        self.deliveries(&mut page);
+        self.shards(&mut page);
+        process(&mut page);
+        page.text
+    }
+
+    fn rooms(&self, page: &mut Page) {
+        let counts = self.node.counts();
+        page.gauge("livekit_room_total", counts.rooms);
+        page.gauge("livekit_participant_total", counts.participants);
+        let kind = |kind: &str| format!("kind=\"{kind}\"");
+        page.metric("livekit_track_published_total", "gauge");
+        page.line("livekit_track_published_total", &kind("audio"), counts.audio_tracks);
+        page.line("livekit_track_published_total", &kind("video"), counts.video_tracks);
+        // Not told apart by kind.
+        page.metric("livekit_track_subscribed_total", "gauge");
+        page.line("livekit_track_subscribed_total", &kind(""), counts.subscriptions);
+        let published = |kind: &str| format!("kind=\"{kind}\",state=\"success\"");
+        page.counter(
+            "livekit_track_publish_counter",
+            [
+                (published("audio"), counts.audio_published),
+                (published("video"), counts.video_published),
+            ],
+        );
+        let state = |state: &str| format!("state=\"{state}\"");
+        page.counter(
+            "livekit_participant_join_total",
+            [
+                (state("signal_connected"), counts.sessions_started),
+                (state("signal_failed"), counts.sessions_refused),
+                (state("rtc_connected"), counts.participants_joined),
+            ],
+        );
+        page.metric("livekit_room_duration_seconds", "histogram");
+        self.node
+            .room_durations()
+            .write(&mut page.text, "livekit_room_duration_seconds", &page.node);
+        page.counter(
+            "patchbay_rooms_total",
+            [
+                ("event=\"started\"".to_owned(), counts.rooms_started),
+                ("event=\"finished\"".to_owned(), counts.rooms_finished),
+            ],
+        );
+        page.counter(
+            "patchbay_participants_total",
+            [
+                ("event=\"joined\"".to_owned(), counts.participants_joined),
+                ("event=\"left\"".to_owned(), counts.participants_left),
+                ("event=\"aborted\"".to_owned(), counts.participants_aborted),
+            ],
+        );
+        page.counter(
+            "patchbay_signal_undecodable_frames_total",
+            [(String::new(), self.node.undecodable_frames())],
+        );
+    }
+
+    /// Sums over the shards. LiveKit has a label for the country of an address, which is not looked up.
+    fn packets(&self, page: &mut Page) {
+        let stats: Vec<_> = self.shards.iter().map(ShardHandle::stats).collect();
+        let sum = |read: fn(&_) -> u64| stats.iter().map(read).sum::<u64>();
+        let recovered = sum(|stats| stats.recovered);
+        let retransmitted = sum(|stats| stats.retransmitted);
+        let labels = |direction: &str, transmission: &str| {
+            format!("direction=\"{direction}\",transmission=\"{transmission}\",country=\"\"")
+        };
+        page.counter(
+            "livekit_packet_total",
+            [
+                (
+                    labels("incoming", "initial"),
+                    sum(|stats| stats.rtp_received).saturating_sub(recovered),
+                ),
+                (labels("incoming", "retransmit"), recovered),
+                (
+                    labels("outgoing", "initial"),
+                    sum(|stats| stats.rtp_sent).saturating_sub(retransmitted),
+                ),
+                (labels("outgoing", "retransmit"), retransmitted),
+            ],
+        );
+        page.counter(
+            "livekit_packet_bytes",
+            [
+                (labels("incoming", "initial"), sum(|stats| stats.bytes_received)),
+                (labels("outgoing", "initial"), sum(|stats| stats.bytes_sent)),
+            ],
+        );
+        let outgoing = "direction=\"outgoing\",country=\"\"".to_owned();
+        page.counter(
+            "livekit_nack_total",
+            [(outgoing.clone(), sum(|stats| stats.nacks_sent))],
+        );
+        page.counter("livekit_pli_total", [(outgoing, sum(|stats| stats.keyframe_requests))]);
+
+        let mut drops = std::collections::BTreeMap::new();
+        for (reason, count) in stats.iter().flat_map(|stats| stats.drops()) {
+            *drops.entry(reason.as_str()).or_insert(0) += count;
+        }
+        let drops = drops
+            .into_iter()
+            .map(|(reason, count)| (format!("reason=\"{reason}\""), count));
+        page.counter("patchbay_dropped_total", drops);
+        page.counter(
+            "patchbay_panics_total",
+            [
+                ("part=\"transport\"".to_owned(), sum(|stats| stats.transport_panics)),
+                ("part=\"room\"".to_owned(), sum(|stats| stats.room_panics)),
+            ],
+        );
+        page.counter(
+            "patchbay_padded_packets_total",
+            [(String::new(), sum(|stats| stats.padded))],
+        );
+    }
+
+    fn deliveries(&self, page: &mut Page) {
+        let Some(webhooks) = &self.webhooks else { return };
+        let totals = webhooks.totals();
+        let status = |status: &str| format!("status=\"{status}\"");
+        page.counter(
+            "livekit_webhook_dispatch_total",
+            [
+                (status("success"), totals.delivered),
+                (status("rejected"), totals.rejected),
+                (status("failure"), totals.failures),
+                (status("expired"), totals.expired),
+                (status("lost"), totals.lost),
+            ],
+        );
+        page.gauge("livekit_webhook_queue_length", totals.waiting);
+    }
+
+    /// What each shard's thread and sockets have done. Datagrams by messages is what GRO and GSO gain.
+    fn shards(&self, page: &mut Page) {
+        let io: Vec<_> = self.shards.iter().map(ShardHandle::counters).collect();
+        let mut each = |name: &str, values: &[(&str, Reading)]| {
+            page.metric(name, "counter");
+            for (shard, io) in io.iter().enumerate() {
+                for (label, read) in values {
+                    let comma = if label.is_empty() { "" } else { "," };
+                    page.line(name, &format!("shard=\"{shard}\"{comma}{label}"), read(io));
+                }
+            }
+        };
+        let (incoming, outgoing) = ("direction=\"incoming\"", "direction=\"outgoing\"");
+        each(
+            "patchbay_shard_datagrams_total",
+            &[
+                (incoming, |io| io.datagrams_received),
+                (outgoing, |io| io.datagrams_sent),
+            ],
+        );
+        each(
+            "patchbay_shard_bytes_total",
+            &[(incoming, |io| io.bytes_received), (outgoing, |io| io.bytes_sent)],
+        );
+        each(
+            "patchbay_shard_messages_total",
+            &[(incoming, |io| io.messages_received), (outgoing, |io| io.messages_sent)],
+        );
+        each(
+            "patchbay_shard_dropped_total",
+            &[(incoming, |io| io.receive_dropped), (outgoing, |io| io.send_dropped)],
+        );
+        each("patchbay_shard_groups_split_total", &[("", |io| io.groups_split)]);
+        each("patchbay_shard_events_dropped_total", &[("", |io| io.events_dropped)]);
+        each("patchbay_shard_turns_total", &[("", |io| io.turns)]);
+        page.metric("patchbay_shard_busy_seconds_total", "counter");
+        for (shard, io) in io.iter().enumerate() {
+            let seconds = io.busy_nanos as f64 / 1e9;
+            page.line(
+                "patchbay_shard_busy_seconds_total",
+                &format!("shard=\"{shard}\""),
+                seconds,
+            );
+        }
+    }
+}
+
+/// Under the names that every Prometheus client library gives them.
+fn process(page: &mut Page) {
+    if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
+        let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+        if let Some(pages) = pages {
+            page.gauge("process_resident_memory_bytes", pages * PAGE);
+        }
+    }
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        page.gauge("process_open_fds", files.count());
+    }
+    if let Ok(text) = std::fs::read_to_string("/proc/self/stat") {
+        // Behind the name, which may hold spaces: utime and stime are fields 14 and 15 (proc(5)).
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|field| field.parse::<f64>().ok())
+                .unwrap_or_default()
+        };
+        let seconds = (ticks(11) + ticks(12)) / TICKS_PER_SECOND;
+        page.counter("process_cpu_seconds_total", [(String::new(), seconds)]);
+    }
+}
