@@ -10,11 +10,12 @@ const time = (ms) => (ms === null || ms === undefined ? 'not known' : ms >= 1000
 const percent = (part) => `${(part * 100).toFixed(1)} %`;
 const words = (text) => text.replaceAll('_', ' ');
 
-/** "high, 1280×720, frames ½" and the like. */
-function layer(layer) {
+/** "high 1280×720", and where that is not all of its frames, so. */
+function layer(layer, wanted) {
   if (!layer) return 'nothing';
   const size = layer.width && layer.height ? `${layer.width}×${layer.height}` : `layer ${layer.spatial}`;
-  return `${layer.quality ? `${layer.quality.toLowerCase()} ` : ''}${size}, T${layer.temporal}`;
+  const frames = wanted && layer.temporal < wanted.temporal ? ', fewer frames' : '';
+  return `${layer.quality ? `${layer.quality.toLowerCase()} ` : ''}${size}${frames}`;
 }
 
 function element(name, ...children) {
@@ -119,7 +120,7 @@ export class Why {
 
   #received(track) {
     const rows = [];
-    if (track.kind === 'video') rows.push(['Wanted', layer(track.wanted)], ['Sent', layer(track.sent)]);
+    if (track.kind === 'video') rows.push(['Wanted', layer(track.wanted)], ['Sent', layer(track.sent, track.wanted)]);
     rows.push(['Lost', percent(track.loss)], ['Jitter', time(track.jitter_ms)]);
     if (track.retransmitted) rows.push(['Sent again', `${track.retransmitted} packets`]);
     if (track.kind === 'video') rows.push(['Freezes', track.freezes ? `${track.freezes}, ${time(track.frozen_ms)} in all` : 'none']);
@@ -131,9 +132,9 @@ export class Why {
   }
 
   #decisions(decisions) {
-    const lines = decisions.toReversed().map(({ ago_ms, sent, reason, estimate_kbps }) => {
+    const lines = decisions.toReversed().map(({ ago_ms, wanted, sent, reason, estimate_kbps }) => {
       const estimate = estimate_kbps === null ? '' : ` at ${rate(estimate_kbps)}`;
-      return element('li', `${time(ago_ms)} ago: ${layer(sent)} (${words(reason)})${estimate}`);
+      return element('li', `${time(ago_ms)} ago: ${layer(sent, wanted)} (${words(reason)})${estimate}`);
     });
     return element('details', element('summary', `Last ${lines.length} decisions`), element('ol', ...lines));
   }

@@ -87,10 +87,10 @@ class World {
     return peer;
   }
 
-  /** A browser participant. `token` options: grant, metadata, attributes, name. */
-  async join(identity, { token, form = this.form, secret, options, connect, browser } = {}) {
+  /** A browser participant. `token` options: grant, metadata, attributes, name. `lacks`: video codecs it cannot receive. */
+  async join(identity, { token, form = this.form, secret, options, connect, browser, lacks } = {}) {
     const peer = await this.page(identity, { browser });
-    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, secret, options, connect });
+    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, secret, options, connect, lacks });
     return peer;
   }
 

@@ -7,12 +7,27 @@
 /* exported peer */
 
 const connections = [];
+let lacking = []; // MIME types of video that this client is made unable to receive
 {
   const Native = window.RTCPeerConnection;
+  const limit = (transceiver) => {
+    if (!lacking.length || transceiver.receiver.track.kind !== 'video') return;
+    const { codecs } = RTCRtpReceiver.getCapabilities('video');
+    transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => !lacking.includes(mimeType.toLowerCase())));
+  };
   window.RTCPeerConnection = class extends Native {
     constructor(...args) {
       super(...args);
       connections.push(this);
+    }
+    addTransceiver(...args) {
+      const transceiver = super.addTransceiver(...args);
+      if (transceiver.direction === 'recvonly') limit(transceiver);
+      return transceiver;
+    }
+    async setRemoteDescription(description) {
+      await super.setRemoteDescription(description);
+      if (description.type === 'offer') this.getTransceivers().forEach(limit);
     }
   };
 }
@@ -155,7 +170,8 @@ const peer = (() => {
 
   return {
     /** `secret`: frames are encrypted end to end with a key made of it. */
-    async connect({ url, token, form, secret, options = {}, connect = {} }) {
+    async connect({ url, token, form, secret, options = {}, connect = {}, lacks = [] }) {
+      lacking = lacks;
       let e2ee;
       if (secret) {
         const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
@@ -241,6 +257,45 @@ const peer = (() => {
     },
     setQuality(identity, wanted, quality) {
       remotePublication(identity, wanted).setVideoQuality(LivekitClient.VideoQuality[quality]);
+    },
+
+    setDimensions(identity, wanted, width, height) {
+      remotePublication(identity, wanted).setVideoDimensions({ width, height });
+    },
+    /** The size at which `identity`'s picture is shown; none = not at all. */
+    show(identity, wanted, width, height) {
+      const { style } = find(identity, wanted).video;
+      Object.assign(style, width ? { display: 'block', width: `${width}px`, height: `${height}px` } : { display: 'none' });
+    },
+    /** MIME types of the video that is decoded while this waits, when they are `wanted`. */
+    async decodes(wanted) {
+      const deadline = performance.now() + DEADLINE_MS;
+      for (let before = null; ; await new Promise((resolve) => setTimeout(resolve, 250))) {
+        const frames = new Map();
+        const codecs = new Map((await this.stats('codec')).map((codec) => [codec.id, codec.mimeType.toLowerCase()]));
+        for (const stream of await this.stats('inbound-rtp')) {
+          if (stream.kind === 'video' && codecs.has(stream.codecId)) frames.set(stream.id + stream.ssrc, [codecs.get(stream.codecId), stream.framesDecoded]);
+        }
+        const growing = [...frames].filter(([id, [, count]]) => before?.has(id) && count > before.get(id)[1]).map(([, [codec]]) => codec);
+        if (JSON.stringify(growing.sort()) === JSON.stringify([...wanted].sort())) return;
+        if (performance.now() > deadline) throw new Error(`waited for ${wanted} to be decoded, not ${growing}\n${report()}`);
+        before = frames;
+      }
+    },
+    /** Waits until exactly these video encodings (codec and rid, `vp8 q`) are being sent. */
+    async sends(wanted) {
+      const deadline = performance.now() + DEADLINE_MS;
+      for (let before = null; ; await new Promise((resolve) => setTimeout(resolve, 400))) {
+        const codecs = new Map((await this.stats('codec')).map((codec) => [codec.id, codec.mimeType.toLowerCase().replace('video/', '')]));
+        const frames = new Map();
+        for (const stream of await this.stats('outbound-rtp')) {
+          if (stream.kind === 'video') frames.set(stream.ssrc, [[codecs.get(stream.codecId), stream.rid].filter(Boolean).join(' '), stream.framesSent ?? 0]);
+        }
+        const growing = [...frames].filter(([ssrc, [, count]]) => before?.has(ssrc) && count > before.get(ssrc)[1]).map(([, [name]]) => name);
+        if (JSON.stringify(growing.sort()) === JSON.stringify([...wanted].sort())) return;
+        if (performance.now() > deadline) throw new Error(`waited for ${wanted} to be sent, not ${growing}\n${report()}`);
+        before = frames;
+      }
     },
 
     /** Waits until `identity`'s picture has the colour and its counter has taken `advances` values. */
