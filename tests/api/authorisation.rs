@@ -51,6 +51,7 @@ const METHODS: &[(&str, &[&str])] = &[
     ("livekit.RoomService/SendData", ADMIN),
     ("livekit.RoomService/UpdateRoomMetadata", ADMIN),
     ("livekit.RoomService/MoveParticipant", &["roomAdmin destinationRoom"]),
+    ("livekit.RoomService/ForwardParticipant", &["roomAdmin destinationRoom"]),
     ("livekit.RoomService/PerformRpc", ADMIN),
     ("livekit.AgentDispatchService/CreateDispatch", ADMIN),
     ("livekit.AgentDispatchService/DeleteDispatch", ADMIN),

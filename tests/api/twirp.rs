@@ -172,6 +172,12 @@ async fn faults_have_livekits_codes_and_texts() {
             r#"{"code":"invalid_argument","msg":"twirp error unknown: unknown room configuration in create room request"}"#,
         ),
         ("CreateRoom", json!({"name": "p", "metadata": large}), 400, metadata),
+        (
+            "ForwardParticipant",
+            json!({"room": "room", "identity": "zz", "destination_room": "elsewhere"}),
+            500,
+            r#"{"code":"unknown","msg":"twirp error unknown: not implemented"}"#,
+        ),
         ("DeleteRoom", json!({"room": "nope"}), 404, no_room),
         (
             "GetParticipant",

@@ -16,6 +16,7 @@ pub enum Code {
     Canceled,
     Unauthenticated,
     ResourceExhausted,
+    Unknown,
     FailedPrecondition,
     Internal,
     Unavailable,
@@ -32,6 +33,7 @@ impl Code {
             Self::Canceled => "canceled",
             Self::Unauthenticated => "unauthenticated",
             Self::ResourceExhausted => "resource_exhausted",
+            Self::Unknown => "unknown",
             Self::FailedPrecondition => "failed_precondition",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
@@ -47,7 +49,7 @@ impl Code {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             Self::FailedPrecondition => StatusCode::PRECONDITION_FAILED,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -5,11 +5,11 @@ use super::error::{Code, TwirpError};
 use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node};
 use crate::proto::claims::Claims;
 use crate::proto::livekit::{
-    CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ListParticipantsRequest, ListParticipantsResponse,
-    ListRoomsRequest, ListRoomsResponse, MoveParticipantRequest, MoveParticipantResponse, MuteRoomTrackRequest,
-    MuteRoomTrackResponse, ParticipantInfo, PerformRpcRequest, PerformRpcResponse, RemoveParticipantResponse, Room,
-    RoomParticipantIdentity, SendDataRequest, SendDataResponse, UpdateParticipantRequest, UpdateRoomMetadataRequest,
-    UpdateSubscriptionsRequest, UpdateSubscriptionsResponse,
+    CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ForwardParticipantRequest, ForwardParticipantResponse,
+    ListParticipantsRequest, ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse, MoveParticipantRequest,
+    MoveParticipantResponse, MuteRoomTrackRequest, MuteRoomTrackResponse, ParticipantInfo, PerformRpcRequest,
+    PerformRpcResponse, RemoveParticipantResponse, Room, RoomParticipantIdentity, SendDataRequest, SendDataResponse,
+    UpdateParticipantRequest, UpdateRoomMetadataRequest, UpdateSubscriptionsRequest, UpdateSubscriptionsResponse,
 };
 
 const SERVICE: &str = "livekit.RoomService";
@@ -27,6 +27,7 @@ pub(super) const METHODS: &[Method] = &[
     method::<SendData>(SERVICE, "SendData"),
     method::<UpdateRoomMetadata>(SERVICE, "UpdateRoomMetadata"),
     method::<MoveParticipant>(SERVICE, "MoveParticipant"),
+    method::<ForwardParticipant>(SERVICE, "ForwardParticipant"),
     method::<PerformRpc>(SERVICE, "PerformRpc"),
 ];
 
@@ -266,10 +267,7 @@ impl Endpoint for MoveParticipant {
         _: Claims,
         request: MoveParticipantRequest,
     ) -> Result<MoveParticipantResponse, TwirpError> {
-        if request.room == request.destination_room {
-            let fault = "destination room cannot be the same as source room";
-            return Err(TwirpError::argument(fault, ""));
-        }
+        check_destination(&request.room, &request.destination_room)?;
         match node.move_participant(request).await {
             Ok(()) => Ok(MoveParticipantResponse {}),
             Err(MoveError::Participant(error)) => Err(error.into()),
@@ -277,6 +275,39 @@ impl Endpoint for MoveParticipant {
             Err(error @ MoveError::DestinationFull) => Err(TwirpError::service(Code::ResourceExhausted, error)),
         }
     }
+}
+
+struct ForwardParticipant;
+
+impl Endpoint for ForwardParticipant {
+    type Request = ForwardParticipantRequest;
+    type Answer = ForwardParticipantResponse;
+    const RIGHT: Right = Right::RoomAdminTo;
+
+    fn scope(request: &ForwardParticipantRequest) -> Scope<'_> {
+        Scope {
+            room: &request.room,
+            destination: &request.destination_room,
+        }
+    }
+
+    /// LiveKit's own server has no media between rooms either, and clients know its answer.
+    async fn run(
+        _: Node,
+        _: Claims,
+        request: ForwardParticipantRequest,
+    ) -> Result<ForwardParticipantResponse, TwirpError> {
+        check_destination(&request.room, &request.destination_room)?;
+        Err(TwirpError::service(Code::Unknown, "not implemented"))
+    }
+}
+
+fn check_destination(room: &str, destination: &str) -> Result<(), TwirpError> {
+    if room == destination {
+        let fault = "destination room cannot be the same as source room";
+        return Err(TwirpError::argument(fault, ""));
+    }
+    Ok(())
 }
 
 struct PerformRpc;
