@@ -4,7 +4,6 @@ use super::edge::{Publish, Subscribe, SubscriptionSettings};
 use super::fanout::Fanout;
 use super::generated::{self, Schedule};
 use super::outside::{Outside, Place, TimerKey};
-use super::room_report;
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::{CodecChange, Track};
@@ -119,7 +118,6 @@ impl Fanout {
                 continue;
             };
             subscription.scorer.set_muted(muted, now);
-            room_report::note(subscription, track, now);
             let is_audio = subscription.kind == MediaKind::Audio;
             if !muted {
                 continue; // the next packet of the source ends the silence and finds its own timestamp
@@ -136,6 +134,9 @@ impl Fanout {
         let mut at = 0;
         while let Some(&subscriber) = self.tracks.get(slot).and_then(|track| track.subscribers.get(at)) {
             at += 1;
+            if let Some(transport) = self.subscriptions.get(subscriber).map(|its| its.transport) {
+                self.allocate_soon(outside, transport);
+            }
             self.bring(outside, subscriber);
         }
     }
@@ -166,14 +167,15 @@ impl Fanout {
             if track.muted {
                 subscription.announce(now);
             }
-            room_report::note(subscription, track, now);
         }
         outside.index.subscriptions.insert(handle, Place { room, slot });
         for ssrc in ssrcs.into_iter().flatten() {
             transport.sending.insert(ssrc, slot);
         }
         track.subscribers.push(slot);
+        transport.allocation.subscriptions.push(slot);
         self.arm_subscription(outside, slot);
+        self.allocate(outside, transport_slot);
         self.bring(outside, slot);
         Some(slot)
     }
@@ -220,13 +222,9 @@ impl Fanout {
             subscription.announce(outside.now);
             outside.arm(subscription.timer, subscription.deadline());
         }
-        let target = Some(track.choose(settings.max_layer));
-        let changed = subscription.target() != target;
-        if changed || enabled {
-            subscription.set_target(track, target, false);
-        }
-        room_report::note(subscription, track, outside.now);
-        if changed || enabled {
+        let transport = subscription.transport;
+        self.allocate(outside, transport);
+        if enabled {
             self.bring(outside, slot);
         }
     }
@@ -241,6 +239,9 @@ impl Fanout {
         }
         outside.index.subscriptions.remove(&subscription.handle);
         subscription.next_report = None;
+        if let Some(transport) = outside.transports.get_mut(subscription.transport) {
+            transport.allocation.subscriptions.retain(|known| *known != slot);
+        }
         let shows_picture = subscription.kind == MediaKind::Video
             && !subscription.settings.disabled
             && subscription.rewriter.has_sent()
@@ -266,6 +267,10 @@ impl Fanout {
         outside.index.subscriptions.remove(&subscription.handle);
         if let Some(transport) = outside.transports.get_mut(subscription.transport) {
             transport.sending.retain(|_, bound| *bound != slot);
+            transport.allocation.subscriptions.retain(|known| *known != slot);
+            if !transport.is_closed {
+                self.allocate_soon(outside, subscription.transport);
+            }
         }
     }
 

@@ -344,6 +344,7 @@ pub struct ReceptionReport {
     pub loss: f32,
     /// Waiting to leave.
     pub queued_packets: u32,
+    /// How long packets wait on the path, above the least it takes.
     pub queue_delay: Duration,
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::allocator::Candidate;
 use super::data::DataPlane;
 use super::edge::Event;
 use super::encoding::Arrived;
@@ -44,6 +45,8 @@ pub struct Fanout {
     pub streams: Vec<(Ssrc, Stream)>,
     /// Reused between calls.
     pub acknowledged: Vec<Acknowledged>,
+    /// Reused between calls.
+    pub candidates: Vec<Candidate>,
     pub speakers: Speakers,
     pub data: DataPlane,
     /// When scores are due; None while there are no tracks.
@@ -71,6 +74,7 @@ impl Fanout {
             nack_pairs: Vec::new(),
             streams: Vec::new(),
             acknowledged: Vec::new(),
+            candidates: Vec::new(),
             speakers: Speakers::new(speakers),
             data: DataPlane::default(),
             next_quality: None,
@@ -196,7 +200,7 @@ impl Fanout {
                     if was.0 != subscription.rewriter.source() {
                         begin(outside, slot, subscription, track, packet);
                     } else if was.1 != subscription.cut() {
-                        room_report::note(subscription, track, outside.now);
+                        room_report::note(outside, subscription, track);
                     }
                 }
                 Err(reason) => {
@@ -303,10 +307,15 @@ impl Fanout {
             .and_then(|track| Some((track.subscribers.get(at)?, track)))
         {
             at += 1;
-            if let Some(subscription) = self.subscriptions.get(subscriber) {
-                let target = track.choose(subscription.settings.max_layer);
+            let Some(subscription) = self.subscriptions.get(subscriber) else {
+                continue;
+            };
+            // What has stopped is not waited for, nor what has begun, before bandwidth is allocated anew.
+            let (target, transport) = (subscription.target(), subscription.transport);
+            if let Some(target) = target.map(|target| track.choose(target)) {
                 self.set_target(outside, subscriber, Some(target), false);
             }
+            self.allocate_soon(outside, transport);
         }
     }
 
@@ -331,6 +340,7 @@ impl Fanout {
                 waiting.push(slot);
             }
         }
+        self.allocate(outside, transport);
         for slot in waiting {
             self.bring(outside, slot);
         }

@@ -51,6 +51,7 @@ impl Fanout {
                 Err(reason) => outside.stats.count_drop(reason),
             }
         }
+        self.estimate_changed(outside, transport);
     }
 
     fn on_rtcp_packet(&mut self, outside: &mut Outside<'_>, transport: Slot, packet: Packet<'_>) {

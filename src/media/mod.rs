@@ -14,6 +14,8 @@ pub mod receiver_stats;
 pub mod speakers;
 pub mod transport_feedback;
 
+mod allocation;
+mod allocator;
 mod binding;
 mod data_link;
 mod data_tracks;

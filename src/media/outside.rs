@@ -44,9 +44,17 @@ impl Events {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerKey {
     Transport(Slot),
+    /// The bandwidth of a transport.
+    Allocation(Slot),
     Room(Slot),
-    Track { room: Slot, track: Slot },
-    Subscription { room: Slot, subscription: Slot },
+    Track {
+        room: Slot,
+        track: Slot,
+    },
+    Subscription {
+        room: Slot,
+        subscription: Slot,
+    },
 }
 
 /// Transports with something to send, each at most once (`MediaTransport::is_dirty`).

@@ -29,7 +29,7 @@ impl Fanout {
             return;
         }
         let needed = subscription.set_target(track, target, urgent);
-        room_report::note(subscription, track, outside.now);
+        room_report::note(outside, subscription, track);
         if needed.is_some() {
             self.bring(outside, slot);
         }
@@ -88,7 +88,7 @@ fn replay(
 
 /// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
 pub fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
-    room_report::note(subscription, track, outside.now);
+    room_report::note(outside, subscription, track);
     outside.stats.switches_by_arrival += u64::from(subscription.timeline.is_by_arrival());
     subscription.plan_report(outside.now);
     outside.arm(subscription.timer, subscription.deadline());

@@ -87,14 +87,15 @@ fn received(subscription: &mut Subscription, track: &Track, lost_upstream: u64) 
     subscription.scored.packets = subscription.packets;
     subscription.scored.octets = subscription.octets;
     subscription.scored.lost = subscription.loss.cumulative;
-    let highest = (track.encodings.len() as u8).saturating_sub(1);
-    let wanted = subscription.settings.max_layer.spatial.min(highest);
+    // What the publisher does not send is no fault of this path.
+    let wanted = track.choose(subscription.settings.max_layer).spatial;
+    let given = subscription.target().map_or(0, |target| target.spatial);
     Window {
         duration: QUALITY_INTERVAL,
         packets: sent,
         lost: lost.saturating_sub(lost_upstream),
         bytes,
-        layers_missing: f64::from(wanted.saturating_sub(subscription.wanted_encoding())),
+        layers_missing: f64::from(wanted.saturating_sub(given)),
         last_rtcp: subscription.loss.last,
         ..Window::default()
     }

@@ -58,7 +58,7 @@ impl Fanout {
         let transports = outside.transports.iter();
         for (slot, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
             if !transport.sending.is_empty() {
-                report.receptions.push(self.reception_report(slot, transport, now));
+                report.receptions.push(self.reception_report(slot, transport));
             }
         }
         outside.events.push(Event::Explanation {
@@ -68,43 +68,38 @@ impl Fanout {
         });
     }
 
-    fn reception_report(&self, slot: Slot, transport: &MediaTransport, now: Instant) -> ReceptionReport {
+    fn reception_report(&self, slot: Slot, transport: &MediaTransport) -> ReceptionReport {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| s.transport == slot);
-        let (mut allocated, mut wanted) = (0, 0);
-        let (mut rtt, mut loss) = (None, 0f32);
-        for (_, subscription) in subscriptions {
-            let Some(track) = self.tracks.get(subscription.track) else {
-                continue;
-            };
-            let (layers, offered) = (layers(subscription, track, now), track.offered(now));
-            allocated += layers.target.map_or(0, |layer| offered.rate(layer).0);
-            let best = layers.wanted.and_then(|layer| offered.best(layer));
-            wanted += best.map_or(0, |layer| offered.rate(layer).0);
-            if subscription.rtt_measured {
-                rtt = rtt.max(Some(subscription.rtt));
-            }
-            loss = loss.max(subscription.loss.fraction);
-        }
+        let reported = subscriptions.fold((None, 0f32), |(rtt, loss), (_, subscription)| {
+            let its = subscription.rtt_measured.then_some(subscription.rtt);
+            (its.max(rtt), loss.max(subscription.loss.fraction))
+        });
+        let rate = &transport.sending_rate;
+        let outcome = transport.allocation.outcome;
         ReceptionReport {
             transport: transport.handle,
             participant: transport.participant,
             connected: transport.is_connected,
-            estimate: None,
-            budget: transport.reception.max_bitrate,
-            allocated: Bitrate(allocated),
-            wanted: Bitrate(wanted),
+            estimate: rate.estimate(),
+            budget: transport.budget(Bitrate::ZERO).total(),
+            allocated: outcome.map(|outcome| outcome.allocated).unwrap_or_default(),
+            wanted: outcome.map(|outcome| outcome.wanted).unwrap_or_default(),
             may_pause: transport.reception.may_pause,
             max_bitrate: transport.reception.max_bitrate,
-            rtt,
-            loss,
+            rtt: rate.rtt().or(reported.0),
+            loss: if rate.is_initial() {
+                reported.1
+            } else {
+                rate.loss() as f32
+            },
             queued_packets: transport.queue.len() as u32,
-            queue_delay: Duration::ZERO,
+            queue_delay: rate.queue_delay(),
         }
     }
 }
 
 /// What a subscription wants, is to be given and is given, and why it is not better.
-pub fn layers(subscription: &Subscription, track: &Track, now: Instant) -> LayerState {
+pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTransport, now: Instant) -> LayerState {
     let offered = track.offered(now);
     // Temporal layers beyond those there are mean all of them.
     let known = |layer: Layer| Layer {
@@ -128,7 +123,7 @@ pub fn layers(subscription: &Subscription, track: &Track, now: Instant) -> Layer
         flowing: offered.best(asked),
         target,
         sent,
-        capped: false,
+        capped: transport.budget(Bitrate::ZERO).is_capped(),
     };
     LayerState {
         wanted: (!disabled).then(|| known(asked)),
@@ -139,9 +134,13 @@ pub fn layers(subscription: &Subscription, track: &Track, now: Instant) -> Layer
 }
 
 /// Remembers the subscription's layers if they are others than before.
-pub fn note(subscription: &mut Subscription, track: &Track, now: Instant) {
-    let layers = layers(subscription, track, now);
-    subscription.decisions.note(layers, None, now);
+pub fn note(outside: &Outside<'_>, subscription: &mut Subscription, track: &Track) {
+    let Some(transport) = outside.transports.get(subscription.transport) else {
+        return;
+    };
+    let layers = layers(subscription, track, transport, outside.now);
+    let estimate = transport.sending_rate.estimate();
+    subscription.decisions.note(layers, estimate, outside.now);
 }
 
 fn subscription_report(
@@ -161,7 +160,7 @@ fn subscription_report(
         kind: subscription.kind,
         is_screen: track.is_screen,
         priority: subscription.settings.priority,
-        layers: layers(subscription, track, now),
+        layers: layers(subscription, track, transport, now),
         rtt: subscription.rtt_measured.then_some(subscription.rtt),
         packets: subscription.packets,
         bytes: subscription.octets,

@@ -195,6 +195,7 @@ impl Shard {
         while let Some(key) = self.timers.pop_due(now) {
             match key {
                 TimerKey::Transport(slot) => self.transport_timeout(now, slot),
+                TimerKey::Allocation(slot) => self.allocation_timeout(now, slot),
                 TimerKey::Room(room) => {
                     self.in_room(now, room, |fanout, outside| fanout.room_timeout(outside));
                 }
@@ -222,8 +223,17 @@ impl Shard {
         if transport.sending_rate.poll_timeout().is_some_and(|at| at <= now) {
             transport.sending_rate.handle_timeout(now);
         }
-        self.in_room(now, room, |fanout, outside| fanout.report_to_publisher(outside, slot));
+        self.in_room(now, room, |fanout, outside| {
+            fanout.report_to_publisher(outside, slot);
+            fanout.estimate_changed(outside, slot);
+        });
         self.after_input(now, slot);
+    }
+
+    fn allocation_timeout(&mut self, now: Instant, slot: Slot) {
+        if let Some(room) = self.transports.get(slot).map(|transport| transport.room) {
+            self.in_room(now, room, |fanout, outside| fanout.allocate(outside, slot));
+        }
     }
 
     /// Events and deadline of a transport whose protocols have run.
@@ -479,6 +489,7 @@ impl Shard {
             return;
         };
         self.timers.remove(transport.timer);
+        self.timers.remove(transport.allocation.timer);
         self.index.transports.remove(&transport.handle);
         for ufrag in &transport.ufrags {
             if self.ufrags.get(ufrag) == Some(&slot) {

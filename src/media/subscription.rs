@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::allocator::Allotment;
 use super::edge::{Subscribe, SubscriptionSettings};
 use super::encoding::Arrived;
 use super::explain::{Decisions, Freezes, RepairCounts};
@@ -107,6 +108,10 @@ pub struct Subscription {
     pub repair: RepairCounts,
     pub freezes: Freezes,
     pub decisions: Decisions,
+    /// What the allocator knows of it.
+    pub allotment: Allotment,
+    /// Control was told that nothing is sent for want of bandwidth.
+    pub is_paused: bool,
     /// The last blank frame has been queued; gone then.
     pub ends_at: Option<Instant>,
 }
@@ -168,6 +173,8 @@ impl Subscription {
             repair: RepairCounts::default(),
             freezes: Freezes::default(),
             decisions: Decisions::new(now),
+            allotment: Allotment::default(),
+            is_paused: false,
             ends_at: None,
         };
         subscription.map_codecs(&track.codecs);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::allocation::Allocation;
 use super::edge::Reception;
 use super::estimator::SendingRate;
 use super::fanout::LOCAL_SSRC;
@@ -198,6 +199,8 @@ pub struct MediaTransport {
     pub rtcp: RtcpQueue,
     /// What may be sent, from what leaves and what the peer reports.
     pub sending_rate: SendingRate,
+    /// Who gets what of it.
+    pub allocation: Allocation,
     /// Test hook: the next input panics.
     #[cfg(test)]
     pub panics: bool,
@@ -209,7 +212,7 @@ impl MediaTransport {
         participant: ParticipantHandle,
         room: Slot,
         rtc: rtc::Transport,
-        timer: TimerId,
+        (timer, allocation): (TimerId, Allocation),
         now: Instant,
     ) -> Self {
         Self {
@@ -233,6 +236,7 @@ impl MediaTransport {
             queue: Vec::new(),
             rtcp: RtcpQueue::default(),
             sending_rate: SendingRate::new(now),
+            allocation,
             #[cfg(test)]
             panics: false,
         }

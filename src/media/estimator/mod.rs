@@ -242,6 +242,11 @@ impl SendingRate {
         self.path.as_ref().is_none_or(|path| !path.has_feedback())
     }
 
+    /// The estimate is made of what the client reports, not guessed.
+    pub fn is_measured(&self) -> bool {
+        !self.is_initial() || self.reported.remb.is_some() || self.reported.bound.is_some()
+    }
+
     fn refresh(&mut self, now: Instant) {
         let reported = &self.reported;
         let remb = reported

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::{Shard, contain};
+use crate::media::allocation::Allocation;
 use crate::media::edge::{Command, OpenTransport, Publish, Subscribe};
 use crate::media::fanout::Fanout;
 use crate::media::outside::{Place, TimerKey};
@@ -34,7 +35,10 @@ impl Shard {
                 self.with_transport(now, transport, |transport| transport.rtc.close(now))
             }
             Command::UpdateReception { transport, reception } => {
-                self.with_transport(now, transport, |transport| transport.reception = reception)
+                self.with_transport(now, transport, |transport| transport.reception = reception)?;
+                let slot = *self.index.transports.get(&transport)?;
+                self.allocation_timeout(now, slot);
+                Some(())
             }
             Command::Publish(publish) => self.publish(now, *publish),
             Command::MuteTrack { track, muted } => {
@@ -141,7 +145,9 @@ impl Shard {
         let timers = &mut self.timers;
         let slot = self.transports.insert_with(|slot| {
             let timer = timers.insert(TimerKey::Transport(slot));
-            let mut transport = MediaTransport::new(open.transport, open.participant, room, rtc, timer, now);
+            let allocation = Allocation::new(timers.insert(TimerKey::Allocation(slot)));
+            let mut transport =
+                MediaTransport::new(open.transport, open.participant, room, rtc, (timer, allocation), now);
             transport.ufrags.push(ufrag.clone());
             transport.learns_from_sent = !open.ice_lite;
             transport.reception = open.reception;

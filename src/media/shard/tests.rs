@@ -1,5 +1,6 @@
 //! Whole rooms on virtual time: peers with injected keys send and receive real datagrams.
 
+mod allocation;
 mod data;
 mod explanation;
 mod forwarding;

@@ -1,0 +1,205 @@
+//! When bandwidth is allocated, and what follows from it: the layers of a participant's subscriptions.
+//!
+//! Gathers what the tracks offer and what the client wants, asks the `allocator`, sets the targets, and tells control of
+//! what is paused and the estimator of what is wanted. Runs when one of them changes and, while the path limits anything,
+//! by a timer; never per packet.
+
+use std::time::Duration;
+
+use super::allocator::{Allocator, Budget, Candidate, Outcome};
+use super::edge::Event;
+use super::fanout::Fanout;
+use super::outside::Outside;
+use super::room_report;
+use super::slots::Slot;
+use super::subscription::Subscription;
+use super::timers::TimerId;
+use super::track::Track;
+use super::transport::MediaTransport;
+use crate::types::{Bitrate, MediaKind, SubscriptionHandle};
+
+/// LiveKit: what a client that has set no priority gives to cameras and to screens.
+const CAMERA_PRIORITY: u8 = 1;
+const SCREEN_PRIORITY: u8 = 255;
+
+/// A participant with more subscriptions than this is not allocated anew for every change by itself …
+const FEW: usize = 16;
+/// … but for all of such a time together.
+const COLLECT: Duration = Duration::from_millis(50);
+
+/// A transport's subscriptions and the allocation of its bandwidth.
+#[derive(Debug)]
+pub struct Allocation {
+    pub timer: TimerId,
+    pub subscriptions: Vec<Slot>,
+    allocator: Allocator,
+    /// Of the last run.
+    pub outcome: Option<Outcome>,
+}
+
+impl Allocation {
+    pub fn new(timer: TimerId) -> Self {
+        Self {
+            timer,
+            subscriptions: Vec::new(),
+            allocator: Allocator::default(),
+            outcome: None,
+        }
+    }
+}
+
+impl MediaTransport {
+    pub fn budget(&self, audio: Bitrate) -> Budget {
+        Budget {
+            estimate: self.sending_rate.estimate(),
+            measured: self.sending_rate.is_measured(),
+            cap: self.reception.max_bitrate,
+            audio,
+            may_pause: self.reception.may_pause,
+        }
+    }
+}
+
+impl Fanout {
+    /// The estimate may have changed.
+    pub fn estimate_changed(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+        let rate = outside
+            .transports
+            .get_mut(transport)
+            .map(|transport| &mut transport.sending_rate);
+        if rate.is_some_and(|rate| rate.take_change()) {
+            self.allocate(outside, transport);
+        }
+    }
+
+    /// Something about one of many subscriptions has changed: allocates now, or soon and for all of them together.
+    pub fn allocate_soon(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+        let Some(allocation) = outside.transports.get(transport).map(|transport| &transport.allocation) else {
+            return;
+        };
+        if allocation.subscriptions.len() <= FEW {
+            return self.allocate(outside, transport);
+        }
+        let timer = allocation.timer;
+        outside.arm(timer, Some(outside.now + COLLECT));
+    }
+
+    /// Gives every subscription of the transport its layer.
+    pub fn allocate(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        let audio = self.gather(outside, slot, &mut candidates);
+        let Some(transport) = outside.transports.get_mut(slot) else {
+            return;
+        };
+        let now = outside.now;
+        let budget = transport.budget(audio);
+        let allocation = &mut transport.allocation;
+        let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
+        allocation.outcome = Some(outcome);
+        transport.sending_rate.set_demand(outcome.demand);
+        let timer = transport.allocation.timer;
+        let is_limited = budget.total().is_some() && !candidates.is_empty();
+        outside.arm(timer, is_limited.then(|| now + outcome.recheck));
+        for candidate in &candidates {
+            self.carry_out(outside, candidate, outcome.is_urgent);
+        }
+        self.candidates = candidates; // keeps its memory
+    }
+
+    /// Collects the pictures that are to be sent on the transport; returns what its sound costs.
+    fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) -> Bitrate {
+        let mut audio = Bitrate::ZERO;
+        let mut at = 0;
+        while let Some(subscriber) = subscriber(outside, slot, at) {
+            at += 1;
+            let Some(subscription) = self.subscriptions.get_mut(subscriber) else {
+                continue;
+            };
+            let Some(track) = self.tracks.get(subscription.track) else {
+                continue;
+            };
+            let max_layer = subscription.settings.max_layer;
+            if subscription.settings.disabled || track.muted || !subscription.takes_any() {
+                idle(outside, subscription, track);
+                continue;
+            }
+            let offered = track.offered(outside.now);
+            if subscription.kind == MediaKind::Audio {
+                audio.0 += offered.best(max_layer).map_or(0, |layer| offered.rate(layer).0);
+                continue;
+            }
+            let priority = match (subscription.settings.priority, track.is_screen) {
+                (0, true) => SCREEN_PRIORITY,
+                (0, false) => CAMERA_PRIORITY,
+                (priority, _) => priority,
+            };
+            let importance = (priority, track.is_screen);
+            let allotment = subscription.allotment;
+            candidates.push(Candidate::new(
+                subscriber,
+                importance,
+                &offered.rate,
+                max_layer,
+                allotment,
+            ));
+        }
+        audio
+    }
+
+    fn carry_out(&mut self, outside: &mut Outside<'_>, candidate: &Candidate, is_urgent: bool) {
+        let slot = candidate.subscription;
+        let Some(subscription) = self.subscriptions.get_mut(slot) else {
+            return;
+        };
+        let Some(track) = self.tracks.get(subscription.track) else {
+            return;
+        };
+        subscription.allotment = candidate.allotment;
+        let paused = candidate.allotment.is_paused();
+        let target = match candidate.allotment.target {
+            _ if paused => None,
+            Some(layer) if candidate.is_short() => Some(layer),
+            // Nothing limits it: also what is only about to come is to be sent.
+            _ => Some(track.choose(subscription.settings.max_layer)),
+        };
+        if std::mem::replace(&mut subscription.is_paused, paused) != paused {
+            subscription.scorer.set_paused(paused);
+            subscription.freezes.interrupt();
+            outside.events.push(stream_state(subscription.handle, paused));
+        }
+        if target != subscription.target() {
+            return self.set_target(outside, slot, target, is_urgent);
+        }
+        room_report::note(outside, subscription, track);
+    }
+}
+
+/// The subscription at this place of the transport's list.
+fn subscriber(outside: &Outside<'_>, transport: Slot, at: usize) -> Option<Slot> {
+    outside
+        .transports
+        .get(transport)?
+        .allocation
+        .subscriptions
+        .get(at)
+        .copied()
+}
+
+/// It costs nothing now, and begins anew when it is wanted again.
+fn idle(outside: &mut Outside<'_>, subscription: &mut Subscription, track: &Track) {
+    subscription.allotment = Default::default();
+    if std::mem::take(&mut subscription.is_paused) {
+        subscription.scorer.set_paused(false);
+        outside.events.push(stream_state(subscription.handle, false));
+    }
+    let target = track.choose(subscription.settings.max_layer);
+    if subscription.target() != Some(target) {
+        subscription.set_target(track, Some(target), false);
+    }
+    room_report::note(outside, subscription, track);
+}
+
+fn stream_state(subscription: SubscriptionHandle, paused: bool) -> Event {
+    Event::StreamState { subscription, paused }
+}
