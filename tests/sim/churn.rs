@@ -24,6 +24,7 @@ fn an_hour_of_joins_and_leaves_leaves_nothing_behind() {
             // The record of a peer that left is the test's own weight, not the server's.
             world.peers[gone].incoming.clear();
             world.peers[gone].outgoing.clear();
+            world.sent[gone].clear();
         }
         world.run(Duration::from_secs(1));
         world.events.clear();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use patchbay::types::{Codec, MediaKind};
 
-use crate::world::World;
+use crate::{media::VOICE_PAYLOAD, world::World};
 
 fn arrives_whole_and_in_order(codec: Codec) {
     let mut world = World::new(codec as u64);
@@ -90,9 +90,9 @@ fn a_subscriber_without_red_is_given_the_opus_inside() {
     assert_eq!(plain.tags(), redundant.tags(), "the same sound to both");
     assert_eq!(plain.missing(), Vec::<u64>::new());
     for (plain, redundant) in plain.packets.iter().zip(&redundant.packets) {
-        // Four bytes of header and three of data are the copy's, one is the primary block's header.
+        // Four bytes of header are the copy's, one is the primary block's.
         assert_eq!((redundant.payload[0], redundant.payload[4]), (0x80 | 111, 111));
-        assert_eq!(plain.payload, redundant.payload[8..]);
+        assert_eq!(plain.payload, redundant.payload[5 + VOICE_PAYLOAD..]);
     }
 }
 

@@ -6,7 +6,7 @@ use livekit_protocol::{DataPacket, UserPacket, data_packet};
 use patchbay::types::ChannelLabel;
 use prost::Message;
 
-use crate::{network::Link, world::World};
+use crate::{impairment::Conditions, world::World};
 
 fn user_packet(text: &str, to: &[&str]) -> DataPacket {
     DataPacket {
@@ -65,10 +65,11 @@ fn reliable_data_survives_a_lossy_link_in_order() {
     let mut world = World::new(2);
     let alice = world.join_connected("alice");
     let bob = world.join_connected("bob");
-    world.links[bob] = Link {
+    let lossy = Conditions {
         loss: 0.1,
-        ..Link::default()
+        ..Conditions::CLEAN
     };
+    world.set_link(bob, lossy);
     for number in 0..200 {
         world.peers[alice].send_message(
             ChannelLabel::Reliable,

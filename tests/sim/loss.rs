@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use patchbay::types::Codec;
 
-use crate::{network::Link, world::World};
+use crate::{
+    impairment::{Conditions, Reorder},
+    world::World,
+};
+
+const DOWN: Conditions = Conditions {
+    up: false,
+    ..Conditions::CLEAN
+};
 
 struct Outcome {
     whole: usize,
@@ -13,18 +21,18 @@ struct Outcome {
     longest_gap: Duration,
 }
 
-fn video_over(seed: u64, codec: Codec, publisher: Link, subscriber: Link) -> Outcome {
+fn video_over(seed: u64, codec: Codec, publisher: Conditions, subscriber: Conditions) -> Outcome {
     let mut world = World::new(seed);
     let alice = world.join_connected("alice");
     let bob = world.join_connected("bob");
     let track = world.publish(alice, codec);
     let subscription = world.subscribe(bob, &track);
     world.run(Duration::from_secs(2));
-    world.links[alice] = publisher;
-    world.links[bob] = subscriber;
+    world.set_link(alice, publisher);
+    world.set_link(bob, subscriber);
     world.run(Duration::from_secs(10));
-    world.links[alice] = Link::default();
-    world.links[bob] = Link::default();
+    world.set_link(alice, Conditions::default());
+    world.set_link(bob, Conditions::default());
     // The tail: what was lost last is asked for and arrives.
     world.run(Duration::from_secs(1));
     let incoming = world.received(&subscription);
@@ -38,10 +46,10 @@ fn video_over(seed: u64, codec: Codec, publisher: Link, subscriber: Link) -> Out
     }
 }
 
-fn lossy(loss: f64) -> Link {
-    Link {
+fn lossy(loss: f64) -> Conditions {
+    Conditions {
         loss,
-        ..Link::default()
+        ..Conditions::default()
     }
 }
 
@@ -54,7 +62,7 @@ fn two_percent_lost_on_the_way_up_is_recovered() {
         (4, Codec::Av1),
         (5, Codec::H265),
     ] {
-        let outcome = video_over(seed, codec, lossy(0.02), Link::default());
+        let outcome = video_over(seed, codec, lossy(0.02), Conditions::default());
         // Ten tries at 20 ms of round trip: a packet stays lost with probability 0.04^10.
         assert_eq!(outcome.whole, outcome.expected, "{codec:?} whole frames");
         assert_eq!(outcome.missing, 0, "{codec:?} missing packets");
@@ -70,7 +78,7 @@ fn two_percent_lost_on_the_way_down_is_recovered() {
         (14, Codec::Av1),
         (15, Codec::H265),
     ] {
-        let outcome = video_over(seed, codec, Link::default(), lossy(0.02));
+        let outcome = video_over(seed, codec, Conditions::default(), lossy(0.02));
         // The receiver (str0m) asks at most five times, 33 ms apart, and the server answers each once per round trip:
         // nearly all is recovered; a whole frame in a hundred may stay short.
         assert!(
@@ -100,9 +108,12 @@ fn ten_percent_both_ways_keeps_the_picture_moving() {
 
 #[test]
 fn reordering_loses_nothing() {
-    let reordering = Link {
-        jitter: Duration::from_millis(30),
-        ..Link::default()
+    let reordering = Conditions {
+        reorder: Some(Reorder {
+            share: 1.0,
+            by: Duration::from_millis(30),
+        }),
+        ..Conditions::default()
     };
     let outcome = video_over(31, Codec::Vp8, reordering, reordering);
     assert_eq!(outcome.whole, outcome.expected);
@@ -117,9 +128,9 @@ fn a_call_survives_three_seconds_of_silence() {
     let track = world.publish(alice, Codec::Vp8);
     let subscription = world.subscribe(bob, &track);
     world.run(Duration::from_secs(2));
-    world.links[bob].up = false;
+    world.set_link(bob, DOWN);
     world.run(Duration::from_secs(3));
-    world.links[bob].up = true;
+    world.set_link(bob, Conditions::default());
     let back = world.now;
     world.run(Duration::from_secs(2));
     let incoming = world.received(&subscription);

@@ -3,12 +3,27 @@
 //! No socket, thread or sleep: an hour runs in seconds and a failure replays from its seed. Stories start from commands
 //! (what negotiation would have produced); signalling has stories of its own.
 
+mod adaptation;
+mod call;
 mod churn;
 mod codecs;
+mod crowded;
 mod data;
+mod dependencies;
+mod feedback;
+mod hostile;
+mod impairment;
 mod loss;
 mod media;
 mod network;
+mod oracles;
 mod peer;
+mod raw;
+mod receiver;
+mod recovery;
+mod remb;
+mod replay;
 mod rules;
+mod seeds;
+mod sources;
 mod world;

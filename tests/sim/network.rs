@@ -1,85 +1,122 @@
-//! Links with delay, jitter (which reorders) and random loss, all drawn from the world's seed.
+//! The access links of all peers, by virtual time, and what is measured at them.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
     net::SocketAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
-use rand::{RngExt, rngs::SmallRng};
+use crate::impairment::{Conditions, Impairment};
 
-/// One peer's access link, both directions alike.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    pub delay: Duration,
-    /// Added to `delay`, uniform in 0..=jitter: beyond the packet spacing it reorders.
-    pub jitter: Duration,
-    /// Probability 0.0..=1.0 that a datagram is lost.
-    pub loss: f64,
-    /// Nothing passes while down.
-    pub up: bool,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(10),
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            up: true,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Datagram {
-    pub due: Instant,
-    /// Keeps datagrams of one instant in the order they were sent.
-    order: u64,
     pub source: SocketAddr,
-    pub destination: SocketAddr,
     pub contents: Vec<u8>,
 }
 
-#[derive(Default)]
-pub struct Network {
-    in_flight: BinaryHeap<Reverse<Datagram>>,
-    sent: u64,
+/// Between one peer and the server; each direction has its own conditions and its own randomness.
+pub struct Link {
+    /// From the peer.
+    pub up: Impairment<Datagram>,
+    /// To the peer.
+    pub down: Impairment<Datagram>,
+    /// Connectivity checks pass by the queues, with the same delay and loss: their times are drawn by the ICE engines, not
+    /// from the seed, and must not decide what becomes of a media packet beside them.
+    checks_up: Impairment<Datagram>,
+    checks_down: Impairment<Datagram>,
 }
 
-impl Network {
-    pub fn send(
-        &mut self,
-        now: Instant,
-        rng: &mut SmallRng,
-        link: Link,
-        source: SocketAddr,
-        destination: SocketAddr,
-        contents: Vec<u8>,
-    ) {
-        self.sent += 1;
-        if !link.up || rng.random_bool(link.loss) {
-            return;
+impl Link {
+    pub fn new(seed: u64, now: Instant) -> Self {
+        let direction = |index| Impairment::new(Conditions::CLEAN, seed.wrapping_mul(4).wrapping_add(index), now);
+        Self {
+            up: direction(0),
+            down: direction(1),
+            checks_up: direction(2),
+            checks_down: direction(3),
         }
-        let jitter = link.jitter.mul_f64(rng.random_range(0.0..=1.0));
-        self.in_flight.push(Reverse(Datagram {
-            due: now + link.delay + jitter,
-            order: self.sent,
-            source,
-            destination,
-            contents,
-        }));
+    }
+
+    pub fn send_up(&mut self, now: Instant, datagram: Datagram) {
+        let way = if is_check(&datagram) {
+            &mut self.checks_up
+        } else {
+            &mut self.up
+        };
+        way.offer(now, datagram.contents.len(), datagram);
+    }
+
+    pub fn send_down(&mut self, now: Instant, datagram: Datagram) {
+        let way = if is_check(&datagram) {
+            &mut self.checks_down
+        } else {
+            &mut self.down
+        };
+        way.offer(now, datagram.contents.len(), datagram);
+    }
+
+    pub fn take_up(&mut self, now: Instant) -> Option<Datagram> {
+        self.checks_up.take(now).or_else(|| self.up.take(now))
+    }
+
+    pub fn take_down(&mut self, now: Instant) -> Option<Datagram> {
+        self.checks_down.take(now).or_else(|| self.down.take(now))
+    }
+
+    /// Both directions from now on.
+    pub fn set(&mut self, now: Instant, conditions: Conditions) {
+        self.up.set(now, conditions);
+        self.down.set(now, conditions);
+        let unlimited = Conditions {
+            rate: None,
+            ..conditions
+        };
+        self.checks_up.set(now, unlimited);
+        self.checks_down.set(now, unlimited);
     }
 
     pub fn next_due(&self) -> Option<Instant> {
-        self.in_flight.peek().map(|Reverse(datagram)| datagram.due)
+        let ways = [&self.up, &self.down, &self.checks_up, &self.checks_down];
+        ways.into_iter().filter_map(Impairment::next_due).min()
+    }
+}
+
+/// RFC 7983: STUN begins with 0 to 3.
+fn is_check(datagram: &Datagram) -> bool {
+    datagram.contents.first().is_some_and(|first| *first < 4)
+}
+
+/// What went through the bottleneck of one direction while it had a rate.
+pub trait Measures {
+    /// Time in the queue that `share` (0.0..=1.0) of the datagrams of an interval did not exceed.
+    fn queueing(&self, interval: Range<Instant>, share: f64) -> Duration;
+    /// Bits per second through the bottleneck, headers included.
+    fn throughput(&self, interval: Range<Instant>) -> f64;
+}
+
+impl Measures for Impairment<Datagram> {
+    fn queueing(&self, interval: Range<Instant>, share: f64) -> Duration {
+        let mut queued: Vec<Duration> = self
+            .passages
+            .iter()
+            .filter(|passage| interval.contains(&passage.at))
+            .map(|passage| passage.queued)
+            .collect();
+        queued.sort();
+        let at = (queued.len() as f64 * share) as usize;
+        queued
+            .get(at.min(queued.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     }
 
-    pub fn receive(&mut self, now: Instant) -> Option<Datagram> {
-        if self.next_due()? > now {
-            return None;
-        }
-        self.in_flight.pop().map(|Reverse(datagram)| datagram)
+    fn throughput(&self, interval: Range<Instant>) -> f64 {
+        let bytes: usize = self
+            .passages
+            .iter()
+            .filter(|passage| interval.contains(&passage.at))
+            .map(|passage| passage.bytes)
+            .sum();
+        bytes as f64 * 8.0 / (interval.end - interval.start).as_secs_f64()
     }
 }

@@ -12,17 +12,83 @@ use patchbay::types::{
 };
 use str0m::{
     Candidate, Event, IceConnectionState, Input, Output, Rtc,
+    bwe::Bitrate,
     channel::{ChannelConfig, ChannelId, Reliability},
     config::Fingerprint,
     media::{KeyframeRequestKind, Mid, Pt as PeerPt, Rid},
     net::{Protocol, Receive},
-    rtp::{ExtensionValues, RtpWrite, SeqNo, Ssrc as PeerSsrc},
+    rtp::{Extension as PeerExtension, ExtensionSerializer, ExtensionValues, RtpWrite, SeqNo, Ssrc as PeerSsrc},
 };
 
-use crate::media::{Source, Tag};
+use crate::{
+    media::{Source, Tag},
+    receiver::Receiver,
+    remb::RembEstimator,
+};
+
+/// Bytes of a packet beside its payload, about.
+const RTP_AND_UDP: usize = 70;
+
+/// Of a video payload, for looking at descriptors.
+const KEPT_OF_VIDEO: usize = 32;
+
+/// What a peer tells the server of its downlink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Feedback {
+    /// Transport-wide, as browsers do.
+    #[default]
+    TransportWide,
+    /// An estimate of its own by REMB.
+    Remb,
+    None,
+}
+
+/// A dependency descriptor as str0m carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescriptorBytes(pub Vec<u8>);
+
+/// An extension that str0m does not know.
+#[derive(Debug)]
+struct DescriptorExtension;
+
+impl ExtensionSerializer for DescriptorExtension {
+    fn write_to(&self, buf: &mut [u8], ev: &ExtensionValues) -> usize {
+        let Some(DescriptorBytes(bytes)) = ev.user_values.get::<DescriptorBytes>() else {
+            return 0;
+        };
+        buf[..bytes.len()].copy_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn parse_value(&self, buf: &[u8], ev: &mut ExtensionValues) -> bool {
+        ev.user_values.set(DescriptorBytes(buf.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
+
+    fn requires_two_byte_form(&self, ev: &ExtensionValues) -> bool {
+        ev.user_values
+            .get::<DescriptorBytes>()
+            .is_some_and(|DescriptorBytes(bytes)| bytes.len() > 16)
+    }
+}
 
 pub struct Peer {
     pub rtc: Rtc,
+    pub feedback: Feedback,
+    pub remb: RembEstimator,
+    /// Something was asked of `rtc` whose output has not been taken.
+    pub has_output: bool,
+    /// Datagrams of the frame that was written last.
+    unsent: Vec<(SocketAddr, Vec<u8>)>,
+
     pub address: SocketAddr,
     pub participant: ParticipantHandle,
     pub transport: TransportHandle,
@@ -34,16 +100,22 @@ pub struct Peer {
     pub channels: BTreeMap<&'static str, ChannelId>,
     pub messages: Vec<(Instant, String, Vec<u8>)>,
     pub keyframe_requests: u32,
+    /// When, and of which layer.
+    pub requested_keyframes: Vec<(Instant, Option<Rid>)>,
 }
 
 /// A stream this peer sends.
 pub struct Outgoing {
     pub mid: Mid,
+    pub rid: Option<Rid>,
     pub ssrc: PeerSsrc,
     pub pt: PeerPt,
     pub source: Source,
     pub next_frame_at: Instant,
+    /// Switched off, time goes on without frames; the first one afterwards is a key frame.
     pub active: bool,
+    /// What was sent, and when: the tag of the first part.
+    pub frames: Vec<(Instant, Tag)>,
     sequence: u64,
     /// Audio level in -dBov, sent in the header extension.
     pub level: i8,
@@ -53,6 +125,8 @@ pub struct Outgoing {
 #[derive(Default)]
 pub struct Incoming {
     pub packets: Vec<Packet>,
+    pub receiver: Receiver,
+    kind: Option<MediaKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +136,10 @@ pub struct Packet {
     pub timestamp: u32,
     pub marker: bool,
     pub tag: Option<Tag>,
+    /// Cut behind what descriptors need, for memory's sake.
     pub payload: Vec<u8>,
+    /// Empty when the packet had none.
+    pub descriptor: Vec<u8>,
 }
 
 impl Incoming {
@@ -80,7 +157,7 @@ impl Incoming {
 
     /// Frames of which every part arrived.
     pub fn whole_frames(&self) -> Vec<u32> {
-        let mut parts: BTreeMap<(u8, u32), (u8, u8)> = BTreeMap::new();
+        let mut parts: BTreeMap<(u8, u32), (u16, u16)> = BTreeMap::new();
         let mut tags = self.tags();
         tags.sort();
         tags.dedup();
@@ -120,6 +197,7 @@ impl Peer {
         server: SocketAddr,
         participant: ParticipantHandle,
         transport: TransportHandle,
+        feedback: Feedback,
         now: Instant,
     ) -> Self {
         let mut config = Rtc::builder()
@@ -129,12 +207,18 @@ impl Peer {
             .enable_pcma(true, false)
             .enable_h265(true)
             .enable_raw_packets(false);
-        config.extension_map().set(13, str0m::rtp::Extension::VideoOrientation);
+        config.extension_map().set(13, PeerExtension::VideoOrientation);
+        let descriptor = PeerExtension::with_serializer(Extension::DependencyDescriptor.uri(), DescriptorExtension);
+        config.extension_map().set(12, descriptor);
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").expect("a host candidate"));
         rtc.add_remote_candidate(Candidate::host(server, "udp").expect("a host candidate"));
         Self {
             rtc,
+            feedback,
+            remb: RembEstimator::default(),
+            has_output: true,
+            unsent: Vec::new(),
             address,
             participant,
             transport,
@@ -146,6 +230,7 @@ impl Peer {
             channels: BTreeMap::new(),
             messages: Vec::new(),
             keyframe_requests: 0,
+            requested_keyframes: Vec::new(),
         }
     }
 
@@ -176,7 +261,9 @@ impl Peer {
         });
         api.start_dtls(true).expect("DTLS starts");
         api.start_sctp(true);
-        api.enable_twcc_feedback();
+        if self.feedback == Feedback::TransportWide {
+            api.enable_twcc_feedback();
+        }
     }
 
     pub fn open_channel(&mut self, label: ChannelLabel) {
@@ -193,6 +280,7 @@ impl Peer {
     }
 
     pub fn send_message(&mut self, label: ChannelLabel, data: &[u8]) -> bool {
+        self.has_output = true;
         let id = self.channels[label.as_str()];
         let mut channel = self.rtc.channel(id).expect("an open channel");
         channel.write(true, data).expect("a write")
@@ -230,8 +318,8 @@ impl Peer {
             nack: video,
             pli: video,
             fir: video,
-            transport_cc: true,
-            remb: false,
+            transport_cc: self.feedback == Feedback::TransportWide,
+            remb: self.feedback == Feedback::Remb,
             fmtp: String::new(),
         }
     }
@@ -241,10 +329,13 @@ impl Peer {
         let mut map = ExtensionMap::default();
         map.insert(Extension::AudioLevel, 1);
         map.insert(Extension::AbsSendTime, 2);
-        map.insert(Extension::TransportCc, 3);
+        if self.feedback == Feedback::TransportWide {
+            map.insert(Extension::TransportCc, 3);
+        }
         map.insert(Extension::Mid, 4);
         map.insert(Extension::Rid, 10);
         map.insert(Extension::RepairedRid, 11);
+        map.insert(Extension::DependencyDescriptor, 12);
         map.insert(Extension::VideoOrientation, 13);
         map
     }
@@ -271,35 +362,46 @@ impl Peer {
         stream.set_rtx_cache(1024, Duration::from_secs(3), None);
         self.outgoing.push(Outgoing {
             mid,
+            rid: rid.map(Rid::from),
             ssrc: ssrc.into(),
             pt: PeerPt::from(pt.0),
             source,
             next_frame_at: now,
             active: true,
+            frames: Vec::new(),
             sequence: 1_000,
             level: -20,
         });
     }
 
-    pub fn expect_incoming(&mut self, mid: &str, kind: MediaKind, ssrc: u32, rtx: Option<u32>) {
-        let kind = match kind {
+    pub fn expect_incoming(&mut self, mid: &str, kind_of: MediaKind, ssrc: u32, rtx: Option<u32>) {
+        self.has_output = true;
+        let kind = match kind_of {
             MediaKind::Audio => str0m::media::MediaKind::Audio,
             MediaKind::Video => str0m::media::MediaKind::Video,
         };
         let mid = Mid::from(mid);
         let mut api = self.rtc.direct_api();
         api.declare_media(mid, kind);
-        api.expect_stream_rx(ssrc.into(), rtx.map(PeerSsrc::from), mid, None);
-        self.incoming.insert(ssrc, Incoming::default());
+        let stream = api.expect_stream_rx(ssrc.into(), rtx.map(PeerSsrc::from), mid, None);
+        // Sound is described without NACK. Besides, str0m reports on its streams in no particular order.
+        stream.suppress_nack(kind_of == MediaKind::Audio);
+        let incoming = Incoming {
+            kind: Some(kind_of),
+            ..Incoming::default()
+        };
+        self.incoming.insert(ssrc, incoming);
     }
 
     pub fn request_keyframe(&mut self, ssrc: u32) {
+        self.has_output = true;
         if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
         }
     }
 
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, contents: &[u8]) {
+        self.has_output = true;
         if let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, contents) {
             // A peer that refuses input has died; stories assert on `closed`.
             if self.rtc.handle_input(Input::Receive(now, receive)).is_err() {
@@ -308,7 +410,26 @@ impl Peer {
         }
     }
 
+    /// When this peer has something to do by itself, beside its frames.
+    pub fn wake_at(&self) -> Instant {
+        let receivers = self
+            .incoming
+            .values()
+            .filter_map(|incoming| incoming.receiver.poll_timeout());
+        receivers.fold(self.wake_at, Instant::min)
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) {
+        let mut stalled = Vec::new();
+        for (ssrc, incoming) in &mut self.incoming {
+            if incoming.receiver.poll_timeout().is_some_and(|at| at <= now) && incoming.receiver.handle_timeout(now) {
+                stalled.push(*ssrc);
+            }
+        }
+        for ssrc in stalled {
+            self.request_keyframe(ssrc);
+        }
+        self.has_output = true;
         if self.rtc.handle_input(Input::Timeout(now)).is_err() {
             self.closed = true;
         }
@@ -319,43 +440,56 @@ impl Peer {
         if !self.connected {
             return None;
         }
-        self.outgoing
-            .iter()
-            .filter(|outgoing| outgoing.active)
-            .map(|outgoing| outgoing.next_frame_at)
-            .min()
+        self.outgoing.iter().map(|outgoing| outgoing.next_frame_at).min()
     }
 
     pub fn send_due_frames(&mut self, now: Instant) {
-        for outgoing in &mut self.outgoing {
-            if !outgoing.active || outgoing.next_frame_at > now {
+        for index in 0..self.outgoing.len() {
+            let outgoing = &mut self.outgoing[index];
+            if outgoing.next_frame_at > now {
                 continue;
             }
             outgoing.next_frame_at = now + outgoing.source.frame_interval();
-            let frame = outgoing.source.next_frame();
-            let last = frame.payloads.len() - 1;
-            for (index, payload) in frame.payloads.into_iter().enumerate() {
+            if !outgoing.active {
+                outgoing.source.skip_frame();
+                outgoing.source.request_keyframe();
+                continue;
+            }
+            let Some(frame) = outgoing.source.next_frame() else {
+                continue;
+            };
+            let first = frame.parts.first().and_then(|part| Tag::read(&part.payload));
+            outgoing.frames.extend(first.map(|tag| (now, tag)));
+            for part in frame.parts {
                 let sequence = SeqNo::from(outgoing.sequence);
                 outgoing.sequence += 1;
+                let mut values = ExtensionValues {
+                    audio_level: (outgoing.source.codec.kind() == MediaKind::Audio).then_some(outgoing.level),
+                    ..Default::default()
+                };
+                if let Some(descriptor) = part.descriptor {
+                    values.user_values.set(DescriptorBytes(descriptor));
+                }
                 let mut api = self.rtc.direct_api();
                 let stream = api.stream_tx(&outgoing.ssrc).expect("a declared stream");
-                let write = RtpWrite::new(outgoing.pt, sequence, frame.timestamp, now, payload)
-                    .marker(index == last)
+                let write = RtpWrite::new(outgoing.pt, sequence, frame.timestamp, now, part.payload)
+                    .marker(part.marker)
                     .nackable(true)
-                    .ext_vals(ExtensionValues {
-                        audio_level: (outgoing.source.codec.kind() == MediaKind::Audio).then_some(outgoing.level),
-                        ..Default::default()
-                    });
+                    .ext_vals(values);
                 stream.write_rtp(write);
-                // One packet at a time is how the API wants it: each mutation is followed by input and a drain.
             }
+            // Stream by stream: str0m keeps streams in a table without order, and a replay has to be one.
+            self.handle_timeout(now);
+            let datagrams = self.drain(now);
+            self.unsent.extend(datagrams);
         }
         self.handle_timeout(now);
     }
 
     /// Everything to be sent now; sets `wake_at`.
     pub fn drain(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut sends = Vec::new();
+        let mut sends = std::mem::take(&mut self.unsent);
+        self.has_output = false;
         // A closed peer has nothing more to say.
         while !self.closed && self.rtc.is_alive() {
             match self.rtc.poll_output() {
@@ -383,19 +517,44 @@ impl Peer {
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.connected = false,
             Event::RtpPacket(packet) => {
-                let incoming = self.incoming.entry(*packet.header.ssrc).or_default();
+                let ssrc = packet.header.ssrc;
+                let incoming = self.incoming.entry(*ssrc).or_default();
+                let descriptor = packet.header.ext_vals.user_values.get::<DescriptorBytes>();
+                let tag = Tag::read(&packet.payload);
+                let sent = packet.header.ext_vals.abs_send_time;
+                if let Some(sent) = sent.filter(|_| self.feedback == Feedback::Remb) {
+                    let estimate = self.remb.handle_packet(now, sent, packet.payload.len() + RTP_AND_UDP);
+                    if let (Some(estimate), Some(stream)) =
+                        (estimate, self.rtc.direct_api().stream_rx(&packet.header.ssrc))
+                    {
+                        stream.request_remb(Bitrate::bps(estimate));
+                        self.has_output = true;
+                    }
+                }
+                let (sequence, timestamp, marker) = (*packet.seq_no, packet.header.timestamp, packet.header.marker);
+                // Sound is kept whole, for its redundancy.
+                let keep = match incoming.kind {
+                    Some(MediaKind::Video) => packet.payload.len().min(KEPT_OF_VIDEO),
+                    _ => packet.payload.len(),
+                };
                 incoming.packets.push(Packet {
                     at: now,
-                    sequence: *packet.seq_no,
-                    timestamp: packet.header.timestamp,
-                    marker: packet.header.marker,
-                    tag: Tag::read(&packet.payload),
-                    payload: packet.payload.to_vec(),
+                    sequence,
+                    timestamp,
+                    marker,
+                    tag,
+                    payload: packet.payload[..keep].to_vec(),
+                    descriptor: descriptor.map(|bytes| bytes.0.clone()).unwrap_or_default(),
                 });
+                if incoming.kind == Some(MediaKind::Video) {
+                    incoming.receiver.handle_packet(now, sequence, marker, tag);
+                }
             }
             Event::KeyframeRequest(request) => {
                 self.keyframe_requests += 1;
-                for outgoing in self.outgoing.iter_mut().filter(|outgoing| outgoing.mid == request.mid) {
+                self.requested_keyframes.push((now, request.rid));
+                let asked = |outgoing: &&mut Outgoing| outgoing.mid == request.mid && outgoing.rid == request.rid;
+                for outgoing in self.outgoing.iter_mut().filter(asked) {
                     outgoing.source.request_keyframe();
                 }
             }

@@ -8,6 +8,7 @@ use patchbay::{
 };
 
 use crate::{
+    impairment::Conditions,
     media::Source,
     world::{Joining, World},
 };
@@ -214,7 +215,11 @@ fn a_wrong_fingerprint_gives_no_media_and_says_so() {
 fn a_peer_that_falls_silent_is_given_up() {
     let mut world = World::new(9);
     let alice = world.join_connected("alice");
-    world.links[alice].up = false;
+    let down = Conditions {
+        up: false,
+        ..Conditions::CLEAN
+    };
+    world.set_link(alice, down);
     world.run(Duration::from_secs(60));
     assert!(world.events.iter().any(|(_, event)| matches!(
         event,

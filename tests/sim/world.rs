@@ -9,8 +9,8 @@ use patchbay::{
     media::{
         Shard, ShardConfig,
         edge::{
-            Command, DataParticipant, DataRights, EncodingParameters, Event, OpenTransport, Publish, Reception,
-            Subscribe, SubscriptionSettings,
+            Command, DataParticipant, DataRights, EncodingParameters, Event, Explanation, OpenTransport, Publish,
+            Reception, Subscribe, SubscriptionSettings,
         },
     },
     rtc::DtlsIdentity,
@@ -23,25 +23,73 @@ use patchbay::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    media::Source,
-    network::{Link, Network},
-    peer::{Incoming, Peer},
+    impairment::Conditions,
+    media::{Shape, Source},
+    network::{Datagram, Link},
+    peer::{Feedback, Incoming, Peer},
+    raw::RawPeer,
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
 
 pub struct World {
     pub now: Instant,
     pub shard: Shard,
     pub peers: Vec<Peer>,
+    pub raw: Vec<RawPeer>,
+    /// Whose reception is looked at ten times a second.
+    pub observed: Option<usize>,
+    /// What the server said of it.
+    pub explained: Vec<(Instant, Box<Explanation>)>,
+    next_look: Instant,
+    /// Those that have not left.
+    present: Vec<usize>,
+    /// By peer.
     pub links: Vec<Link>,
-    pub network: Network,
+    /// RTP that the server sent, by peer, before the link took its share.
+    pub sent: Vec<Vec<SentRtp>>,
     pub rng: SmallRng,
     pub events: Vec<(Instant, Event)>,
     pub server: SocketAddr,
     fingerprint: [u8; 32],
     handles: u64,
+    seed: u64,
+    outbox: Outbox,
+}
+
+/// The header of a packet that the server sent: SRTP leaves it readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentRtp {
+    pub at: Instant,
+    pub ssrc: u32,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub pt: u8,
+    pub marker: bool,
+    /// Of the datagram.
+    pub len: usize,
+}
+
+impl SentRtp {
+    /// None for anything but RTP (RFC 7983, RFC 5761 §4).
+    fn read(at: Instant, datagram: &[u8]) -> Option<Self> {
+        let header = datagram.first_chunk::<12>()?;
+        let pt = header[1] & 0x7f;
+        if header[0] >> 6 != 2 || (64..96).contains(&pt) {
+            return None;
+        }
+        Some(Self {
+            at,
+            ssrc: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+            sequence: u16::from_be_bytes([header[2], header[3]]),
+            timestamp: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            pt,
+            marker: header[1] & 0x80 != 0,
+            len: datagram.len(),
+        })
+    }
 }
 
 /// How somebody joins.
@@ -50,6 +98,8 @@ pub struct Joining {
     pub ice_lite: bool,
     /// What signalling says instead of the peer's own fingerprint.
     pub described_fingerprint: Option<[u8; 32]>,
+    pub feedback: Feedback,
+    pub reception: Reception,
 }
 
 impl Default for Joining {
@@ -57,6 +107,8 @@ impl Default for Joining {
         Self {
             ice_lite: true,
             described_fingerprint: None,
+            feedback: Feedback::default(),
+            reception: Reception::default(),
         }
     }
 }
@@ -113,14 +165,37 @@ impl World {
             now,
             shard,
             peers: Vec::new(),
+            raw: Vec::new(),
+            observed: None,
+            explained: Vec::new(),
+            next_look: now,
+            present: Vec::new(),
             links: Vec::new(),
-            network: Network::default(),
+            sent: Vec::new(),
             rng: SmallRng::seed_from_u64(seed),
             events: Vec::new(),
             server,
             fingerprint,
             handles: 0,
+            seed,
+            outbox: Outbox {
+                slot: [0; MAX_DATAGRAM],
+                sent: Vec::new(),
+            },
         }
+    }
+
+    /// A place on the network for another peer connection.
+    pub fn add_peer(&mut self, peer: impl FnOnce(SocketAddr, SocketAddr) -> Peer) -> usize {
+        let number = self.peers.len() as u32 + 1;
+        let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 5000));
+        self.peers.push(peer(address, self.server));
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number));
+        self.links.push(Link::new(seed, self.now));
+        self.sent.push(Vec::new());
+        let index = self.peers.len() - 1;
+        self.present.push(index);
+        index
     }
 
     fn handle(&mut self) -> u64 {
@@ -141,13 +216,17 @@ impl World {
         let Joining {
             ice_lite,
             described_fingerprint,
+            feedback,
+            reception,
         } = joining;
         let room = ROOM;
         let participant = ParticipantHandle(self.handle());
         let transport = TransportHandle(self.handle());
-        let number = self.peers.len() as u32 + 1;
-        let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 5000));
-        let mut peer = Peer::new(address, self.server, participant, transport, self.now);
+        let now = self.now;
+        let index = self.add_peer(|address, server| Peer::new(address, server, participant, transport, feedback, now));
+        let peer = &mut self.peers[index];
+        let address = peer.address;
+        let (credentials, peer_fingerprint) = (peer.credentials(), peer.fingerprint());
         for label in [ChannelLabel::Reliable, ChannelLabel::Lossy, ChannelLabel::DataTrack] {
             peer.open_channel(label);
         }
@@ -163,11 +242,11 @@ impl World {
             ice_lite,
             ice_controlling: false,
             open_channels: Vec::new(),
-            reception: Reception::default(),
+            reception,
         })));
         let remote = RemoteParameters {
-            ice: peer.credentials(),
-            fingerprint: described_fingerprint.unwrap_or(peer.fingerprint()),
+            ice: credentials,
+            fingerprint: described_fingerprint.unwrap_or(peer_fingerprint),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(262_144),
         };
@@ -198,15 +277,86 @@ impl World {
                 can_receive: true,
             },
         })));
-        peer.connect(&local, self.fingerprint);
-        self.peers.push(peer);
-        self.links.push(Link::default());
-        self.peers.len() - 1
+        self.peers[index].connect(&local, self.fingerprint);
+        index
+    }
+
+    /// Both directions of somebody's link, from now on.
+    pub fn set_link(&mut self, peer: usize, conditions: Conditions) {
+        self.links[peer].set(self.now, conditions);
+    }
+
+    /// A client that sends what RTCP it likes; connected when this returns.
+    pub fn join_raw(&mut self, name: &str) -> usize {
+        let participant = ParticipantHandle(self.handle());
+        let transport = TransportHandle(self.handle());
+        let address = SocketAddr::from(([10, 2, 0, self.raw.len() as u8 + 1], 5000));
+        let mut raw = RawPeer::new(address, participant, transport, self.now);
+        let local = IceCredentials {
+            ufrag: format!("u{:07}", transport.0),
+            pwd: format!("password-{:016}", transport.0),
+        };
+        self.command(Command::OpenTransport(Box::new(OpenTransport {
+            room: ROOM,
+            participant,
+            transport,
+            local: local.clone(),
+            ice_lite: true,
+            ice_controlling: false,
+            open_channels: Vec::new(),
+            reception: Reception::default(),
+        })));
+        let remote = RemoteParameters {
+            ice: raw.credentials(),
+            fingerprint: raw.fingerprint(),
+            dtls_role: DtlsRole::Passive,
+            sctp_max_message_size: None,
+        };
+        self.command(Command::SetRemote {
+            transport,
+            remote: Box::new(remote),
+        });
+        raw.connect(self.now, self.server, &local, self.fingerprint);
+        self.raw.push(raw);
+        let index = self.raw.len() - 1;
+        self.run(Duration::from_secs(3));
+        assert!(self.raw[index].connected, "{name} connects");
+        index
+    }
+
+    /// The SSRC that it is sent on.
+    pub fn subscribe_raw(&mut self, raw: usize, track: &Published) -> u32 {
+        let handle = SubscriptionHandle(self.handle());
+        let ssrc: u32 = self.rng.random();
+        let rtx: u32 = self.rng.random();
+        // As another client would.
+        let codecs = vec![self.peers[0].codec_parameters(track.codec)];
+        let subscribe = Subscribe {
+            room: ROOM,
+            participant: self.raw[raw].participant,
+            subscription: handle,
+            track: track.handle,
+            transport: self.raw[raw].transport,
+            mid: Mid::new("s0").expect("a mid"),
+            codecs,
+            extensions: self.peers[0].extensions(),
+            ssrc: Ssrc(ssrc),
+            rtx_ssrc: Some(Ssrc(rtx)),
+            cname: "raw".to_owned(),
+            strip_packet_trailer: false,
+            settings: SubscriptionSettings::default(),
+        };
+        self.command(Command::Subscribe(Box::new(subscribe)));
+        ssrc
     }
 
     /// Joins and runs until the transport and its data channels are up.
     pub fn join_connected(&mut self, name: &str) -> usize {
-        let peer = self.join(name);
+        self.join_connected_with(name, Joining::default())
+    }
+
+    pub fn join_connected_with(&mut self, name: &str, joining: Joining) -> usize {
+        let peer = self.join_with(name, joining);
         let limit = self.now + Duration::from_secs(20);
         while !self.peers[peer].connected && self.now < limit {
             self.run(Duration::from_millis(50));
@@ -225,6 +375,7 @@ impl World {
         self.command(Command::CloseTransport { transport });
         self.peers[peer].closed = true;
         self.peers[peer].connected = false;
+        self.present.retain(|present| *present != peer);
     }
 
     pub fn publish(&mut self, peer: usize, codec: Codec) -> Published {
@@ -233,17 +384,45 @@ impl World {
 
     /// `encodings` > 1 is simulcast by rid (q, h, f), whose SSRCs the server has to learn.
     pub fn publish_encodings(&mut self, peer: usize, codec: Codec, encodings: u8) -> Published {
+        let sources = (0..encodings).map(|encoding| Source::new(codec, encoding)).collect();
+        self.publish_sources(peer, sources, false)
+    }
+
+    /// A 720p camera in three layers.
+    pub fn publish_camera(&mut self, peer: usize) -> Published {
+        self.publish_shapes(peer, Codec::Vp8, (0..3).map(Shape::camera).collect(), false)
+    }
+
+    pub fn publish_screen(&mut self, peer: usize) -> Published {
+        self.publish_shapes(peer, Codec::Vp8, vec![Shape::screen()], true)
+    }
+
+    pub fn publish_voice(&mut self, peer: usize) -> Published {
+        self.publish_shapes(peer, Codec::Opus, vec![Shape::voice()], false)
+    }
+
+    pub fn publish_shapes(&mut self, peer: usize, codec: Codec, shapes: Vec<Shape>, is_screen: bool) -> Published {
+        let sources = (0..)
+            .zip(shapes)
+            .map(|(encoding, shape)| Source::shaped(codec, encoding, shape, self.rng.random()))
+            .collect();
+        self.publish_sources(peer, sources, is_screen)
+    }
+
+    fn publish_sources(&mut self, peer: usize, sources: Vec<Source>, is_screen: bool) -> Published {
+        let codec = sources[0].codec;
+        let encodings = sources.len() as u8;
         let handle = TrackHandle(self.handle());
         let mid = format!("{}", self.peers[peer].outgoing.len());
         let rids = ["q", "h", "f"];
         let mut ssrcs = Vec::new();
         let mut described = Vec::new();
-        for index in 0..encodings {
+        for (index, source) in sources.into_iter().enumerate() {
             let ssrc: u32 = self.rng.random();
             let rtx: Option<u32> = (codec.kind() == MediaKind::Video).then(|| self.rng.random());
-            let rid = (encodings > 1).then(|| rids[usize::from(index)]);
+            let rid = (encodings > 1).then(|| rids[index]);
             let now = self.now;
-            self.peers[peer].add_outgoing(&mid, rid, ssrc, rtx, Source::new(codec, index), now);
+            self.peers[peer].add_outgoing(&mid, rid, ssrc, rtx, source, now);
             ssrcs.push(ssrc);
             described.push(match rid {
                 Some(rid) => EncodingParameters {
@@ -271,7 +450,7 @@ impl World {
             extensions: self.peers[peer].extensions(),
             encodings: described,
             muted: false,
-            is_screen: false,
+            is_screen,
             encrypted: false,
         };
         self.command(Command::Publish(Box::new(publish)));
@@ -317,24 +496,7 @@ impl World {
         let end = self.now + duration;
         loop {
             self.settle();
-            let next = [
-                self.network.next_due(),
-                self.shard.poll_timeout(),
-                self.peers
-                    .iter()
-                    .filter(|peer| !peer.closed)
-                    .map(|peer| peer.wake_at)
-                    .min(),
-                self.peers
-                    .iter()
-                    .filter(|peer| !peer.closed)
-                    .filter_map(Peer::next_frame_at)
-                    .min(),
-            ]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(end);
+            let next = self.next_at().unwrap_or(end);
             if next > end {
                 self.now = end;
                 return;
@@ -345,35 +507,68 @@ impl World {
         }
     }
 
+    /// When something happens next, on the links, at the server or at a peer.
+    fn next_at(&mut self) -> Option<Instant> {
+        let raw = self.raw.iter_mut().filter_map(RawPeer::poll_timeout);
+        let look = self.observed.map(|_| self.next_look);
+        let mut next = raw.chain(self.shard.poll_timeout()).chain(look).min();
+        for &index in &self.present {
+            let (peer, link) = (&self.peers[index], &self.links[index]);
+            let alive = (!peer.closed).then(|| peer.wake_at());
+            let frame = peer.next_frame_at().filter(|_| !peer.closed);
+            let soonest = [link.next_due(), alive, frame].into_iter().flatten().min();
+            next = [next, soonest].into_iter().flatten().min();
+        }
+        next
+    }
+
     fn deliver(&mut self) {
         let now = self.now;
-        while let Some(datagram) = self.network.receive(now) {
-            let mut contents = datagram.contents;
-            if datagram.destination == self.server {
+        if let Some(observed) = self.observed
+            && self.next_look <= now
+        {
+            self.next_look = now + LOOK_INTERVAL;
+            self.command(Command::Explain {
+                room: ROOM,
+                participant: Some(self.peers[observed].participant),
+                query: 0,
+            });
+        }
+        for &index in &self.present {
+            let (peer, link) = (&mut self.peers[index], &mut self.links[index]);
+            while let Some(mut datagram) = link.take_up(now) {
                 let path = NetPath {
                     local: self.server,
                     remote: datagram.source,
                     protocol: NetProtocol::Udp,
                 };
-                self.shard.handle_datagram(now, path, &mut contents);
-            } else if let Some(peer) = self
-                .peers
-                .iter_mut()
-                .find(|peer| peer.address == datagram.destination && !peer.closed)
-            {
-                peer.handle_datagram(now, datagram.source, &contents);
-                Self::flush_peer(peer, now, &mut self.rng, &mut self.network, &self.links, self.server);
+                self.shard.handle_datagram(now, path, &mut datagram.contents);
             }
-        }
-        for peer in &mut self.peers {
+            while let Some(datagram) = link.take_down(now) {
+                if !peer.closed {
+                    peer.handle_datagram(now, datagram.source, &datagram.contents);
+                    Self::flush_peer(peer, now, link, self.server);
+                }
+            }
             if peer.closed {
                 continue;
             }
-            if peer.wake_at <= now {
+            if peer.wake_at() <= now {
                 peer.handle_timeout(now);
             }
             if peer.next_frame_at().is_some_and(|at| at <= now) {
                 peer.send_due_frames(now);
+            }
+        }
+        for raw in &mut self.raw {
+            raw.handle_timeout(now);
+            while let Some(mut datagram) = raw.take(now) {
+                let path = NetPath {
+                    local: self.server,
+                    remote: raw.address,
+                    protocol: NetProtocol::Udp,
+                };
+                self.shard.handle_datagram(now, path, &mut datagram);
             }
         }
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
@@ -384,45 +579,46 @@ impl World {
     /// Drains everybody's output.
     fn settle(&mut self) {
         let now = self.now;
-        let mut outbox = Outbox {
-            slot: [0; MAX_DATAGRAM],
-            sent: Vec::new(),
-        };
-        self.shard.poll_transmit(now, &mut outbox);
-        for (path, contents) in outbox.sent {
-            let link = self
-                .peers
-                .iter()
-                .position(|peer| peer.address == path.remote)
-                .map_or(Link::default(), |index| self.links[index]);
-            self.network
-                .send(now, &mut self.rng, link, path.local, path.remote, contents);
+        self.shard.poll_transmit(now, &mut self.outbox);
+        for (path, contents) in self.outbox.sent.drain(..) {
+            let of_address = |index: &&usize| self.peers[**index].address == path.remote;
+            let Some(&index) = self.present.iter().find(of_address) else {
+                if let Some(raw) = self.raw.iter_mut().find(|raw| raw.address == path.remote) {
+                    raw.deliver(now, path.local, contents);
+                }
+                continue;
+            };
+            if let Some(sent) = SentRtp::read(now, &contents) {
+                self.sent[index].push(sent);
+            }
+            let datagram = Datagram {
+                source: path.local,
+                contents,
+            };
+            self.links[index].send_down(now, datagram);
         }
         while let Some(event) = self.shard.poll_event() {
-            self.events.push((now, event));
+            match event {
+                Event::Explanation { report, .. } => self.explained.push((now, report)),
+                event => self.events.push((now, event)),
+            }
         }
-        for peer in &mut self.peers {
-            if !peer.closed {
-                Self::flush_peer(peer, now, &mut self.rng, &mut self.network, &self.links, self.server);
+        for &index in &self.present {
+            let (peer, link) = (&mut self.peers[index], &mut self.links[index]);
+            if !peer.closed && peer.has_output {
+                Self::flush_peer(peer, now, link, self.server);
             }
         }
     }
 
-    fn flush_peer(
-        peer: &mut Peer,
-        now: Instant,
-        rng: &mut SmallRng,
-        network: &mut Network,
-        links: &[Link],
-        server: SocketAddr,
-    ) {
-        let number = usize::from(match peer.address {
-            SocketAddr::V4(v4) => u16::from_be_bytes([v4.ip().octets()[2], v4.ip().octets()[3]]),
-            SocketAddr::V6(_) => 1,
-        }) - 1;
+    fn flush_peer(peer: &mut Peer, now: Instant, link: &mut Link, server: SocketAddr) {
         for (destination, contents) in peer.drain(now) {
             if destination == server {
-                network.send(now, rng, links[number], peer.address, destination, contents);
+                let datagram = Datagram {
+                    source: peer.address,
+                    contents,
+                };
+                link.send_up(now, datagram);
             }
         }
     }
