@@ -17,6 +17,8 @@ use crate::proto::claims::{self, Claims, VideoGrant};
 /// What the arguments ask for.
 pub enum Action {
     Serve(Box<Loaded>),
+    /// Look for what would not work.
+    Examine(Box<Loaded>),
     /// Done already; the text belongs on standard output.
     Print(String),
 }
@@ -119,6 +121,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> Result<Action, CliErr
         }
         Some(("generate-keys", _)) => generate_keys().map(Action::Print),
         Some(("ports", matches)) => Ok(Action::Print(ports(&load_from(matches)?.config))),
+        Some(("doctor", matches)) => Ok(Action::Examine(Box::new(load_from(matches)?))),
         Some(("help-verbose", _)) => Ok(Action::Print(command(false).render_long_help().to_string())),
         Some((name, _)) => Err(CliError::Other(format!("unknown command {name}"))),
     }
@@ -206,6 +209,10 @@ fn command(hidden: bool) -> Command {
         )
         .subcommand(Command::new("generate-keys").about("Make a new API key and secret"))
         .subcommand(Command::new("ports").about("Print the ports the server is configured to use"))
+        .subcommand(
+            Command::new("doctor")
+                .about("Look for what would keep clients from connecting: ports, addresses, clock, STUN, TURN and TLS"),
+        )
         .subcommand(Command::new("help-verbose").about("Print help with all configuration flags"))
 }
 

@@ -258,7 +258,10 @@ pub struct TurnConfig {
     pub tls_port: u16,
     /// 0 = not offered.
     pub udp_port: u16,
+    /// Somebody before us terminates TLS; `tls_port` is plain.
     pub external_tls: bool,
+    /// Ours: what clients are told instead of `tls_port`; 0 = that, or 443 with `external_tls`.
+    pub advertised_tls_port: u16,
     pub bind_addresses: Vec<IpAddr>,
     pub relay_range_start: u16,
     pub relay_range_end: u16,
@@ -469,6 +472,7 @@ impl Default for TurnConfig {
             tls_port: 0,
             udp_port: 0,
             external_tls: false,
+            advertised_tls_port: 0,
             bind_addresses: vec![IpAddr::from([0, 0, 0, 0])],
             relay_range_start: 30_000,
             relay_range_end: 40_000,

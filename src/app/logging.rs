@@ -39,7 +39,8 @@ pub fn reload(config: &LoggingConfig) {
 /// `level` for the server, and one level per module of it; other crates only report what is wrong.
 fn filter(config: &LoggingConfig) -> EnvFilter {
     let level = if config.level.is_empty() { "info" } else { &config.level };
-    let mut directives = format!("warn,patchbay={level}");
+    // It warns of every malformed message, which anybody may send.
+    let mut directives = format!("warn,stun_types=off,patchbay={level}");
     for (component, level) in &config.component_levels {
         directives += &format!(",patchbay::{}={level}", component.replace('.', "::"));
     }

@@ -3,12 +3,14 @@
 mod addresses;
 pub mod cli;
 pub mod config;
+mod doctor;
 pub mod document;
 mod external;
 pub mod http;
 pub mod load;
 pub mod logging;
 mod metrics;
+mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
@@ -29,6 +31,7 @@ pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config, Reload) -> Result<(
             println!("{text}");
             ExitCode::SUCCESS
         }
+        Ok(Action::Examine(loaded)) => doctor::run(&loaded.config),
         Ok(Action::Serve(loaded)) => {
             logging::init(&loaded.config.logging);
             for notice in loaded.notices {
@@ -43,6 +46,7 @@ pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config, Reload) -> Result<(
                 load: Box::new(|| match cli::run(std::env::args())? {
                     Action::Serve(loaded) => Ok(*loaded),
                     Action::Print(text) => Err(CliError::Other(text)),
+                    Action::Examine(_) => Err(CliError::Other("not serving".to_owned())),
                 }),
             };
             match serve(loaded.config, reload) {

@@ -19,17 +19,17 @@ use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site};
 use super::metrics::{self, Metrics};
+use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, HAPPENINGS, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
-    EVENT_QUEUE, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
+    EVENT_QUEUE, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
 use crate::node::{Node, NodeConfig, ShardLink};
-use crate::proto::livekit::IceServer;
 use crate::rtc::DtlsIdentity;
 use crate::store::{Outbox, StoreError};
 use crate::types::WallClock;
@@ -38,7 +38,7 @@ use crate::types::WallClock;
 const HTTP_DRAIN: Duration = Duration::from_secs(1);
 
 /// What clients use when the configuration names no STUN server; LiveKit's list.
-const DEFAULT_STUN: [&str; 3] = [
+pub(super) const DEFAULT_STUN: [&str; 3] = [
     "stun:global.stun.twilio.com:3478",
     "stun:stun.l.google.com:19302",
     "stun:stun1.l.google.com:19302",
@@ -58,6 +58,8 @@ pub enum ServeError {
     WebhookUrl { url: String, error: UrlError },
     #[error("database {}: {error}", .path.display())]
     Database { path: PathBuf, error: StoreError },
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// A bug that was not contained; a supervisor should start the process again.
     #[error("a media shard has ended by itself")]
     ShardEnded,
@@ -107,6 +109,7 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
+        let tls = relay::check(&config.turn)?;
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
         let metrics_listeners = match config.prometheus.port {
             0 => Vec::new(),
@@ -117,7 +120,13 @@ impl Server {
         let external = external(&config.rtc).await;
         let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
         let mut links = Vec::new();
-        let mut shards = Vec::new();
+        let mut shards: Vec<(ShardHandle, JoinHandle<()>)> = Vec::new();
+        // Which shard has which media address, for the TURN server; the first shard is its home.
+        let mut routes: Vec<(SocketAddr, Option<ShardHandle>)> = Vec::new();
+        let tcp_candidates: Vec<SocketAddr> = match config.rtc.tcp_port {
+            0 => Vec::new(),
+            port => advertised.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+        };
         for (index, sockets) in bind_shards(&config.rtc)?.into_iter().enumerate() {
             let udp_candidates = candidates(&advertised, &sockets);
             let (events_out, events) = mpsc::channel(EVENT_QUEUE);
@@ -127,21 +136,42 @@ impl Server {
                 pin: (!config.development).then_some(index),
             };
             let shard = shard_config(config, &identity, &sockets, &local, &udp_candidates);
+            let media = shard.addresses.clone();
             let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
+            let elsewhere = (index > 0).then(|| handle.clone());
+            routes.extend(media.into_iter().map(|address| (address, elsewhere.clone())));
             shards.push((handle.clone(), join));
             links.push(ShardLink {
                 handle,
                 events,
-                udp_candidates,
+                // LiveKit: `force_tcp` leaves clients nothing else.
+                udp_candidates: if config.rtc.force_tcp {
+                    Vec::new()
+                } else {
+                    udp_candidates
+                },
+                tcp_candidates: tcp_candidates.clone(),
             });
         }
+        let handles: Vec<ShardHandle> = shards.iter().map(|(handle, _)| handle.clone()).collect();
+        let mut doors = relay::media_doors(config.rtc.tcp_port, &handles);
+        if doors.is_empty() {
+            links.iter_mut().for_each(|link| link.tcp_candidates.clear());
+        }
+        let relay = start_relay(config, &advertised, routes, &handles).await?;
+        if let Some(home) = &relay {
+            doors.extend(relay::turn_doors(&config.turn, tls, home).await?);
+        }
+        let ice_servers = relay::ice_servers(config, &advertised, &DEFAULT_STUN)?;
         let webhooks = webhook_settings(config)?;
         let outbox = webhooks.as_ref().map(|_| open_outbox(config)).transpose()?;
         let (happened, happenings) = mpsc::channel(HAPPENINGS);
-        let node_config = NodeConfig {
+        let mut node_config = NodeConfig {
             happenings: webhooks.as_ref().map(|_| happened),
+            relay,
             ..node_config(config, identity.fingerprint())
         };
+        node_config.room.ice_servers = ice_servers;
         let node = Node::start(node_config, links);
         let webhooks = webhooks
             .zip(outbox)
@@ -166,6 +196,9 @@ impl Server {
         for listener in listeners {
             listening.push(listener.local_addr()?);
             http.spawn(http::serve(listener, site.clone(), stopped.clone()));
+        }
+        for door in doors {
+            http.spawn(door.serve(stopped.clone()));
         }
         let mut measured = Vec::new();
         for listener in metrics_listeners {
@@ -239,6 +272,28 @@ impl Server {
             println!("development mode: open that page in a browser; clients use ws://{host}:{port}");
         }
     }
+}
+
+/// Makes the first shard the home of the TURN server, and tells the others; None when there is to be none.
+async fn start_relay(
+    config: &Config,
+    advertised: &[IpAddr],
+    routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+    shards: &[ShardHandle],
+) -> Result<Option<ShardHandle>, ServeError> {
+    let Some((home, others)) = shards.split_first().filter(|_| config.turn.enabled) else {
+        return Ok(None);
+    };
+    let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let seat = relay::home(config, advertised, routes, unix)?;
+    let ended = |_| ServeError::ShardEnded;
+    home.hand_over(Handover::RelayHome(Box::new(seat)))
+        .await
+        .map_err(ended)?;
+    for other in others {
+        other.hand_over(Handover::RelayAt(home.clone())).await.map_err(ended)?;
+    }
+    Ok(Some(home.clone()))
 }
 
 /// What a shard has done, and why it dropped what it dropped.
@@ -458,6 +513,7 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         room: room_settings(config, fingerprint),
         presets: config.room.room_configurations.clone(),
         max_room_name_length: config.limit.max_room_name_length,
+        relay: None,
         signal_message_size_limit: config.limit.signal_message_size_limit,
         max_api_request_body_size: config.limit.max_api_request_body_size,
         max_tracks: config.limit.num_tracks.into(),
@@ -471,7 +527,6 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
     RoomSettings {
         region: config.region.clone(),
         enabled_codecs: room.codecs(),
-        ice_servers: ice_servers(&config.rtc),
         fingerprint,
         empty_timeout: Duration::from_secs(room.empty_timeout.into()),
         departure_timeout: Duration::from_secs(room.departure_timeout.into()),
@@ -501,38 +556,4 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
         },
         ..RoomSettings::default()
     }
-}
-
-/// TURN servers with fixed credentials, then STUN. LiveKit: without a STUN server the default ones are named.
-fn ice_servers(rtc: &RtcConfig) -> Vec<IceServer> {
-    let mut servers: Vec<IceServer> = rtc
-        .turn_servers
-        .iter()
-        .filter(|server| server.secret.is_empty() && server.secret_file.is_empty())
-        .map(|server| {
-            let (scheme, transport) = match server.protocol.as_str() {
-                "tls" => ("turns", "tcp"),
-                "tcp" => ("turn", "tcp"),
-                _ => ("turn", "udp"),
-            };
-            IceServer {
-                urls: vec![format!(
-                    "{scheme}:{}:{}?transport={transport}",
-                    server.host, server.port
-                )],
-                username: server.username.clone(),
-                credential: server.credential.clone(),
-            }
-        })
-        .collect();
-    let stun: Vec<String> = if rtc.stun_servers.is_empty() {
-        DEFAULT_STUN.map(str::to_owned).to_vec()
-    } else {
-        rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect()
-    };
-    servers.push(IceServer {
-        urls: stun,
-        ..IceServer::default()
-    });
-    servers
 }

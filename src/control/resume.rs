@@ -51,9 +51,11 @@ impl Room {
         }
         participant.connection = Some(connection);
         self.connections.insert(connection, handle);
-        if participant.client.reads_reconnect_response() {
+        if let Some(participant) = self.participants.get(&handle)
+            && participant.client.reads_reconnect_response()
+        {
             let response = ReconnectResponse {
-                ice_servers: self.settings.ice_servers.clone(),
+                ice_servers: self.ice_servers(now, participant),
                 server_info: Some(server_info(&self.settings)),
                 last_message_seq: participant.last_data_sequence,
                 ..Default::default()

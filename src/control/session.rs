@@ -6,7 +6,7 @@ use std::time::Instant;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{DisconnectReason, JoinResponse, ServerInfo};
+use livekit_protocol::{DisconnectReason, IceServer, JoinResponse, ServerInfo};
 
 use crate::media::edge::{Command, OpenTransport};
 use crate::proto::claims::Claims;
@@ -136,7 +136,7 @@ impl Room {
         }
         self.connections.insert(connection, handle);
         self.identities.insert(identity, handle);
-        let response = self.join_response(&participant);
+        let response = self.join_response(now, &participant);
         self.participants.insert(handle, participant);
         self.send_data_rights(handle);
         self.out.signal_connection(connection, Message::Join(response));
@@ -175,7 +175,17 @@ impl Room {
         self.auto_subscribe_data(handle);
     }
 
-    fn join_response(&self, participant: &Participant) -> JoinResponse {
+    /// The ICE servers of a client, with credentials that begin to count now.
+    pub(super) fn ice_servers(&self, now: Instant, participant: &Participant) -> Vec<IceServer> {
+        let unix = self.wall.unix(now);
+        let signer = &participant.signer;
+        let servers = self.settings.ice_servers.iter();
+        servers
+            .map(|server| server.for_participant(participant.sid.as_str(), &signer.api_key, &signer.secret, unix))
+            .collect()
+    }
+
+    fn join_response(&self, now: Instant, participant: &Participant) -> JoinResponse {
         let settings = &self.settings;
         JoinResponse {
             room: Some(self.info()),
@@ -187,7 +197,7 @@ impl Room {
                 .map(Participant::info)
                 .collect(),
             server_version: settings.server_version.clone(),
-            ice_servers: settings.ice_servers.clone(),
+            ice_servers: self.ice_servers(now, participant),
             subscriber_primary: participant.subscriber_primary,
             server_region: settings.region.clone(),
             ping_timeout: PING_TIMEOUT,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use livekit_protocol as livekit;
 
 use crate::media::edge::PlayoutDelay;
+use crate::proto::relay::IceServerSource;
 use crate::types::Codec;
 
 /// LiveKit's protocol number that this server speaks; clients that announce a higher one are treated as this one.
@@ -121,8 +122,8 @@ pub struct RoomSettings {
     pub server_version: String,
     /// Codecs that may be published and subscribed, in the order of the configuration.
     pub enabled_codecs: Vec<Codec>,
-    /// STUN and external TURN servers for every client.
-    pub ice_servers: Vec<livekit::IceServer>,
+    /// STUN and TURN servers that clients are told, with credentials of their own where the server takes such.
+    pub ice_servers: Vec<IceServerSource>,
     /// SHA-256 of the DTLS certificate of the room's shard.
     pub fingerprint: [u8; 32],
     /// Addresses of the room's shard that clients can reach, best first: UDP …
@@ -168,14 +169,14 @@ impl Default for RoomSettings {
             region: String::new(),
             server_version: "1.13.5".into(),
             enabled_codecs: vec![Pcmu, Pcma, Opus, Red, Vp8, H264, Vp9, Av1, H265],
-            ice_servers: vec![livekit::IceServer {
+            ice_servers: vec![IceServerSource::Fixed(livekit::IceServer {
                 urls: vec![
                     "stun:global.stun.twilio.com:3478".into(),
                     "stun:stun.l.google.com:19302".into(),
                     "stun:stun1.l.google.com:19302".into(),
                 ],
                 ..Default::default()
-            }],
+            })],
             fingerprint: [0; 32],
             udp_candidates: Vec::new(),
             tcp_candidates: Vec::new(),

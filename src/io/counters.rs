@@ -41,6 +41,15 @@ counters! {
     groups_split,
     /// Coalescable events that found the node's queue full.
     events_dropped,
+    /// Datagrams that came from or went to a client of the TURN server.
+    relayed_in,
+    relayed_out,
+    /// Of those, the ones that were for another shard than the one with the TURN server's sockets, each way.
+    relayed_across,
+    /// What a TCP client's full queue, or a connection that is gone, did not take.
+    stream_dropped,
+    /// TCP connections taken over.
+    streams_opened,
     turns,
     /// Time between two waits, in nanoseconds: divided by the time passed, how busy the shard is.
     busy_nanos,

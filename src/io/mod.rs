@@ -3,20 +3,29 @@
 //! Owns every media socket and the thread that reads and writes it. A [`ShardThread`] drives one `media::Shard`: it is
 //! the only code that reads the clock for a shard, and the only code in the crate that may be `unsafe` (in `sys`, for
 //! the batch system calls). It never looks into a datagram and never knows what a room is.
+//!
+//! Media over TCP and the TURN server are at home here too: connections that `door` has let in belong to the thread whose
+//! transport they are for, and the TURN server's core to one of the threads.
 
 mod counters;
+mod door;
 mod interfaces;
 mod load;
 mod receive;
+mod relay;
 mod send;
 mod shard_thread;
+mod streams;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod udp;
 
 pub use counters::{IoCounters, IoSnapshot};
+pub use door::{Door, Tls, TlsError};
 pub use interfaces::{LocalAddress, local_addresses};
+pub use relay::{RelayHome, TurnServer};
 pub use send::SendBatch;
-pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, ShardHandle, ShardThread, ThreadConfig};
+pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, Handover, ShardHandle, ShardThread, ThreadConfig};
+pub use streams::{AdoptedStream, Framing};
 pub use udp::{Offload, UdpSocket};

@@ -6,9 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::{IoCounters, add};
-use super::sys::{self, Outgoing, SEND_MESSAGES, SendScratch};
+use super::relay::{Relay, Wrapped};
+use super::streams::Streams;
+use super::sys::{self, Epoll, Outgoing, SEND_MESSAGES, SendScratch};
 use super::udp::UdpSocket;
+use crate::turn::MAX_CARRIAGE;
 use crate::types::{Batch, MAX_DATAGRAM, NetPath, NetProtocol};
+
+/// Bytes that a slot needs: a datagram, and what a relay may put around it.
+const SLOT: usize = MAX_DATAGRAM + MAX_CARRIAGE;
 
 /// Bytes gathered before the batch sends itself: some 230 packets of 1,100 bytes, small enough that a packet is still
 /// in the second-level cache when the kernel copies it.
@@ -51,9 +57,13 @@ impl Group {
     }
 }
 
-/// [`Batch`] over the sockets of one shard. Sends by itself when it is full; otherwise on [`SendBatch::flush`].
+/// [`Batch`] over the sockets of one shard. Sends by itself when it is full; otherwise on [`SendBatch::flush`]. What goes to
+/// a TCP connection is queued there at once; what goes through the TURN server is wrapped where it lies and goes on with
+/// the rest.
 pub struct SendBatch {
-    sockets: Arc<[UdpSocket]>,
+    pub(super) streams: Streams,
+    pub(super) relay: Relay,
+    sockets: Vec<Arc<UdpSocket>>,
     /// Per socket: groups may leave as one send. Taken back when a device turns out not to support it.
     gso: Vec<bool>,
     counters: Arc<IoCounters>,
@@ -65,9 +75,11 @@ pub struct SendBatch {
 }
 
 impl SendBatch {
-    pub fn new(sockets: Arc<[UdpSocket]>, counters: Arc<IoCounters>) -> Self {
+    pub fn new(sockets: Vec<Arc<UdpSocket>>, counters: Arc<IoCounters>) -> Self {
         Self {
             gso: sockets.iter().map(|socket| socket.offload.gso).collect(),
+            streams: Streams::default(),
+            relay: Relay::default(),
             sockets,
             counters,
             arena: vec![0; ARENA_BYTES].into(),
@@ -75,6 +87,31 @@ impl SendBatch {
             groups: Vec::with_capacity(MAX_GROUPS),
             outgoing: Vec::with_capacity(MAX_GROUPS),
             scratch: SendScratch::new(),
+        }
+    }
+
+    /// A socket that came later.
+    pub(super) fn add_socket(&mut self, socket: Arc<UdpSocket>) {
+        self.gso.push(socket.offload.gso);
+        self.sockets.push(socket);
+    }
+
+    /// One datagram that is already in memory.
+    pub(super) fn send(&mut self, path: NetPath, datagram: &[u8]) {
+        if let Some(target) = self.slot().get_mut(..datagram.len()) {
+            target.copy_from_slice(datagram);
+            self.commit(path, datagram.len());
+        }
+    }
+
+    pub(super) fn flush_streams(&mut self, epoll: &Epoll) {
+        self.streams.flush(epoll);
+    }
+
+    fn queue_on_stream(&mut self, path: NetPath, start: usize, len: usize) {
+        let datagram = self.arena.get(start..start + len).unwrap_or_default();
+        if !self.streams.send(path, datagram) {
+            add(&self.counters.stream_dropped, 1);
         }
     }
 
@@ -133,18 +170,30 @@ impl SendBatch {
 
 impl Batch for SendBatch {
     fn slot(&mut self) -> &mut [u8] {
-        if self.groups.len() >= MAX_GROUPS || self.used + MAX_DATAGRAM > self.arena.len() {
+        if self.groups.len() >= MAX_GROUPS || self.used + SLOT > self.arena.len() {
             self.flush();
         }
         &mut self.arena[self.used..self.used + MAX_DATAGRAM]
     }
 
-    fn commit(&mut self, path: NetPath, len: usize) {
-        let len = len.min(MAX_DATAGRAM).min(self.arena.len() - self.used);
+    fn commit(&mut self, mut path: NetPath, len: usize) {
+        let mut len = len.min(MAX_DATAGRAM).min(self.arena.len() - self.used);
         if len == 0 {
             return;
         }
         let start = self.used;
+        if path.protocol == NetProtocol::Turn {
+            add(&self.counters.relayed_out, 1);
+            let slot = self.arena.get_mut(start..).unwrap_or_default();
+            match self.relay.wrap(path, slot, len) {
+                Wrapped::For(client, wrapped) => (path, len) = (client, wrapped),
+                Wrapped::Elsewhere => return add(&self.counters.relayed_across, 1),
+                Wrapped::Dropped => return add(&self.counters.send_dropped, 1),
+            }
+        }
+        if path.protocol == NetProtocol::Tcp {
+            return self.queue_on_stream(path, start, len);
+        }
         if let Some(group) = self.groups.last_mut()
             && group.start + group.length == start
             && self.gso[group.socket]
@@ -155,8 +204,7 @@ impl Batch for SendBatch {
             self.used += len;
             return;
         }
-        let serving = |socket: &UdpSocket| path.protocol == NetProtocol::Udp && socket.serves(path.local);
-        let Some(socket) = self.sockets.iter().position(serving) else {
+        let Some(socket) = self.sockets.iter().position(|socket| socket.serves(path.local)) else {
             add(&self.counters.send_dropped, 1);
             return;
         };

@@ -14,11 +14,14 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::counters::{IoCounters, IoSnapshot, add};
 use super::load::Load;
 use super::receive::Receiver;
+use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
+use super::streams::{AdoptedStream, Framing};
 use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
 use crate::media::edge::{Command, Event};
 use crate::media::{Shard, ShardStats};
+use crate::rtc;
 use crate::types::NetPath;
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
@@ -27,6 +30,13 @@ const COMMAND_QUEUE: usize = 4096;
 
 /// Commands applied in one turn: opening a transport costs some 50 µs, so media waits at most a few milliseconds.
 const COMMANDS_PER_TURN: usize = 128;
+
+/// Things handed over to a shard: connections, words about participants, and datagrams between the TURN server's home and
+/// the other shards: some 5 ms of a full relay. A datagram that finds it full is dropped and counted; the rest waits.
+const HANDOVER_QUEUE: usize = 4096;
+
+/// Of those, in one turn.
+const HANDOVERS_PER_TURN: usize = 512;
 
 /// Events waiting for the node, per shard. When it is full, levels and quality are dropped and counted; edges wait in
 /// the thread.
@@ -65,6 +75,14 @@ pub trait DatagramCore {
     fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch);
     fn poll_event(&mut self) -> Option<Event>;
     fn poll_timeout(&self) -> Option<Instant>;
+    /// One of its transports is checked by this name (ICE ufrag).
+    fn has_ufrag(&self, _ufrag: &str) -> bool {
+        true
+    }
+    /// One of its transports has verified this path.
+    fn has_flow(&self, _path: NetPath) -> bool {
+        true
+    }
     /// What it has counted since it was made.
     fn stats(&self) -> ShardStats {
         ShardStats::default()
@@ -96,9 +114,39 @@ impl DatagramCore for Shard {
         Shard::poll_timeout(self)
     }
 
+    fn has_ufrag(&self, ufrag: &str) -> bool {
+        Shard::has_ufrag(self, ufrag)
+    }
+
+    fn has_flow(&self, path: NetPath) -> bool {
+        Shard::has_flow(self, path)
+    }
+
     fn stats(&self) -> ShardStats {
         Shard::stats(self).clone()
     }
+}
+
+/// What reaches a shard thread beside commands and datagrams: everything about streams and the TURN server.
+#[derive(Debug)]
+pub enum Handover {
+    /// A connection. Media that names no transport here goes on to the next of `others`, and is closed after the last.
+    Stream {
+        stream: Box<AdoptedStream>,
+        others: Vec<ShardHandle>,
+    },
+    /// This thread has the TURN server from now on.
+    RelayHome(Box<RelayHome>),
+    /// That thread has it.
+    RelayAt(ShardHandle),
+    /// To the home: a participant may use the relay …
+    Admit(String),
+    /// … and may no more.
+    Revoke(String),
+    /// From the home: a relayed client's datagram for this shard.
+    FromClient { path: NetPath, datagram: Vec<u8> },
+    /// To the home: this shard's datagram for a relayed client.
+    ToClient { path: NetPath, datagram: Vec<u8> },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -118,6 +166,7 @@ pub struct Ended;
 #[derive(Clone, Debug)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
+    handovers: mpsc::Sender<Handover>,
     wake: Arc<Wake>,
     counters: Arc<IoCounters>,
     stats: Arc<Mutex<ShardStats>>,
@@ -132,6 +181,23 @@ impl ShardHandle {
         self.commands.send(command).await.map_err(|_| Ended)?;
         self.wake.signal();
         Ok(())
+    }
+
+    /// Hands something over; waits while the shard is far behind.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn hand_over(&self, handover: Handover) -> Result<(), Ended> {
+        self.handovers.send(handover).await.map_err(|_| Ended)?;
+        self.wake.signal();
+        Ok(())
+    }
+
+    /// As `hand_over`, without waiting. False: there was no room.
+    pub fn try_hand_over(&self, handover: Handover) -> bool {
+        let taken = self.handovers.try_send(handover).is_ok();
+        self.wake.signal();
+        taken
     }
 
     pub fn counters(&self) -> IoSnapshot {
@@ -195,11 +261,14 @@ struct Turn {
 
 pub struct ShardThread<C> {
     core: C,
-    sockets: Arc<[UdpSocket]>,
+    /// Those of media, then those of the TURN server.
+    sockets: Vec<Arc<UdpSocket>>,
+    media_sockets: usize,
     ready: Vec<Readiness>,
     epoll: Epoll,
     wake: Arc<Wake>,
     commands: mpsc::Receiver<Command>,
+    handovers: mpsc::Receiver<Handover>,
     events: mpsc::Sender<Event>,
     backlog: VecDeque<Event>,
     receiver: Receiver,
@@ -223,6 +292,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         core: impl FnOnce(Instant) -> C + Send + 'static,
     ) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (handover_sender, handovers) = mpsc::channel(HANDOVER_QUEUE);
         let wake = Arc::new(Wake {
             fd: sys::event_fd()?,
             pending: AtomicBool::new(false),
@@ -237,6 +307,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         let stats = Arc::new(Mutex::new(ShardStats::default()));
         let handle = ShardHandle {
             commands: command_sender,
+            handovers: handover_sender,
             wake: Arc::clone(&wake),
             counters: Arc::clone(&counters),
             stats: Arc::clone(&stats),
@@ -246,17 +317,19 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 pin(index);
             }
             sys::set_timer_slack(TIMER_SLACK);
-            let sockets: Arc<[UdpSocket]> = sockets.into();
+            let sockets: Vec<Arc<UdpSocket>> = sockets.into_iter().map(Arc::new).collect();
             let shard = Self {
                 core: core(Instant::now()),
                 ready: vec![Readiness { readable: true }; sockets.len()],
                 epoll,
                 wake,
                 commands,
+                handovers,
                 events,
                 backlog: VecDeque::new(),
                 receiver: Receiver::new(),
-                batch: SendBatch::new(Arc::clone(&sockets), Arc::clone(&counters)),
+                batch: SendBatch::new(sockets.clone(), Arc::clone(&counters)),
+                media_sockets: sockets.len(),
                 sockets,
                 counters,
                 stats,
@@ -296,15 +369,21 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             // Before media: what was revoked or muted is not forwarded in this turn any more.
             more: self.apply_commands(now),
         };
+        self.batch.relay.set_now(now);
+        turn.more |= self.take_handovers(now)?;
         for index in 0..self.sockets.len() {
             self.receive(now, index)?;
             turn.more |= self.ready[index].readable;
         }
+        self.read_streams(now);
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.core.handle_timeout(now);
         }
+        self.look_after_clients(now);
         self.core.poll_transmit(now, &mut self.batch);
         self.batch.flush();
+        self.batch.flush_streams(&self.epoll);
+        turn.more |= self.batch.streams.has_readable();
         self.report_events();
         Ok(turn)
     }
@@ -322,18 +401,129 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
 
     fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
         let mut total = 0;
+        let is_turn = index >= self.media_sockets;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
+            let (batch, counters) = (&mut self.batch, &self.counters);
             let received = self
                 .receiver
-                .receive(&self.sockets[index], &self.counters, |path, datagram| {
-                    core.handle_datagram(now, path, datagram);
+                .receive(&self.sockets[index], counters, |path, datagram| {
+                    if is_turn {
+                        relay(now, path, datagram, core, batch, counters);
+                    } else {
+                        core.handle_datagram(now, path, datagram);
+                    }
                 })?;
             total += received.datagrams;
             // Anything short of a full call was all there was; epoll is level-triggered and will say when there is more.
             self.ready[index].readable = received.full;
         }
         Ok(())
+    }
+
+    /// True when some are left for the next turn.
+    fn take_handovers(&mut self, now: Instant) -> io::Result<bool> {
+        for _ in 0..HANDOVERS_PER_TURN {
+            let Ok(handover) = self.handovers.try_recv() else {
+                return Ok(false);
+            };
+            match handover {
+                Handover::Stream { stream, others } => self.adopt(now, *stream, others),
+                Handover::RelayHome(home) => self.become_home(now, *home)?,
+                Handover::RelayAt(home) => self.batch.relay = Relay::At(home),
+                Handover::Admit(user) => {
+                    if let Some(server) = self.batch.relay.server() {
+                        server.admit(&user);
+                    }
+                }
+                Handover::Revoke(user) => {
+                    if let Some(server) = self.batch.relay.server() {
+                        server.revoke(&user);
+                    }
+                }
+                Handover::FromClient { path, mut datagram } => self.core.handle_datagram(now, path, &mut datagram),
+                Handover::ToClient { path, datagram } => self.batch.send(path, &datagram),
+            }
+        }
+        Ok(true)
+    }
+
+    fn adopt(&mut self, now: Instant, stream: AdoptedStream, mut others: Vec<ShardHandle>) {
+        let is_ours = match stream.framing {
+            Framing::Turn => self.batch.relay.server().is_some(),
+            Framing::Media => stream
+                .received
+                .get(rtc::FRAME_HEADER..)
+                .and_then(rtc::stun_local_ufrag)
+                .is_some_and(|ufrag| self.core.has_ufrag(ufrag)),
+        };
+        if !is_ours {
+            // Dropped after the last one, and with it closed: no byte was ever sent.
+            if let Some(next) = others.pop() {
+                let stream = Box::new(stream);
+                next.try_hand_over(Handover::Stream { stream, others });
+            }
+            return;
+        }
+        match self.batch.streams.adopt(now, &self.epoll, stream) {
+            Ok(()) => add(&self.counters.streams_opened, 1),
+            Err(error) => tracing::debug!(%error, "a connection was not taken over"),
+        }
+    }
+
+    fn become_home(&mut self, now: Instant, home: RelayHome) -> io::Result<()> {
+        let RelayHome {
+            sockets,
+            server,
+            routes,
+        } = home;
+        for socket in sockets {
+            let socket = Arc::new(socket);
+            self.epoll.add(socket.fd(), self.sockets.len() as u64)?;
+            self.ready.push(Readiness { readable: true });
+            self.sockets.push(Arc::clone(&socket));
+            self.batch.add_socket(socket);
+        }
+        self.batch.relay = Relay::home(server, routes, now);
+        Ok(())
+    }
+
+    /// Messages of TCP clients.
+    fn read_streams(&mut self, now: Instant) {
+        if !self.batch.streams.has_readable() {
+            return;
+        }
+        let mut streams = std::mem::take(&mut self.batch.streams);
+        let (core, batch, counters) = (&mut self.core, &mut self.batch, &self.counters);
+        streams.read(|path, framing, message| {
+            match framing {
+                Framing::Media => core.handle_datagram(now, path, message),
+                Framing::Turn => deliver(now, path, message, core, batch, counters),
+            }
+            true
+        });
+        self.batch.streams = streams;
+        answer(&mut self.batch);
+    }
+
+    /// Ends what has expired: allocations, connections that lead nowhere.
+    fn look_after_clients(&mut self, now: Instant) {
+        let (streams, relay) = (&mut self.batch.streams, &mut self.batch.relay);
+        let core = &self.core;
+        streams.handle_timeout(now, |path, framing| match framing {
+            Framing::Media => core.has_flow(path),
+            Framing::Turn => relay.server().is_some_and(|server| server.has_allocation(path)),
+        });
+        for path in streams.take_ended() {
+            if let Some(server) = relay.server() {
+                server.handle_disconnect(path);
+            }
+        }
+        if let Some(server) = relay.server()
+            && server.poll_timeout().is_some_and(|due| due <= now)
+        {
+            server.handle_timeout(now);
+        }
     }
 
     /// Hands events to the node in their order, without ever waiting for it.
@@ -374,7 +564,10 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     }
 
     fn wait(&mut self, now: Instant, turn: Turn) -> io::Result<()> {
-        let mut timeout = self.core.poll_timeout().map(|due| due.saturating_duration_since(now));
+        let relay_due = self.batch.relay.server().and_then(|server| server.poll_timeout());
+        let dues = [self.core.poll_timeout(), self.batch.streams.poll_timeout(), relay_due];
+        let due = dues.into_iter().flatten().min();
+        let mut timeout = due.map(|due| due.saturating_duration_since(now));
         if !self.backlog.is_empty() {
             timeout = Some(timeout.unwrap_or(BACKLOG_RETRY).min(BACKLOG_RETRY));
         }
@@ -385,11 +578,62 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             std::thread::sleep(pause);
             timeout = timeout.map(|timeout| timeout.saturating_sub(pause));
         }
-        let (ready, wake) = (&mut self.ready, &self.wake);
+        let (ready, streams, wake) = (&mut self.ready, &mut self.batch.streams, &self.wake);
         self.epoll.wait(timeout, |token| match ready.get_mut(token as usize) {
             Some(socket) => socket.readable = true,
-            None => wake.clear(),
+            None if token == WAKE_TOKEN => wake.clear(),
+            None => _ = streams.mark_ready(token),
         })
+    }
+}
+
+/// One datagram on a socket of the TURN server.
+fn relay<C: DatagramCore>(
+    now: Instant,
+    client: NetPath,
+    message: &mut [u8],
+    core: &mut C,
+    batch: &mut SendBatch,
+    counters: &IoCounters,
+) {
+    deliver(now, client, message, core, batch, counters);
+    answer(batch);
+}
+
+/// A TURN client's message: to the server, and what is in it to its shard.
+fn deliver<C: DatagramCore>(
+    now: Instant,
+    client: NetPath,
+    message: &mut [u8],
+    core: &mut C,
+    batch: &mut SendBatch,
+    counters: &IoCounters,
+) {
+    let Some(destination) = batch.relay.handle_message(now, client, message) else {
+        return;
+    };
+    add(&counters.relayed_in, 1);
+    match destination {
+        Destination::Here(relayed) => {
+            if let Some(datagram) = message.get_mut(relayed.payload) {
+                core.handle_datagram(now, relayed.path, datagram);
+            }
+        }
+        Destination::There(shard, relayed) => {
+            add(&counters.relayed_across, 1);
+            let datagram = message.get(relayed.payload).unwrap_or_default().to_vec();
+            let path = relayed.path;
+            if !shard.try_hand_over(Handover::FromClient { path, datagram }) {
+                add(&counters.receive_dropped, 1);
+            }
+        }
+    }
+}
+
+/// What the TURN server has to say.
+fn answer(batch: &mut SendBatch) {
+    while let Some((client, message)) = batch.relay.server().and_then(|server| server.poll_transmit()) {
+        batch.send(client, &message);
     }
 }
 

@@ -457,13 +457,22 @@ impl Epoll {
 
     /// `token` is what `wait` reports when `fd` is readable.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, false)
+    }
+
+    /// Of a descriptor that was added: whether being writable is reported as well.
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64, writable: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, writable)
+    }
+
+    fn control(&self, operation: i32, fd: BorrowedFd<'_>, token: u64, writable: bool) -> io::Result<()> {
+        let events = libc::EPOLLIN | if writable { libc::EPOLLOUT } else { 0 };
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: events as u32,
             u64: token,
         };
         // SAFETY: `event` is read during the call only.
-        let result =
-            unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) };
+        let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
         check(result as isize).map(|_| ())
     }
 

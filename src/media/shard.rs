@@ -352,6 +352,16 @@ impl Shard {
         &self.stats
     }
 
+    /// One of its transports is checked by this name.
+    pub fn has_ufrag(&self, ufrag: &str) -> bool {
+        self.ufrags.contains_key(ufrag)
+    }
+
+    /// A check with valid integrity came on this path, and the transport still has it.
+    pub fn has_flow(&self, path: NetPath) -> bool {
+        self.flows.contains_key(&path)
+    }
+
     /// What is held at this moment, for metrics and for tests that nothing stays behind.
     pub fn population(&self) -> Population {
         Population {

@@ -13,6 +13,7 @@ use super::connection::{self, Connection, LoadShare, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
 use super::histogram::Histogram;
 use super::registry::{LiveRoom, Registry};
+use super::relay::Guests;
 use super::room_task::{self, Happening, MAILBOX, RoomInput, Telling};
 use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
 use crate::io::ShardHandle;
@@ -56,6 +57,8 @@ pub struct NodeConfig {
     pub max_room_name_length: usize,
     /// Bytes of one signalling message; 0 = no limit.
     pub signal_message_size_limit: usize,
+    /// The shard thread with the TURN server, if there is one.
+    pub relay: Option<ShardHandle>,
     /// Bytes of one request of the server API; 0 = no limit.
     pub max_api_request_body_size: usize,
     /// Tracks in both directions from which on nobody new is let in; 0 = no limit.
@@ -76,6 +79,7 @@ impl Default for NodeConfig {
             presets: BTreeMap::new(),
             max_room_name_length: 256,
             signal_message_size_limit: 2 << 20,
+            relay: None,
             max_api_request_body_size: 10 << 20,
             max_tracks: 0,
             max_bytes_per_second: 0.0,
@@ -91,12 +95,15 @@ pub struct ShardLink {
     pub events: mpsc::Receiver<Event>,
     /// Best first.
     pub udp_candidates: Vec<SocketAddr>,
+    /// Passive ICE-TCP.
+    pub tcp_candidates: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
 struct Shard {
     handle: ShardHandle,
     udp_candidates: Vec<SocketAddr>,
+    tcp_candidates: Vec<SocketAddr>,
     /// Connections of all rooms on it.
     load: Arc<AtomicUsize>,
 }
@@ -152,6 +159,7 @@ impl Node {
                 Shard {
                     handle: link.handle,
                     udp_candidates: link.udp_candidates,
+                    tcp_candidates: link.tcp_candidates,
                     load: Arc::default(),
                 }
             })
@@ -386,6 +394,7 @@ impl Node {
         let shard = &shards[index];
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);
+        settings.tcp_candidates.clone_from(&shard.tcp_candidates);
         for configuration in configurations {
             apply(&mut settings, configuration);
         }
@@ -394,6 +403,7 @@ impl Node {
         let telling = Telling {
             tally: Tally::new(Arc::clone(&self.inner.counts)),
             happenings: self.inner.config.happenings.clone(),
+            guests: Guests::new(self.inner.config.relay.clone()),
         };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let registry = Arc::clone(&self.inner.registry);

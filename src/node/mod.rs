@@ -11,6 +11,7 @@ mod driver;
 mod explanation;
 mod histogram;
 mod registry;
+mod relay;
 mod room_task;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{Outbox, ToClient};
 use super::counts::Tally;
 use super::registry::Registry;
+use super::relay::Guests;
 use crate::control::{
     AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
 };
@@ -76,6 +77,7 @@ pub struct Happening {
 pub(super) struct Telling {
     pub(super) tally: Tally,
     pub(super) happenings: Option<mpsc::Sender<Happening>>,
+    pub(super) guests: Guests,
 }
 
 /// The room has ended.
@@ -198,6 +200,7 @@ impl RoomTask {
                     }
                 }
                 Output::Media(command) => {
+                    self.telling.guests.observe(&command).await;
                     if self.shard.send(command).await.is_err() {
                         tracing::error!(room = %self.name, "the room's shard has ended");
                         return false;

@@ -54,6 +54,7 @@ fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
         handle: shard.clone(),
         events,
         udp_candidates: vec!["127.0.0.1:7882".parse().unwrap()],
+        tcp_candidates: Vec::new(),
     };
     World {
         node: Node::start(config, vec![link]),

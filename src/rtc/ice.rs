@@ -215,23 +215,34 @@ impl Ice {
             } = event
                 && !self.lite
             {
-                self.nominated = Some(NetPath {
-                    local: source,
-                    remote: destination,
-                    protocol: net_protocol(proto),
-                });
+                self.nominated = Some(self.path_of(source, destination, proto));
             }
         }
     }
 
     fn drain(&mut self, out: &mut Transmits) {
         while let Some(transmit) = self.agent.poll_transmit() {
-            let path = NetPath {
-                local: transmit.source,
-                remote: transmit.destination,
-                protocol: net_protocol(transmit.proto),
-            };
+            let path = self.path_of(transmit.source, transmit.destination, transmit.proto);
             out.push(path, transmit.contents.into());
+        }
+    }
+
+    /// What the agent takes for UDP may have come through our own relay, and then goes back through it.
+    fn path_of(&self, local: std::net::SocketAddr, remote: std::net::SocketAddr, proto: Protocol) -> NetPath {
+        let direct = NetPath {
+            local,
+            remote,
+            protocol: net_protocol(proto),
+        };
+        let relayed = NetPath {
+            protocol: NetProtocol::Turn,
+            ..direct
+        };
+        let mut verified = self.verified.iter();
+        if direct.protocol == NetProtocol::Udp && verified.any(|verified| verified.path == relayed) {
+            relayed
+        } else {
+            direct
         }
     }
 
@@ -265,6 +276,11 @@ impl Ice {
 
     /// The agent refuses requests to addresses it was not told of; a wildcard socket learns its own as they come.
     fn learn_local(&mut self, address: std::net::SocketAddr, net: NetProtocol) -> Result<(), DropReason> {
+        let net = if net == NetProtocol::Turn {
+            NetProtocol::Udp
+        } else {
+            net
+        };
         if self.locals.contains(&(address, net)) {
             return Ok(());
         }

@@ -11,6 +11,7 @@
 mod classify;
 mod dcep;
 mod dtls;
+mod framing;
 mod ice;
 mod sctp;
 mod srtp;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use classify::{PacketKind, classify, stun_local_ufrag};
 pub use dtls::{DtlsIdentity, IdentityError};
+pub use framing::{BadFrame, FRAME_HEADER, frame_length};
 pub use sctp::{ChannelId, MAX_RECEIVE_MESSAGE_SIZE, MAX_SEND_MESSAGE_SIZE, SendDataError};
 pub use srtp::{OpenContext, SEAL_OVERHEAD, SealContext, SrtpKeys};
 pub use transport::{Received, Transport, TransportConfig, TransportEvent, TransportStats};

@@ -21,7 +21,7 @@ mod requests;
 mod server;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use allocation::{Carriage, MAX_CARRIAGE};
 pub use credentials::{Account, Credentials};

@@ -73,6 +73,7 @@ impl Server {
             handle: shard.clone(),
             events,
             udp_candidates,
+            tcp_candidates: Vec::new(),
         };
         let node = Node::start(config, vec![link]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -11,13 +11,14 @@ fn serve(arguments: &[&str]) -> Config {
     match run_with(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}")) {
         Action::Serve(loaded) => loaded.config,
         Action::Print(text) => panic!("{arguments:?} printed {text}"),
+        Action::Examine(_) => panic!("{arguments:?} examines"),
     }
 }
 
 fn printed(arguments: &[&str]) -> String {
     match run_with(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}")) {
         Action::Print(text) => text,
-        Action::Serve(_) => panic!("{arguments:?} serves"),
+        Action::Serve(_) | Action::Examine(_) => panic!("{arguments:?} serves"),
     }
 }
 
@@ -140,7 +141,7 @@ fn other_commands_print() {
     assert_ne!(keys, printed(&["generate-keys"]));
     assert_eq!(
         printed(&["ports"]),
-        "TCP Ports\n7880 - HTTP service\nUDP Ports\n50000-60000 - ICE/UDP range"
+        "TCP Ports\n7880 - HTTP service\n7881 - ICE/TCP\nUDP Ports\n50000-60000 - ICE/UDP range"
     );
     assert!(printed(&["ports", "--dev"]).ends_with("7882 - ICE/UDP"));
     let help = printed(&["help-verbose"]);

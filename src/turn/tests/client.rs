@@ -19,7 +19,7 @@ use crate::turn::{Account, Credentials, Refusal, Relayed, Server, ServerConfig};
 use crate::types::{NetPath, NetProtocol, WallClock};
 
 /// `user` or `user|expiry` (seconds since 1970); the password is the name backwards.
-struct Scheme;
+pub(crate) struct Scheme;
 
 impl Credentials for Scheme {
     fn account(&self, username: &str, unix: Duration) -> Option<Account> {
@@ -34,21 +34,21 @@ impl Credentials for Scheme {
     }
 }
 
-pub(super) const START: Duration = Duration::from_secs(1_790_000_000);
-pub(super) const MEDIA_V4: &str = "203.0.113.5:7882";
-pub(super) const MEDIA_V6: &str = "[2001:db8::5]:7882";
+pub(crate) const START: Duration = Duration::from_secs(1_790_000_000);
+pub(crate) const MEDIA_V4: &str = "203.0.113.5:7882";
+pub(crate) const MEDIA_V6: &str = "[2001:db8::5]:7882";
 
-pub(super) struct World {
-    pub(super) server: Server,
-    pub(super) now: Instant,
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) now: Instant,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub(super) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let now = Instant::now();
         let mut config = ServerConfig {
             realm: "livekit".into(),
@@ -67,42 +67,42 @@ impl World {
         Self { server, now }
     }
 
-    pub(super) fn wait(&mut self, time: Duration) {
+    pub(crate) fn wait(&mut self, time: Duration) {
         self.now += time;
         if self.server.poll_timeout().is_some_and(|due| due <= self.now) {
             self.server.handle_timeout(self.now);
         }
     }
 
-    pub(super) fn refused(&self, refusal: Refusal) -> u64 {
+    pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
         self.server.counts().of(refusal)
     }
 }
 
-pub(super) fn address(text: &str) -> SocketAddr {
+pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 #[derive(Clone)]
-pub(super) struct Client {
-    pub(super) path: NetPath,
-    pub(super) username: String,
-    pub(super) password: String,
-    pub(super) realm: String,
-    pub(super) nonce: String,
+pub(crate) struct Client {
+    pub(crate) path: NetPath,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) realm: String,
+    pub(crate) nonce: String,
     next: u128,
 }
 
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Success(Vec<(u16, Vec<u8>)>),
     Error(u16),
     Silence,
 }
 
 impl Answer {
-    pub(super) fn relayed(&self) -> Vec<(u16, Vec<u8>)> {
+    pub(crate) fn relayed(&self) -> Vec<(u16, Vec<u8>)> {
         match self {
             Self::Success(attributes) => attributes
                 .iter()
@@ -113,13 +113,13 @@ impl Answer {
         }
     }
 
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         matches!(self, Self::Success(_))
     }
 }
 
 impl Client {
-    pub(super) fn new(user: &str, port: u16) -> Self {
+    pub(crate) fn new(user: &str, port: u16) -> Self {
         Self {
             path: NetPath {
                 local: address("203.0.113.5:3478"),
@@ -135,12 +135,12 @@ impl Client {
     }
 
     /// A request with these attributes, signed when a nonce is known.
-    pub(super) fn message(&mut self, method: u16, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    pub(crate) fn message(&mut self, method: u16, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
         self.next += 1;
         self.message_as(self.next, method, attributes)
     }
 
-    pub(super) fn message_as(&self, transaction: u128, method: u16, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    pub(crate) fn message_as(&self, transaction: u128, method: u16, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut write = Message::builder(
             MessageType::from_class_method(MessageClass::Request, Method::new(method)),
             TransactionId::from(transaction),
@@ -167,7 +167,7 @@ impl Client {
         write.finish()
     }
 
-    pub(super) fn indication(&mut self, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    pub(crate) fn indication(&mut self, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
         self.next += 1;
         let mut write = Message::builder(
             MessageType::from_class_method(MessageClass::Indication, Method::new(SEND)),
@@ -182,26 +182,31 @@ impl Client {
         write.finish()
     }
 
-    pub(super) fn peer(&self, peer: SocketAddr) -> (u16, Vec<u8>) {
+    pub(crate) fn peer(&self, peer: SocketAddr) -> (u16, Vec<u8>) {
         self.peer_in(self.next + 1, peer)
     }
 
-    pub(super) fn peer_in(&self, transaction: u128, peer: SocketAddr) -> (u16, Vec<u8>) {
+    pub(crate) fn peer_in(&self, transaction: u128, peer: SocketAddr) -> (u16, Vec<u8>) {
         let value = XorSocketAddr::new(peer, TransactionId::from(transaction));
         let raw = value.to_raw(AttributeType::new(XOR_PEER_ADDRESS));
         (XOR_PEER_ADDRESS, raw.to_bytes()[4..].to_vec())
     }
 
-    /// Gives bytes to the server; its answer, of which realm and nonce are learned.
-    pub(super) fn give(&mut self, world: &mut World, bytes: &[u8]) -> (Answer, usize) {
+    /// Gives bytes to the server; its answer, and that answer's length.
+    pub(crate) fn give(&mut self, world: &mut World, bytes: &[u8]) -> (Answer, usize) {
         let _ = world.server.handle_message(world.now, self.path, bytes);
         let Some((to, answer)) = world.server.poll_transmit() else {
             return (Answer::Silence, 0);
         };
         assert_eq!(to, self.path);
         assert_eq!(world.server.poll_transmit(), None, "one answer");
-        let message = Message::from_bytes(&answer).expect("a STUN message");
-        let attributes: Vec<(u16, Vec<u8>)> = iterate(&answer).map(|(kind, value)| (kind, value.to_vec())).collect();
+        (self.read(&answer), answer.len())
+    }
+
+    /// What an answer says; realm and nonce are learned.
+    pub(crate) fn read(&mut self, answer: &[u8]) -> Answer {
+        let message = Message::from_bytes(answer).expect("a STUN message");
+        let attributes: Vec<(u16, Vec<u8>)> = iterate(answer).map(|(kind, value)| (kind, value.to_vec())).collect();
         let value = |wanted: u16| {
             attributes
                 .iter()
@@ -212,24 +217,23 @@ impl Client {
             self.realm = String::from_utf8(realm).unwrap();
             self.nonce = String::from_utf8(nonce).unwrap();
         }
-        let length = answer.len();
         match message.class() {
-            MessageClass::Success => (Answer::Success(attributes), length),
+            MessageClass::Success => Answer::Success(attributes),
             MessageClass::Error => {
                 let code = value(ERROR_CODE).expect("an error code");
-                (Answer::Error(u16::from(code[2]) * 100 + u16::from(code[3])), length)
+                Answer::Error(u16::from(code[2]) * 100 + u16::from(code[3]))
             }
             other => panic!("{other:?}"),
         }
     }
 
-    pub(super) fn ask(&mut self, world: &mut World, method: u16, attributes: &[(u16, Vec<u8>)]) -> Answer {
+    pub(crate) fn ask(&mut self, world: &mut World, method: u16, attributes: &[(u16, Vec<u8>)]) -> Answer {
         let message = self.message(method, attributes);
         self.give(world, &message).0
     }
 
     /// Allocates as clients do: asks, is challenged, asks again.
-    pub(super) fn allocate(&mut self, world: &mut World, family: u8) -> Answer {
+    pub(crate) fn allocate(&mut self, world: &mut World, family: u8) -> Answer {
         let attributes = [
             (REQUESTED_TRANSPORT, vec![17, 0, 0, 0]),
             (REQUESTED_ADDRESS_FAMILY, vec![family, 0, 0, 0]),
@@ -240,16 +244,16 @@ impl Client {
         self.ask(world, ALLOCATE, &attributes)
     }
 
-    pub(super) fn refresh(&mut self, world: &mut World, seconds: u32) -> Answer {
+    pub(crate) fn refresh(&mut self, world: &mut World, seconds: u32) -> Answer {
         self.ask(world, REFRESH, &[(LIFETIME, seconds.to_be_bytes().to_vec())])
     }
 
-    pub(super) fn permit(&mut self, world: &mut World, peer: SocketAddr) -> Answer {
+    pub(crate) fn permit(&mut self, world: &mut World, peer: SocketAddr) -> Answer {
         let peer = self.peer(peer);
         self.ask(world, CREATE_PERMISSION, &[peer])
     }
 
-    pub(super) fn bind(&mut self, world: &mut World, number: u16, peer: SocketAddr) -> Answer {
+    pub(crate) fn bind(&mut self, world: &mut World, number: u16, peer: SocketAddr) -> Answer {
         let peer = self.peer(peer);
         self.ask(
             world,
@@ -259,7 +263,7 @@ impl Client {
     }
 
     /// What the shard would get.
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         world: &mut World,
         peer: SocketAddr,
@@ -270,7 +274,7 @@ impl Client {
         self.relay(world, &message)
     }
 
-    pub(super) fn send_on(
+    pub(crate) fn send_on(
         &mut self,
         world: &mut World,
         number: u16,
@@ -290,6 +294,6 @@ impl Client {
     }
 }
 
-pub(super) fn family_of(ip: IpAddr) -> u8 {
+pub(crate) fn family_of(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 1 } else { 2 }
 }

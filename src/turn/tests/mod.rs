@@ -1,5 +1,5 @@
 mod abuse;
-mod client;
+pub(crate) mod client;
 mod data;
 mod lifecycle;
 mod requests;

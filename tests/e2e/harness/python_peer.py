@@ -128,7 +128,10 @@ async def main():
 
     room.register_text_stream_handler("text", lambda stream, who: start(read_text(stream, who)))
 
-    await room.connect(wishes["url"], wishes["token"], rtc.RoomOptions(single_peer_connection=FORMS.get(wishes.get("form"))))
+    options = rtc.RoomOptions(single_peer_connection=FORMS.get(wishes.get("form")))
+    if wishes.get("relay"):
+        options.rtc_config = rtc.RtcConfiguration(ice_transport_type=rtc.IceTransportType.TRANSPORT_RELAY)
+    await room.connect(wishes["url"], wishes["token"], options)
     me = room.local_participant
 
     @me.register_rpc_method("reverse")

@@ -36,8 +36,11 @@ async function freeUdpPort() {
   return port;
 }
 
-/** A server to run stories against. `url` is its http:// address, `signal` the ws:// one. */
-export async function startServer(label) {
+/**
+ * A server to run stories against. `url` is its http:// address, `signal` the ws:// one. `more` makes further configuration
+ * from { udp, tcp }, which find free ports.
+ */
+export async function startServer(label, more = null) {
   mkdirSync(ARTEFACTS, { recursive: true });
   const running = process.env.PATCHBAY_URL;
   if (running) {
@@ -54,6 +57,9 @@ export async function startServer(label) {
     rtc: { udp_port: await freeUdpPort(), tcp_port: await freeTcpPort(), use_external_ip: false },
     keys: { devkey: 'secret' },
   };
+  const { rtc = {}, ...others } = (await more?.({ udp: freeUdpPort, tcp: freeTcpPort })) ?? {};
+  Object.assign(config.rtc, rtc);
+  Object.assign(config, others);
   const binary = process.env.PATCHBAY_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `${REPOSITORY}target`}/debug/patchbay`;
   // JSON is YAML: the body needs no writer of its own.
   const child = spawn(binary, ['--dev', '--config-body', JSON.stringify(config)], { stdio: ['ignore', 'pipe', 'pipe'] });

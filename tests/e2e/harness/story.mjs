@@ -17,11 +17,17 @@ const STORY_DEADLINE_MS = 90_000;
 const label = basename(process.argv[1] ?? 'story', '.test.mjs');
 
 let started = null;
+let configuration = null;
 let firefox = null;
+/** Further configuration for this file's server (see startServer); to be said before the first story. */
+export function configure(more) {
+  configuration = more;
+}
+
 /** The server and browser of this file, started by the first story that needs them. */
 function start() {
   started ??= (async () => {
-    const server = await startServer(label);
+    const server = await startServer(label, configuration);
     return { server, browser: await startBrowser(label) };
   })();
   return started;

@@ -1,0 +1,52 @@
+// Through the server's own TURN: clients that may use nothing but a relay.
+
+import assert from 'node:assert/strict';
+import { configure, story } from '../harness/story.mjs';
+
+// The same number for UDP and TCP.
+configure(async ({ tcp }) => ({ turn: { enabled: true, udp_port: await tcp() } }));
+
+const RELAY = { connect: { rtcConfig: { iceTransportPolicy: 'relay' } } };
+
+/** Of the pairs that media takes: how the client reaches its relay, or `direct`. */
+async function paths(peer) {
+  const [pairs, locals] = await Promise.all([peer.stats('candidate-pair'), peer.stats('local-candidate')]);
+  const used = pairs.filter(({ nominated, state }) => nominated && state === 'succeeded');
+  const local = (pair) => locals.find(({ id }) => id === pair.localCandidateId);
+  return used.map(local).map(({ candidateType, relayProtocol }) => (candidateType === 'relay' ? relayProtocol : 'direct'));
+}
+
+const meet = (a, b, [from, colour, hz], [other, seen, heard]) =>
+  Promise.all([a.sees(other, seen), a.hears(other, heard), b.sees(from, colour), b.hears(from, hz)]);
+
+story('relayed and direct participants see and hear each other', {}, async (world) => {
+  const [alice, bob] = await Promise.all([world.join('alice', RELAY), world.join('bob')]);
+  await Promise.all([
+    alice.publishPicture({ colour: 'red' }), alice.publishTone({ hz: 440 }),
+    bob.publishPicture({ colour: 'green' }), bob.publishTone({ hz: 660 }),
+  ]);
+  await meet(alice, bob, ['alice', 'red', 440], ['bob', 'green', 660]);
+  const used = await paths(alice);
+  assert.ok(used.length > 0);
+  for (const path of used) assert.equal(path, 'udp');
+  for (const path of await paths(bob)) assert.equal(path, 'direct');
+  await alice.sendData('through the relay', { reliable: true });
+  await bob.expect('dataReceived', { text: 'through the relay' });
+
+  // A new relay after a new session; credentials of the old one are gone with it.
+  await alice.simulate('full-reconnect');
+  await alice.expect('reconnected');
+  await meet(alice, bob, ['alice', 'red', 440], ['bob', 'green', 660]);
+});
+
+story('the Python package through the relay', {}, async (world) => {
+  const alice = await world.join('alice', RELAY);
+  await Promise.all([alice.publishPicture({ colour: 'red' }), alice.publishTone({ hz: 440 })]);
+  const other = await world.outside('python', 'python', { form: world.form, relay: true, colour: 'green', hz: 700 });
+  await Promise.all([
+    alice.sees('python', 'green'),
+    alice.hears('python', 700),
+    other.expect('picture', { who: 'alice', colour: 'red', moving: true }),
+    other.expect('tone', { who: 'alice', hz: 440 }),
+  ]);
+});
