@@ -336,14 +336,14 @@ impl Subscription {
 
     /// The next packet of the source that is being sent.
     fn go_on(&mut self, packet: &Arrived, incoming: Incoming) -> Result<(Numbers, Cut), DropReason> {
-        if self.kind == MediaKind::Video {
-            if let Err(reason) = self.filter.select(&packet.info) {
-                let is_vp8 = self
-                    .output(packet.info.codec)
-                    .is_some_and(|output| output.codec == Codec::Vp8);
-                self.rewriter.leave_out(incoming, is_vp8);
-                return Err(reason);
-            }
+        if self.kind == MediaKind::Video
+            && let Err(reason) = self.filter.select(&packet.info)
+        {
+            let is_vp8 = self
+                .output(packet.info.codec)
+                .is_some_and(|output| output.codec == Codec::Vp8);
+            self.rewriter.leave_out(incoming, is_vp8);
+            return Err(reason);
         }
         let cut = self.filter.cut();
         let numbers = match self.timeline.resume(&self.rewriter, incoming, packet.info.arrival) {
