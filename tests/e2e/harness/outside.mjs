@@ -25,6 +25,19 @@ export async function startOutside(kind, wishes) {
   return peer;
 }
 
+/** What LiveKit's Python server package says to all of `wishes` (see python_backend.py). */
+export async function runBackend(wishes) {
+  const program = here('../.venv/bin/python');
+  // The development secret is short, which the package warns of.
+  const child = spawn(program, ['-W', 'ignore', here('python_backend.py')], { stdio: ['pipe', 'pipe', 'inherit'] });
+  child.stdin.end(JSON.stringify(wishes));
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => (said += text));
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  if (code !== 0) throw new Error(`the Python backend ended with ${code}: ${said}`);
+  return JSON.parse(said);
+}
+
 class OutsidePeer {
   #name;
   #child;
