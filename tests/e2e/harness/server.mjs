@@ -36,16 +36,11 @@ async function freeUdpPort() {
   return port;
 }
 
-<<<<<<< Updated upstream
 /**
  * A server to run stories against. `url` is its http:// address, `signal` the ws:// one. `more` makes further configuration
  * from { udp, tcp }, which find free ports.
  */
 export async function startServer(label, more = null) {
-=======
-/** A server to run stories against. `url` is its http:// address, `signal` the ws:// one; `more` joins its configuration. */
-export async function startServer(label, more = {}) {
->>>>>>> Stashed changes
   mkdirSync(ARTEFACTS, { recursive: true });
   const running = process.env.PATCHBAY_URL;
   if (running) {
@@ -61,7 +56,6 @@ export async function startServer(label, more = {}) {
     bind_addresses: ['127.0.0.1'],
     rtc: { udp_port: await freeUdpPort(), tcp_port: await freeTcpPort(), use_external_ip: false },
     keys: { devkey: 'secret' },
-    ...more,
   };
   const { rtc = {}, ...others } = (await more?.({ udp: freeUdpPort, tcp: freeTcpPort })) ?? {};
   Object.assign(config.rtc, rtc);

@@ -43,7 +43,7 @@ after(async () => {
 
 test('the life of a room in webhooks', { timeout: 60_000 }, async () => {
   receiver = await startReceiver();
-  server = await startServer('webhooks', { webhook: { urls: [receiver.url], api_key: 'devkey' } });
+  server = await startServer('webhooks', () => ({ webhook: { urls: [receiver.url], api_key: 'devkey' } }));
   const api = new RoomServiceClient(server.url, server.key, server.secret);
   await api.createRoom({ name: 'told', metadata: 'm' });
   const wishes = { url: server.signal, token: await server.token('told', 'node'), identity: 'node', form: 'single', colour: 'green', hz: 700 };
