@@ -14,7 +14,7 @@ use patchbay::{
         join_request, json,
     },
     rtc,
-    rtp::{self, RtpPacket, dependency_descriptor, red, rtcp, rtx, trailer, vp8},
+    rtp::{self, RtpPacket, dependency_descriptor, layers_allocation::LayersAllocation, red, rtcp, rtx, trailer, vp8},
     sdp::SessionDescription,
     turn,
     types::{Codec, IceCredentials, NetPath, NetProtocol, WallClock},
@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("av1", |data| codec(Codec::Av1, data)),
     ("red", red_payload),
     ("dependency_descriptor", descriptor),
+    ("layers_allocation", layers_allocation),
     ("sdp", session_description),
     ("signal_protobuf", signal_protobuf),
     ("signal_json", signal_json),
@@ -118,6 +119,12 @@ fn descriptor(data: &[u8]) {
     };
     if let Some(structure) = &descriptor.structure {
         let _ = dependency_descriptor::Descriptor::parse(second, Some(structure));
+    }
+}
+
+fn layers_allocation(data: &[u8]) {
+    if let Ok(allocation) = LayersAllocation::parse(data) {
+        assert!((1..=4).contains(&allocation.streams));
     }
 }
 

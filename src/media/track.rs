@@ -12,9 +12,11 @@ use super::quality::QualityScorer;
 use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
+use crate::rtp::layers_allocation::LayersAllocation;
 use crate::rtp::{RtpPacket, rtx};
 use crate::types::{
-    Codec, CodecParameters, DropReason, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt, TrackHandle,
+    Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt,
+    TrackHandle,
 };
 
 /// Encodings of one track: LiveKit has three spatial layers; a fourth leaves room for a client that offers more.
@@ -160,6 +162,13 @@ impl Track {
                 .flow
                 .handle_packet(usize::from(layer), starts_frame, info.keyframe, now);
         }
+        if !retransmission
+            && !arrived.late
+            && let Some(id) = self.extensions.id(Extension::VideoLayersAllocation)
+            && let Some(Ok(allocation)) = packet.extension(id).map(LayersAllocation::parse)
+        {
+            self.announce(index, &allocation);
+        }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
         if self.muted {
             Err(DropReason::Muted)
@@ -178,6 +187,26 @@ impl Track {
     /// Whether a payload type is that of retransmissions.
     pub fn is_repair(&self, pt: Pt) -> bool {
         self.codecs.iter().any(|codec| codec.rtx == Some(pt))
+    }
+
+    /// The publisher says which layers it sends, on a packet of the encoding with this index.
+    fn announce(&mut self, index: u8, allocation: &LayersAllocation) {
+        if !self.is_simulcast() {
+            let mut sent = 0u8;
+            for (spatial, _) in allocation.active(allocation.stream) {
+                sent |= 1 << spatial.min(SPATIAL as u8 - 1);
+            }
+            for spatial in 0..SPATIAL {
+                self.flow.announce(spatial, sent >> spatial & 1 == 1);
+            }
+        } else if allocation.stream == index {
+            // Streams are counted as encodings are, by size; a client that counts otherwise is not understood.
+            for stream in 0..allocation.streams {
+                self.flow
+                    .announce(usize::from(stream), allocation.active(stream).next().is_some());
+            }
+        }
+        self.has_new_layer = true;
     }
 
     /// A bit per spatial layer that the publisher sends now: an encoding, or a spatial layer inside the only one.

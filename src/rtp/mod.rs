@@ -13,6 +13,7 @@ mod frame;
 pub mod h264;
 pub mod h265;
 mod header;
+pub mod layers_allocation;
 mod packet;
 pub mod red;
 pub mod rtcp;

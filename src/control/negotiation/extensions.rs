@@ -17,15 +17,18 @@ fn is_wanted(extension: Extension, kind: MediaKind, flow: Flow) -> bool {
         Extension::AudioLevel => !video,
         Extension::Rid | Extension::RepairedRid => video && flow == Flow::FromClient,
         Extension::DependencyDescriptor | Extension::PlayoutDelay | Extension::VideoOrientation => video,
-        // Not read yet; what is negotiated costs bytes on every key frame.
-        Extension::VideoLayersAllocation => false,
+        Extension::VideoLayersAllocation => video && flow == Flow::FromClient,
     }
 }
 
 /// libwebrtc offers on later m-lines of a kind only what the first one of it settled on, and fails on a simulcast m-line
 /// without rid: so these are agreed on m-lines we send on too, where nobody writes them.
 fn is_kept_for_later(extension: Extension, kind: MediaKind) -> bool {
-    kind == MediaKind::Video && matches!(extension, Extension::Rid | Extension::RepairedRid)
+    kind == MediaKind::Video
+        && matches!(
+            extension,
+            Extension::Rid | Extension::RepairedRid | Extension::VideoLayersAllocation
+        )
 }
 
 /// The extensions of an offered m-line that are used, with its ids, and the lines of the answer.

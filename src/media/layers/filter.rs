@@ -90,13 +90,18 @@ impl Filter {
         }
     }
 
-    /// Everything changes between pictures: the marker bit of one cannot be taken back.
+    /// What is sent of spatial layers changes between pictures: the marker bit of one cannot be taken back. Temporal layers
+    /// can be taken in within one too: only the frame of the highest spatial layer says where (A.4: a switch holds for
+    /// targets of the frame's own spatial layer).
     fn consider(&mut self, info: &PacketInfo) {
         let begins = match self.picture {
             Some(timestamp) => timestamp != info.timestamp,
             None => info.spatial == 0,
         };
         if !begins {
+            if info.spatial == self.limit.spatial && self.target.spatial == self.limit.spatial {
+                self.raise_temporal(info.layers);
+            }
             return;
         }
         self.picture = Some(info.timestamp);
@@ -104,6 +109,15 @@ impl Filter {
         if self.target != self.limit {
             self.limit = self.reachable(info.layers).unwrap_or(self.limit);
         }
+    }
+
+    fn raise_temporal(&mut self, marks: LayerMarks) {
+        let above = (self.limit.temporal + 1..=self.target.temporal).rev();
+        let layers = above.map(|temporal| Layer { temporal, ..self.limit });
+        self.limit = layers
+            .into_iter()
+            .find(|layer| marks.is_switch_to(*layer))
+            .unwrap_or(self.limit);
     }
 
     /// The best layer up to the target that can be sent from this frame on.

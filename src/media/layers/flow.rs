@@ -102,7 +102,6 @@ impl Flow {
     }
 
     /// The publisher says that the layer is sent, or is not.
-    #[allow(dead_code)] // for layers allocation
     pub fn announce(&mut self, at: usize, sent: bool) {
         let Some(layer) = self.layers.get_mut(at) else { return };
         layer.state = match layer.state {

@@ -4,6 +4,8 @@ mod allocation;
 mod data;
 mod explanation;
 mod forwarding;
+mod layers;
+mod layers_source;
 mod paths;
 mod renegotiation;
 mod repair;

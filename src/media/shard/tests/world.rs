@@ -68,6 +68,7 @@ impl Batch for Sent {
 }
 
 pub struct World {
+    pub start: Instant,
     pub now: Instant,
     pub shard: Shard,
     pub peers: Vec<Peer>,
@@ -98,6 +99,8 @@ pub fn extensions() -> ExtensionMap {
         (Extension::Mid, 4),
         (Extension::Rid, 10),
         (Extension::RepairedRid, 11),
+        (Extension::VideoLayersAllocation, 9),
+        (Extension::DependencyDescriptor, 12),
     ] {
         map.insert(extension, id);
     }
@@ -127,6 +130,7 @@ impl World {
         let wall = WallClock::new(now, Duration::from_secs(1_800_000_000));
         let config = ShardConfig::new(vec!["10.0.0.1:7882".parse().unwrap()], identity.clone(), 7, wall);
         let mut world = Self {
+            start: now,
             now,
             shard: Shard::new(config, now),
             peers: Vec::new(),
