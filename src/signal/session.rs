@@ -88,7 +88,11 @@ impl Session {
         let request = match self.encoding.read(frame) {
             Incoming::Request(request) => request,
             Incoming::Control => return Ok(Next::Continue),
-            Incoming::Closed => return Err(Broken),
+            Incoming::Closed => {
+                // Reading it has queued the answer; without it a browser takes the end for a broken connection (1006).
+                let _ = self.flush().await;
+                return Err(Broken);
+            }
             Incoming::Undecodable => {
                 self.node.count_undecodable();
                 tracing::debug!("a signalling frame is not readable; closing");

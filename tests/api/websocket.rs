@@ -5,6 +5,8 @@ use patchbay::proto::livekit::signal_request::Message as Ask;
 use patchbay::proto::livekit::signal_response::Message as Say;
 use patchbay::proto::livekit::{DisconnectReason, LeaveRequest, Ping};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::{Refused, Signalling, join_request};
 use crate::server::Server;
@@ -47,6 +49,19 @@ async fn both_paths_lead_to_a_join_response() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let server = Server::start().await;
+    let mut client = joined(&server, "alice").await;
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    client.frame(Message::Close(Some(frame))).await;
+    // Else a browser takes it for a broken connection (1006).
+    assert_eq!(client.closed().await, (1000, String::new()));
 }
 
 #[tokio::test]
