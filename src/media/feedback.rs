@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::encoding::SenderReportAnchor;
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
-use super::pacer::{Descriptor, Kind};
+use super::pacer::Kind;
 use super::remb::Load;
 use super::slots::Slot;
 use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
@@ -170,36 +170,30 @@ impl Fanout {
             };
             subscription.repair.nacked = subscription.repair.nacked.wrapping_add(1);
             let sequence_out = subscription.rewriter.extend(sequence);
-            let located = subscription.rewriter.locate(sequence_out);
-            let encodings = self.tracks.get(track).map(|track| &track.encodings);
-            let found = located.and_then(|located| {
-                let encoding = encodings?.get(usize::from(located.source.encoding))?;
-                let stored = encoding
-                    .stored(located.sequence, now)
-                    .filter(|_| encoding.source() == located.source)?;
-                Some((located, *stored.info))
-            });
-            let Some((located, info)) = found else {
+            let encodings = self.tracks.get(track).map_or(&[][..], |track| &track.encodings);
+            let Some(descriptor) = subscription.again(slot, encodings, sequence_out, Kind::Retransmission, now) else {
                 outside.stats.count_drop(DropReason::RtxUnavailable);
                 continue;
             };
-            if !subscription.requests.accept(now, sequence_out, subscription.rtt) {
+            let Some(target) = outside.transports.get_mut(transport) else {
+                break;
+            };
+            let rtt = match target.sending_rate.rtt() {
+                Some(rtt) if subscription.rtt_measured => rtt.min(subscription.rtt),
+                rtt => rtt.unwrap_or(subscription.rtt),
+            };
+            if !subscription.requests.may_resend(now, sequence_out, rtt) {
                 outside.stats.count_drop(DropReason::RtxUnavailable);
                 continue;
             }
-            outside.queue(
-                transport,
-                Descriptor {
-                    subscription: slot,
-                    sequence_out,
-                    sequence_in: located.sequence as u32,
-                    timestamp: located.offsets.timestamp(info.timestamp),
-                    picture: located.offsets.picture(info.picture),
-                    source: located.source,
-                    kind: Kind::Retransmission,
-                    cut: located.cut,
-                },
-            );
+            let loss = target.sending_rate.loss();
+            let size = target.waiting.packet_size();
+            if subscription.kind == MediaKind::Video && !target.waiting.budget.take(size, loss) {
+                outside.stats.count_drop(DropReason::RtxBudget);
+                continue;
+            }
+            subscription.requests.note(now, sequence_out);
+            outside.queue(transport, descriptor);
         }
         left
     }

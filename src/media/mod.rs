@@ -34,6 +34,7 @@ mod rewrite;
 mod ring;
 mod room_quality;
 mod room_report;
+mod send_queue;
 mod shard;
 mod slots;
 mod stats;

@@ -111,7 +111,7 @@ impl Outside<'_> {
     pub fn queue(&mut self, transport: Slot, descriptor: Descriptor) {
         let result = match self.transports.get_mut(transport) {
             Some(target) if !target.is_connected => Err(DropReason::Disabled),
-            Some(target) if target.queue.len() >= MAX_QUEUED => Err(DropReason::QueueFull),
+            Some(target) if target.queue.len() + target.waiting.len() >= MAX_QUEUED => Err(DropReason::QueueFull),
             Some(target) => {
                 target.queue.push(descriptor);
                 self.dirty.mark(transport, target);

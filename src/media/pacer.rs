@@ -1,8 +1,8 @@
-//! What waits to leave on a transport, and its release into the batch: copy, renumber, seal, commit.
+//! The release of what leaves on a transport into the batch: copy, renumber, seal, commit.
 //!
-//! Owns descriptors only (DESIGN D6): bytes stay in the ring until here. Transport-wide sequence number, send time and
-//! retransmission number are given at release, so they are those of what really leaves, in the order it leaves. Nothing
-//! is delayed yet: everything queued in a turn leaves in the turn's `poll_transmit`.
+//! Works on descriptors (DESIGN D6): bytes stay in the ring until here. Transport-wide sequence number, send time and
+//! retransmission number are given at release, so they are those of what really leaves, in the order it leaves. How much
+//! leaves now is `send_queue`'s decision.
 
 use std::time::Instant;
 
@@ -11,21 +11,30 @@ use super::encoding::Encoding;
 use super::fanout::Fanout;
 use super::generated;
 use super::layers::Cut;
-use super::outside::Events;
+use super::outside::{Events, MIN_DELAY};
 use super::resend::Mark;
 use super::rewrite::Source;
 use super::ring::{PictureNumbers, Stored};
+use super::send_queue::{Class, Pace};
 use super::slots::Slot;
 use super::stats::ShardStats;
 use super::subscription::{Output, Subscription};
 use super::transport::MediaTransport;
 use crate::rtc::SEAL_OVERHEAD;
 use crate::rtp::{self, FIXED_HEADER_LEN, RtpHeader, extension, red, rtx, trailer, vp8, vp9};
-use crate::types::{Batch, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind, NetPath, Pt, WallClock};
+use crate::types::{Batch, Bitrate, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind, NetPath, Pt, WallClock};
 
 /// Descriptors queued on one transport within a turn: the key frames of 20 tracks. Beyond, the newest is dropped
 /// (`QueueFull`); the receiver asks for it again.
 pub const MAX_QUEUED: usize = 2048;
+
+/// Header with extensions, and seal, about: what a payload's packet has more.
+const OVERHEAD: usize = 48;
+
+/// Below this, probes are made of small packets: a few of 1,200 bytes would be a queue of their own.
+const SLOW_PROBE: Bitrate = Bitrate(1_200_000);
+/// Of a probe packet without content; the field has one byte (RFC 3550 §5.1).
+const PROBE_PADDING: u8 = 255;
 
 /// Of a packet that announces a muted picture. LiveKit asks for 20 bytes as well.
 const ANNOUNCE_PADDING: u8 = 20;
@@ -40,6 +49,10 @@ pub enum Kind {
     Generated,
     /// Nothing but padding on the media SSRC: announces a muted picture.
     Padding,
+    /// A packet of the ring once more as RTX, to see what the path carries.
+    Probe,
+    /// Nothing but padding on the RTX SSRC, for the same.
+    ProbePadding,
 }
 
 /// One packet that is to leave, and under which numbers.
@@ -70,26 +83,100 @@ pub struct Release<'a> {
     pub events: &'a mut Events,
     /// Reused between calls: the clear size of each queued packet, 0 = not to be padded.
     pub sizes: &'a mut Vec<u16>,
+    /// Reused between calls.
+    pub ready: &'a mut Vec<Descriptor>,
 }
 
 impl Release<'_> {
-    /// Sends everything queued on `transport`, whose subscriptions are in `fanout`.
+    /// Sends of what is queued on `transport` as much as its pace allows. Its subscriptions are in `fanout`.
     pub fn run(&mut self, fanout: &mut Fanout, transport: &mut MediaTransport, batch: &mut impl Batch) {
+        let pace = Pace::of(&transport.sending_rate);
         let mut queue = std::mem::take(&mut transport.queue);
+        self.admit(fanout, transport, pace, &mut queue);
         self.plan(fanout, &queue);
         for (at, descriptor) in queue.iter().enumerate() {
             let padding = self.padding(at);
-            let slot = batch.slot();
-            match self.write(fanout, transport, descriptor, padding, slot) {
-                Ok((path, len)) => {
-                    batch.commit(path, len);
-                    self.stats.bytes_sent += len as u64;
-                }
-                Err(reason) => self.stats.count_drop(reason),
+            if let Err(reason) = self.send(fanout, transport, descriptor, padding, batch) {
+                self.stats.count_drop(reason);
             }
         }
         queue.clear();
         transport.queue = queue; // keeps its memory
+        self.fill(fanout, transport, batch);
+        transport
+            .waiting
+            .plan(self.now, Pace::of(&transport.sending_rate), MIN_DELAY);
+    }
+
+    /// Leaves in `queue` what may leave now.
+    fn admit(
+        &mut self,
+        fanout: &mut Fanout,
+        transport: &mut MediaTransport,
+        pace: Option<Pace>,
+        queue: &mut Vec<Descriptor>,
+    ) {
+        let waiting = &mut transport.waiting;
+        let Some(pace) = pace else {
+            waiting.drain_into(queue);
+            return;
+        };
+        let room = &*fanout;
+        let size = |descriptor: &Descriptor| {
+            let (_, encoding) = origin(room, descriptor)?;
+            let stored = stored(Some(encoding), descriptor, self.now).ok()?;
+            Some(stored.payload.len() + OVERHEAD)
+        };
+        let class = |descriptor: &Descriptor| match descriptor.kind {
+            Kind::Retransmission => Class::Repair,
+            Kind::Media => match room.subscriptions.get(descriptor.subscription) {
+                Some(subscription) if subscription.kind == MediaKind::Video => Class::Video,
+                _ => Class::Prompt,
+            },
+            _ => Class::Prompt,
+        };
+        let refused = waiting.admit(self.now, pace, queue, self.ready, class, size);
+        (0..refused).for_each(|_| self.stats.count_drop(DropReason::QueueFull));
+        while let Some((slot, newest)) = waiting.overflow(pace.rate) {
+            let packets = waiting.cut(slot);
+            (0..packets).for_each(|_| self.stats.count_drop(DropReason::Congested));
+            if let Some(subscription) = fanout.subscriptions.get_mut(slot) {
+                subscription.abandon(newest);
+            }
+        }
+    }
+
+    /// Fills a probe with packets that were sent already, or with padding.
+    fn fill(&mut self, fanout: &mut Fanout, transport: &mut MediaTransport, batch: &mut impl Batch) {
+        /// A quantum of the fastest probe.
+        const MAX_FILLS: usize = 64;
+        for _ in 0..MAX_FILLS {
+            let pace = Pace::of(&transport.sending_rate).filter(|pace| transport.waiting.wants_fill(*pace));
+            let Some(pace) = pace else { return };
+            let Some(descriptor) = probe(fanout, transport, pace.rate, self.now) else {
+                return;
+            };
+            if self.send(fanout, transport, &descriptor, 0, batch).is_err() {
+                return;
+            }
+            self.stats.probes += 1;
+        }
+    }
+
+    fn send(
+        &mut self,
+        fanout: &mut Fanout,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        padding: u8,
+        batch: &mut impl Batch,
+    ) -> Result<(), DropReason> {
+        let slot = batch.slot();
+        let (path, len) = self.write(fanout, transport, descriptor, padding, slot)?;
+        batch.commit(path, len);
+        transport.waiting.spend(len);
+        self.stats.bytes_sent += len as u64;
+        Ok(())
     }
 
     /// Finds the runs of video packets whose sizes differ by at most a byte: Chromium splits a frame into such.
@@ -155,7 +242,7 @@ impl Release<'_> {
                 }
                 self.media(subscription, transport, descriptor, stored, padding, packet)?
             }
-            Kind::Retransmission => {
+            Kind::Retransmission | Kind::Probe => {
                 let mut room;
                 let mut stored = stored(encoding, descriptor, self.now)?;
                 if !stored.dependency_descriptor.is_empty() {
@@ -163,10 +250,13 @@ impl Release<'_> {
                     stored.dependency_descriptor =
                         shown_descriptor(encoding, subscription, descriptor, &stored, &mut room)?;
                 }
-                self.stats.retransmitted += 1;
-                subscription.repair.retransmitted = subscription.repair.retransmitted.wrapping_add(1);
+                if descriptor.kind == Kind::Retransmission {
+                    self.stats.retransmitted += 1;
+                    subscription.repair.retransmitted = subscription.repair.retransmitted.wrapping_add(1);
+                }
                 self.retransmission(subscription, transport, descriptor, stored, packet)?
             }
+            Kind::ProbePadding => self.probe_padding(subscription, transport, packet)?,
             Kind::Generated | Kind::Padding => {
                 self.generated(subscription, transport, descriptor, &fanout.sif_trailer, packet)?
             }
@@ -175,6 +265,14 @@ impl Release<'_> {
         let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
         let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
         transport.sending_rate.handle_sent(self.now, sealed, written.numbered);
+        if descriptor.kind == Kind::Media {
+            transport.waiting.budget.earn(sealed);
+            if subscription.kind == MediaKind::Video {
+                let (slot, sequence) = (descriptor.subscription, descriptor.sequence_out);
+                let has_rtx = subscription.rtx_output().is_some();
+                transport.waiting.handle_video(slot, sequence, sealed, has_rtx);
+            }
+        }
         self.stats.rtp_sent += 1;
         Ok((path, sealed))
     }
@@ -205,7 +303,6 @@ impl Release<'_> {
         if let Some(marks) = &mut subscription.marks {
             marks.put(descriptor.sequence_out, mark);
         }
-        subscription.requests.earn();
         subscription.last_output = Some(output);
         subscription.packets = subscription.packets.wrapping_add(1);
         subscription.octets = subscription
@@ -274,6 +371,38 @@ impl Release<'_> {
         })
     }
 
+    /// Padding on the RTX SSRC, which every receiver counts and none shows.
+    fn probe_padding(
+        &mut self,
+        subscription: &mut Subscription,
+        transport: &mut MediaTransport,
+        buf: &mut [u8],
+    ) -> Result<Written, DropReason> {
+        let (pt, ssrc) = subscription.rtx_output().ok_or(DropReason::RtxUnavailable)?;
+        let sequence = subscription.next_rtx_sequence();
+        let transport_cc = transport.next_transport_cc();
+        let send_time = send_time(self.wall, self.now);
+        let elements = [
+            (Extension::AbsSendTime, &send_time[..]),
+            (Extension::TransportCc, &transport_cc[..]),
+        ];
+        let header = RtpHeader {
+            marker: false,
+            pt,
+            sequence: sequence as u16,
+            timestamp: subscription.rewriter.timestamp(),
+            ssrc,
+        };
+        let header_len = header.write(buf, &subscription.extensions, &elements)?.len;
+        let len = rtp::append_padding(buf, header_len, PROBE_PADDING)?;
+        Ok(Written {
+            header_len,
+            len,
+            sequence,
+            numbered: subscription.is_numbered(),
+        })
+    }
+
     fn generated(
         &mut self,
         subscription: &mut Subscription,
@@ -333,6 +462,43 @@ impl Release<'_> {
             numbered: subscription.is_numbered(),
         })
     }
+}
+
+/// The subscription of a descriptor and the encoding its packet is from.
+fn origin<'f>(fanout: &'f Fanout, descriptor: &Descriptor) -> Option<(&'f Subscription, &'f Encoding)> {
+    let subscription = fanout.subscriptions.get(descriptor.subscription)?;
+    let track = fanout.tracks.get(subscription.track)?;
+    let encoding = track.encodings.get(usize::from(descriptor.source.encoding))?;
+    Some((subscription, encoding))
+}
+
+/// The next packet of a probe at `rate`: a recent one again where there is one, else padding.
+fn probe(fanout: &Fanout, transport: &mut MediaTransport, rate: Bitrate, now: Instant) -> Option<Descriptor> {
+    let again = transport.waiting.fill().filter(|_| rate >= SLOW_PROBE);
+    let again = again.and_then(|(slot, sequence)| {
+        let subscription = fanout.subscriptions.get(slot)?;
+        let encodings = &fanout.tracks.get(subscription.track)?.encodings;
+        subscription.again(slot, encodings, sequence, Kind::Probe, now)
+    });
+    if again.is_some() {
+        return again;
+    }
+    let with_rtx = |slot: &&Slot| {
+        let subscription = fanout.subscriptions.get(**slot);
+        subscription.is_some_and(|subscription| subscription.rtx_output().is_some())
+    };
+    // Any will do; the smallest, because the order of the map is random.
+    let subscription = *transport.sending.values().filter(with_rtx).min()?;
+    Some(Descriptor {
+        subscription,
+        sequence_out: 0,
+        sequence_in: 0,
+        timestamp: 0,
+        picture: PictureNumbers::default(),
+        source: Source { encoding: 0, epoch: 0 },
+        kind: Kind::ProbePadding,
+        cut: Cut::NONE,
+    })
 }
 
 struct Written {

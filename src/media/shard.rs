@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::edge::{Command, Event};
 use super::fanout::Fanout;
 use super::outside::{Dirty, Events, Index, MIN_DELAY, Outside, TimerKey};
-use super::pacer::Release;
+use super::pacer::{Descriptor, Release};
 use super::slots::{Slot, Slots};
 use super::speakers::SpeakerSettings;
 use super::stats::ShardStats;
@@ -86,6 +86,7 @@ pub struct Shard {
     is_settling: bool,
     /// Reused by every release.
     sizes: Vec<u16>,
+    ready: Vec<Descriptor>,
 }
 
 impl Shard {
@@ -105,6 +106,7 @@ impl Shard {
             touched: Vec::new(),
             is_settling: false,
             sizes: Vec::new(),
+            ready: Vec::new(),
         }
     }
 
@@ -216,6 +218,14 @@ impl Shard {
             return;
         };
         let room = transport.room;
+        if transport.waiting.poll_timeout().is_some_and(|at| at <= now) {
+            self.dirty.mark(slot, transport);
+            let (timer, deadline) = (transport.timer, transport.deadline_beside_release());
+            if deadline.is_none_or(|at| at > now) {
+                // Most of the time only packets are due; the release arms the timer for the next.
+                return self.outside(now).arm(timer, deadline);
+            }
+        }
         let due = transport.rtc.poll_timeout().is_some_and(|at| at <= now);
         if due && contain(|| transport.rtc.handle_timeout(now)).is_none() {
             return self.transport_panicked(now, slot);
@@ -299,6 +309,7 @@ impl Shard {
                 stats: &mut self.stats,
                 events: &mut self.events,
                 sizes: &mut self.sizes,
+                ready: &mut self.ready,
             };
             let mut sent_to = Vec::new(); // allocates for a full agent's checks only
             let flushed = contain(|| {
@@ -310,6 +321,7 @@ impl Shard {
                     if let Some(target) = target.get_mut(..datagram.len()) {
                         target.copy_from_slice(&datagram);
                         batch.commit(path, datagram.len());
+                        transport.waiting.spend(datagram.len());
                         release.stats.bytes_sent += datagram.len() as u64;
                     }
                 }
@@ -319,7 +331,8 @@ impl Shard {
                 }
             });
             let is_closed = transport.is_closed;
-            if let Some(at) = transport.sending_rate.poll_timeout() {
+            let deadlines = [transport.sending_rate.poll_timeout(), transport.waiting.poll_timeout()];
+            if let Some(at) = deadlines.into_iter().flatten().min() {
                 self.timers.arm_at_latest(transport.timer, at.max(now + MIN_DELAY));
             }
             for path in sent_to {
@@ -483,6 +496,7 @@ impl Shard {
         transport.is_closed = true;
         transport.is_connected = false;
         transport.queue.clear();
+        transport.waiting.clear();
         transport.rtcp.clear();
         self.dirty.mark(slot, transport);
         let (handle, room) = (transport.handle, transport.room);
@@ -535,6 +549,7 @@ fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut
         match sealed {
             Ok((path, len)) => {
                 batch.commit(path, len);
+                transport.waiting.spend(len);
                 stats.rtcp_sent += 1;
                 stats.bytes_sent += len as u64;
             }

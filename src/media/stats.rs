@@ -26,6 +26,8 @@ pub struct ShardStats {
     pub switches_by_arrival: u64,
     /// Sequence numbers asked of publishers, repeats included.
     pub nacks_sent: u64,
+    /// Packets sent to see what a path carries.
+    pub probes: u64,
     /// Packets given one byte of padding so that a frame leaves as one GSO send.
     pub padded: u64,
     /// Caught panics (DESIGN D10): a bug each.
@@ -50,6 +52,7 @@ impl Default for ShardStats {
             replayed_keyframes: 0,
             switches_by_arrival: 0,
             nacks_sent: 0,
+            probes: 0,
             padded: 0,
             transport_panics: 0,
             room_panics: 0,

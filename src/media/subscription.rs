@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::allocator::Allotment;
 use super::edge::{Subscribe, SubscriptionSettings};
-use super::encoding::Arrived;
+use super::encoding::{Arrived, Encoding};
 use super::explain::{Decisions, Freezes, RepairCounts};
 use super::feedback::{LossReports, Scored};
 use super::generated::Schedule;
@@ -90,6 +90,8 @@ pub struct Subscription {
     /// Sequence number of the next retransmission, extended.
     rtx_sequence: u64,
     pub requests: RecentRequests,
+    /// Nothing up to this number is sent again.
+    void_up_to: u64,
     /// Only where packets are resent as they were.
     pub marks: Option<Box<Marks>>,
     pub rtt: Duration,
@@ -158,6 +160,7 @@ impl Subscription {
             schedule: None,
             rtx_sequence: 1 << 16 | u64::from(first_rtx),
             requests: RecentRequests::default(),
+            void_up_to: 0,
             marks: None,
             rtt: DEFAULT_RTT,
             rtt_measured: false,
@@ -222,6 +225,49 @@ impl Subscription {
     /// The subscriber takes some codec of the track.
     pub fn takes_any(&self) -> bool {
         self.outputs.iter().any(Option::is_some)
+    }
+
+    /// Payload type and SSRC of its retransmissions, where they have their own.
+    pub fn rtx_output(&self) -> Option<(Pt, Ssrc)> {
+        let output = self
+            .last_output
+            .or_else(|| self.outputs.iter().flatten().next().copied())?;
+        output.rtx.zip(self.rtx_ssrc)
+    }
+
+    /// What was queued of it up to this number will not be sent: the picture begins anew with the next key frame.
+    pub fn abandon(&mut self, newest: u64) {
+        self.void_up_to = newest;
+        self.rewriter.interrupt();
+    }
+
+    /// The packet that was sent under this number, to be sent once more. None = it is no longer there, or is of no use.
+    pub fn again(
+        &self,
+        slot: Slot,
+        encodings: &[Encoding],
+        sequence_out: u64,
+        kind: Kind,
+        now: Instant,
+    ) -> Option<Descriptor> {
+        if sequence_out <= self.void_up_to {
+            return None;
+        }
+        let located = self.rewriter.locate(sequence_out)?;
+        let encoding = encodings.get(usize::from(located.source.encoding))?;
+        let stored = encoding
+            .stored(located.sequence, now)
+            .filter(|_| encoding.source() == located.source)?;
+        Some(Descriptor {
+            subscription: slot,
+            sequence_out,
+            sequence_in: located.sequence as u32,
+            timestamp: located.offsets.timestamp(stored.info.timestamp),
+            picture: located.offsets.picture(stored.info.picture),
+            source: located.source,
+            kind,
+            cut: located.cut,
+        })
     }
 
     /// True once per codec of the track that this subscriber cannot take.

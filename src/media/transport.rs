@@ -12,6 +12,7 @@ use super::fanout::LOCAL_SSRC;
 use super::feedback::RECEIVER_REPORT_INTERVAL;
 use super::pacer::Descriptor;
 use super::remb::RembEstimate;
+use super::send_queue::SendQueue;
 use super::slots::Slot;
 use super::timers::TimerId;
 use super::transport_feedback::FeedbackGenerator;
@@ -195,7 +196,10 @@ pub struct MediaTransport {
     pub receiving: Receiving,
     /// Our SSRCs, RTX ones included.
     pub sending: HashMap<Ssrc, Slot>,
+    /// Of this turn.
     pub queue: Vec<Descriptor>,
+    /// Of turns before, held back by the pace.
+    pub waiting: SendQueue,
     pub rtcp: RtcpQueue,
     /// What may be sent, from what leaves and what the peer reports.
     pub sending_rate: SendingRate,
@@ -234,6 +238,7 @@ impl MediaTransport {
             receiving: Receiving::new(now),
             sending: HashMap::new(),
             queue: Vec::new(),
+            waiting: SendQueue::new(now),
             rtcp: RtcpQueue::default(),
             sending_rate: SendingRate::new(now),
             allocation,
@@ -249,6 +254,11 @@ impl MediaTransport {
 
     /// When its timer is due.
     pub fn deadline(&mut self) -> Option<Instant> {
+        let deadlines = [self.deadline_beside_release(), self.waiting.poll_timeout()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    pub fn deadline_beside_release(&mut self) -> Option<Instant> {
         let deadlines = [
             self.rtc.poll_timeout(),
             self.receiving.deadline(),

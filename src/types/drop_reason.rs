@@ -73,6 +73,10 @@ drop_reasons! {
     SlotReused => "slot_reused",
     /// A retransmission request for a packet that is no longer kept, too recent or too often asked for.
     RtxUnavailable => "rtx_unavailable",
+    /// Retransmissions have used up their share of what is sent.
+    RtxBudget => "rtx_budget",
+    /// It would have waited too long for its turn on a slow path; its subscription goes on with the next key frame.
+    Congested => "congested",
     TooLarge => "too_large",
     /// A bounded queue was full.
     QueueFull => "queue_full",

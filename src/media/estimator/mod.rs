@@ -57,6 +57,8 @@ struct Reported {
     since: Option<Instant>,
     lost: u64,
     expected: u64,
+    /// Of the last second that was reported.
+    loss: f64,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,10 @@ impl SendingRate {
 
     /// Part of the packets of the last second that did not arrive, 0.0..=1.0.
     pub fn loss(&self) -> f64 {
-        self.path.as_ref().map_or(0.0, |path| path.loss())
+        match self.path.as_ref().filter(|path| path.has_feedback()) {
+            Some(path) => path.loss(),
+            None => self.reported.loss,
+        }
     }
 
     /// How long packets wait on the path, above the least it takes.
@@ -198,6 +203,7 @@ impl SendingRate {
         }
         let sent = reported.bytes as f64 * 8.0 / elapsed.as_secs_f64();
         let loss = reported.lost as f64 / reported.expected.max(1) as f64;
+        reported.loss = loss;
         if loss > HIGH_LOSS {
             let from = reported.bound.unwrap_or(sent).min(sent);
             reported.bound = Some((from * (1.0 - loss / 2.0)).max(MIN_RATE));

@@ -167,8 +167,8 @@ impl World {
             Some(probe) => (probe.max(paced), PROBE_QUANTUM),
             None => (paced, QUANTUM),
         };
-        self.pacing.settle(self.now, rate);
-        while self.pacing.has_room(rate, quantum) {
+        self.pacing.settle(self.now, rate, !self.queue.is_empty());
+        while self.pacing.room(rate, quantum) > 0.0 {
             if let Some(size) = self.queue.pop_front() {
                 self.transmit(size);
             } else if let Some(probe) = self.rate.probe() {

@@ -1,0 +1,281 @@
+//! What waits to leave on a transport, by class, and how much of it may leave now.
+//!
+//! Owned by a `MediaTransport`, driven by `pacer::Release`. Holds descriptors, never bytes. A voice never waits; then come
+//! retransmissions, then video; probes fill what is left. A transport with room to spare never holds anything: what was
+//! queued in a turn leaves in that turn.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::estimator::SendingRate;
+use super::pacer::Descriptor;
+use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
+use super::slots::Slot;
+use crate::types::Bitrate;
+
+/// Packets leave at this part of the estimate, which lies a little below what the path carries. More, and a key frame of
+/// half a second makes a voice wait in the path's queue instead of here, where it overtakes; less, and it comes late.
+const PACE: f64 = 1.05;
+/// Before the first feedback: a first picture should not wait for an estimate that nobody has tested. A key frame of
+/// 60 kB takes 100 ms.
+const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
+/// What a turn may send whole when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send.
+const BYPASS: Duration = Duration::from_millis(20);
+/// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
+pub const MAX_DELAY: Duration = Duration::from_millis(500);
+/// Retransmissions that wait; the newest is dropped, and asked for again if it still matters.
+const MAX_REPAIRS: usize = 256;
+/// First guess of a packet's size, sealed.
+const PACKET: f64 = 1150.0;
+/// Weight of a new size in the mean.
+const SIZE_WEIGHT: f64 = 0.02;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Voice, and the server's own few packets.
+    Prompt,
+    Repair,
+    Video,
+}
+
+/// How fast, at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub rate: Bitrate,
+    quantum: Duration,
+    is_probe: bool,
+}
+
+impl Pace {
+    /// None = nothing is known that would limit the transport.
+    pub fn of(sending: &SendingRate) -> Option<Self> {
+        let estimate = sending.estimate()?;
+        let steady = Bitrate((estimate.0 as f64 * PACE) as u64);
+        let steady = if sending.is_initial() {
+            steady.max(INITIAL_PACE)
+        } else {
+            steady
+        };
+        Some(match sending.probe() {
+            Some(probe) => Self {
+                rate: probe.max(steady),
+                quantum: PROBE_QUANTUM,
+                is_probe: true,
+            },
+            None => Self {
+                rate: steady,
+                quantum: QUANTUM,
+                is_probe: false,
+            },
+        })
+    }
+}
+
+#[derive(Debug)]
+pub struct SendQueue {
+    repairs: VecDeque<Descriptor>,
+    video: VecDeque<Descriptor>,
+    pacing: Pacing,
+    /// Mean size of a packet, in bytes.
+    packet: f64,
+    release_at: Option<Instant>,
+    /// The video packet sent last that can be sent again as RTX: what probes are made of.
+    newest: Option<(Slot, u64)>,
+    fills: u64,
+    pub budget: RepairBudget,
+}
+
+impl SendQueue {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            repairs: VecDeque::new(),
+            video: VecDeque::new(),
+            pacing: Pacing::new(now),
+            packet: PACKET,
+            release_at: None,
+            newest: None,
+            fills: 0,
+            budget: RepairBudget::default(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.repairs.len() + self.video.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.repairs.is_empty() && self.video.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.repairs.clear();
+        self.video.clear();
+        self.release_at = None;
+    }
+
+    /// When the transport is to be released again though nothing comes in.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.release_at
+    }
+
+    /// Of a video packet, as was sent lately: bytes.
+    pub fn packet_size(&self) -> usize {
+        self.packet as usize
+    }
+
+    /// How long what waits will take to leave.
+    pub fn delay(&self, rate: Bitrate) -> Duration {
+        Duration::from_secs_f64(self.len() as f64 * self.packet * 8.0 / rate.0.max(1) as f64)
+    }
+
+    /// Sorts what was queued in this turn, and leaves in `queued` what leaves now, in order. Returns how many
+    /// retransmissions found no place.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        pace: Pace,
+        queued: &mut Vec<Descriptor>,
+        scratch: &mut Vec<Descriptor>,
+        class: impl Fn(&Descriptor) -> Class,
+        size: impl Fn(&Descriptor) -> Option<usize>,
+    ) -> usize {
+        let waits = !self.is_empty();
+        self.pacing.settle(now, pace.rate, waits);
+        let size = |descriptor: &Descriptor| size(descriptor).map_or(PACKET, |size| size as f64);
+        if !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0 {
+            let room = self.pacing.room(pace.rate, BYPASS);
+            if queued.iter().map(&size).sum::<f64>() <= room {
+                return 0;
+            }
+        }
+        scratch.clear();
+        let mut room = self.pacing.room(pace.rate, pace.quantum);
+        let mut refused = 0;
+        for descriptor in queued.drain(..) {
+            match class(&descriptor) {
+                Class::Prompt => {
+                    room -= size(&descriptor);
+                    scratch.push(descriptor);
+                }
+                Class::Repair if self.repairs.len() >= MAX_REPAIRS => refused += 1,
+                Class::Repair => self.repairs.push_back(descriptor),
+                Class::Video => self.video.push_back(descriptor),
+            }
+        }
+        while room > 0.0
+            && let Some(descriptor) = self.repairs.pop_front().or_else(|| self.video.pop_front())
+        {
+            room -= size(&descriptor);
+            scratch.push(descriptor);
+        }
+        std::mem::swap(queued, scratch);
+        refused
+    }
+
+    /// Nothing limits the transport any more: everything leaves, before what was queued in this turn.
+    pub fn drain_into(&mut self, queued: &mut Vec<Descriptor>) {
+        if !self.is_empty() {
+            let waited = self.repairs.drain(..).chain(self.video.drain(..));
+            queued.splice(0..0, waited);
+        }
+    }
+
+    /// Whose video is to be cut because too much waits: the newest in the queue, and its last number.
+    pub fn overflow(&self, rate: Bitrate) -> Option<(Slot, u64)> {
+        let back = self.video.back().filter(|_| self.delay(rate) > MAX_DELAY)?;
+        Some((back.subscription, back.sequence_out))
+    }
+
+    /// Forgets what waits of a subscription's video; how many packets.
+    pub fn cut(&mut self, subscription: Slot) -> usize {
+        let before = self.video.len();
+        self.video.retain(|descriptor| descriptor.subscription != subscription);
+        before - self.video.len()
+    }
+
+    /// A packet has left, or anything else that shares the path: `size` bytes of UDP payload.
+    pub fn spend(&mut self, size: usize) {
+        self.pacing.spend(size);
+    }
+
+    /// A video packet has left.
+    pub fn handle_video(&mut self, subscription: Slot, sequence_out: u64, size: usize, is_repairable: bool) {
+        self.packet += (size as f64 - self.packet) * SIZE_WEIGHT;
+        if is_repairable {
+            self.newest = Some((subscription, sequence_out));
+        }
+    }
+
+    /// Whether a probe packet is to leave now.
+    pub fn wants_fill(&self, pace: Pace) -> bool {
+        pace.is_probe && self.is_empty() && self.pacing.room(pace.rate, pace.quantum) > 0.0
+    }
+
+    /// What to fill a probe with: a subscription, and the number of one of its last packets.
+    pub fn fill(&mut self) -> Option<(Slot, u64)> {
+        /// Older ones leave the ring sooner or later.
+        const SPAN: u64 = 16;
+        let (subscription, newest) = self.newest?;
+        self.fills += 1;
+        Some((subscription, newest.saturating_sub(self.fills % SPAN)))
+    }
+
+    /// A turn is over: when the next release is due.
+    pub fn plan(&mut self, now: Instant, pace: Option<Pace>, min_delay: Duration) {
+        let waits = |pace: &Pace| pace.is_probe || !self.is_empty();
+        self.release_at = pace
+            .filter(waits)
+            .map(|pace| self.pacing.ready_at(pace.rate).max(now + min_delay));
+    }
+}
+
+/// Bytes that retransmissions may take: a share of what is sent, which grows with loss.
+#[derive(Debug)]
+pub struct RepairBudget {
+    bytes: f64,
+    /// Sent since `bytes` was reckoned.
+    sent: u64,
+}
+
+impl Default for RepairBudget {
+    fn default() -> Self {
+        Self {
+            bytes: Self::MAX / 2.0,
+            sent: 0,
+        }
+    }
+}
+
+impl RepairBudget {
+    /// What can be saved up for a burst of loss.
+    const MAX: f64 = 32_768.0;
+    const SHARE: f64 = 0.2;
+    /// Loss up to which `SHARE` is enough.
+    const LOW_LOSS: f64 = 0.1;
+    /// Beyond: what it takes to replace everything lost, lost retransmissions included, and half as much again.
+    const FACTOR: f64 = 1.5;
+    const MAX_SHARE: f64 = 1.5;
+
+    /// Media was sent for the first time.
+    pub fn earn(&mut self, size: usize) {
+        self.sent += size as u64;
+    }
+
+    /// Whether a retransmission of `size` bytes may be sent; counts it if so. `loss` is 0.0..=1.0.
+    pub fn take(&mut self, size: usize, loss: f64) -> bool {
+        let share = if loss < Self::LOW_LOSS {
+            Self::SHARE
+        } else {
+            (Self::FACTOR * loss / (1.0 - loss).max(0.01)).clamp(Self::SHARE, Self::MAX_SHARE)
+        };
+        self.bytes = (self.bytes + std::mem::take(&mut self.sent) as f64 * share).min(Self::MAX);
+        let affordable = self.bytes >= size as f64;
+        if affordable {
+            self.bytes -= size as f64;
+        }
+        affordable
+    }
+}
+
+#[cfg(test)]
+mod tests;

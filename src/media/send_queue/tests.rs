@@ -1,0 +1,154 @@
+use super::*;
+use crate::media::layers::Cut;
+use crate::media::pacer::Kind;
+use crate::media::rewrite::Source;
+use crate::media::ring::PictureNumbers;
+use crate::media::slots::Slots;
+
+fn descriptor(subscription: Slot, sequence_out: u64, kind: Kind) -> Descriptor {
+    Descriptor {
+        subscription,
+        sequence_out,
+        sequence_in: 0,
+        timestamp: 0,
+        picture: PictureNumbers::default(),
+        source: Source { encoding: 0, epoch: 0 },
+        kind,
+        cut: Cut::NONE,
+    }
+}
+
+/// Voice is what the server makes itself, for these tests.
+fn class(descriptor: &Descriptor) -> Class {
+    match descriptor.kind {
+        Kind::Media => Class::Video,
+        Kind::Retransmission => Class::Repair,
+        _ => Class::Prompt,
+    }
+}
+
+/// 4 Mbit/s: a packet of 1,000 bytes each 2 ms.
+const PACE: Pace = Pace {
+    rate: Bitrate(4_000_000),
+    quantum: QUANTUM,
+    is_probe: false,
+};
+
+struct World {
+    queue: SendQueue,
+    now: Instant,
+    slot: Slot,
+    scratch: Vec<Descriptor>,
+    refused: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut queue = SendQueue::new(now);
+        queue.packet = 1000.0;
+        Self {
+            queue,
+            now,
+            slot: Slots::default().insert(()),
+            scratch: Vec::new(),
+            refused: 0,
+        }
+    }
+
+    /// One turn: what leaves, as kind and number.
+    fn turn(&mut self, queued: &[(Kind, u64)]) -> Vec<(Kind, u64)> {
+        let mut queued: Vec<_> = queued
+            .iter()
+            .map(|(kind, n)| descriptor(self.slot, *n, *kind))
+            .collect();
+        let size = |_: &Descriptor| Some(1000);
+        self.refused += self
+            .queue
+            .admit(self.now, PACE, &mut queued, &mut self.scratch, class, size);
+        queued.iter().for_each(|_| self.queue.spend(1000));
+        self.queue.plan(self.now, Some(PACE), Duration::from_millis(1));
+        queued.iter().map(|gone| (gone.kind, gone.sequence_out)).collect()
+    }
+
+    /// Time passes to the next release, which lets this leave.
+    fn next(&mut self) -> Vec<(Kind, u64)> {
+        self.now = self.queue.poll_timeout().unwrap();
+        self.turn(&[])
+    }
+}
+
+#[test]
+fn an_ordinary_frame_leaves_in_its_turn() {
+    let mut world = World::new();
+    let frame: Vec<_> = (0..8).map(|n| (Kind::Media, n)).collect();
+    assert_eq!(world.turn(&frame), frame);
+    assert!(world.queue.is_empty());
+    assert_eq!(world.queue.poll_timeout(), None);
+    world.now += Duration::from_millis(33);
+    assert_eq!(world.turn(&frame), frame);
+}
+
+#[test]
+fn a_large_frame_leaves_in_quanta_and_a_voice_overtakes_it() {
+    let mut world = World::new();
+    let frame: Vec<_> = (0..100).map(|n| (Kind::Media, n)).collect();
+    let first = world.turn(&frame);
+    assert_eq!(first, frame[..3]);
+    let start = world.now;
+    let voice = world.turn(&[(Kind::Generated, 7)]);
+    assert_eq!(voice, [(Kind::Generated, 7)]);
+    let repair: Vec<_> = world
+        .turn(&[(Kind::Retransmission, 1)])
+        .into_iter()
+        .chain(world.next())
+        .collect();
+    assert_eq!(repair[0], (Kind::Retransmission, 1), "before the rest of the frame");
+    let mut left = 3 + repair.len() - 1;
+    while !world.queue.is_empty() {
+        let quantum = world.next();
+        assert!((1..=4).contains(&quantum.len()), "{}", quantum.len());
+        left += quantum.len();
+    }
+    assert_eq!(left, 100);
+    let took = world.now - start;
+    assert!((190..=210).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn what_would_wait_too_long_is_cut() {
+    let mut world = World::new();
+    let frame: Vec<_> = (0..300).map(|n| (Kind::Media, n)).collect();
+    world.turn(&frame[..240]);
+    assert_eq!(world.queue.overflow(PACE.rate), None);
+    world.turn(&frame[240..]);
+    assert_eq!(world.queue.overflow(PACE.rate), Some((world.slot, 299)));
+    let cut = world.queue.cut(world.slot);
+    assert!((290..300).contains(&cut), "{cut}");
+    assert!(world.queue.is_empty());
+}
+
+#[test]
+fn retransmissions_have_a_limit() {
+    let mut world = World::new();
+    let repairs: Vec<_> = (0..300).map(|n| (Kind::Retransmission, n)).collect();
+    world.turn(&repairs);
+    assert_eq!(world.refused, 300 - MAX_REPAIRS);
+}
+
+#[test]
+fn the_repair_budget_is_a_share_of_what_is_sent() {
+    for (loss, share) in [(0.0, 0.2f64), (0.05, 0.2), (0.2, 0.375), (0.3, 0.643), (0.9, 1.5)] {
+        let mut budget = RepairBudget::default();
+        while budget.take(100, loss) {}
+        let mut taken = 0.0;
+        for _ in 0..10_000 {
+            budget.earn(1000);
+            while budget.take(100, loss) {
+                taken += 100.0;
+            }
+        }
+        let part = taken / 1e7;
+        assert!((part - share).abs() < 0.01, "{loss}: {part}");
+    }
+}
