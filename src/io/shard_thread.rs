@@ -71,6 +71,10 @@ pub trait DatagramCore {
     fn handle_command(&mut self, now: Instant, command: Command);
     /// `datagram` may be changed in place (it is decrypted there); it is gone afterwards.
     fn handle_datagram(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]);
+    /// As `handle_datagram`; `arrival` is when the kernel took it in, shortly before or after the turn's `now`.
+    fn handle_arrival(&mut self, now: Instant, _arrival: Instant, path: NetPath, datagram: &mut [u8]) {
+        self.handle_datagram(now, path, datagram);
+    }
     fn handle_timeout(&mut self, now: Instant);
     fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch);
     fn poll_event(&mut self) -> Option<Event>;
@@ -96,6 +100,10 @@ impl DatagramCore for Shard {
 
     fn handle_datagram(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]) {
         Shard::handle_datagram(self, now, path, datagram);
+    }
+
+    fn handle_arrival(&mut self, now: Instant, arrival: Instant, path: NetPath, datagram: &mut [u8]) {
+        Shard::handle_arrival(self, now, arrival, path, datagram);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -407,11 +415,11 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             let (batch, counters) = (&mut self.batch, &self.counters);
             let received = self
                 .receiver
-                .receive(&self.sockets[index], counters, |path, datagram| {
+                .receive(&self.sockets[index], counters, |arrival, path, datagram| {
                     if is_turn {
                         relay(now, path, datagram, core, batch, counters);
                     } else {
-                        core.handle_datagram(now, path, datagram);
+                        core.handle_arrival(now, arrival, path, datagram);
                     }
                 })?;
             total += received.datagrams;

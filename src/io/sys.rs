@@ -105,8 +105,8 @@ fn in6_addr(ip: Ipv6Addr) -> libc::in6_addr {
     libc::in6_addr { s6_addr: ip.octets() }
 }
 
-/// Room for the control messages of one message: IPV6_PKTINFO (40 bytes) and UDP_GRO or UDP_SEGMENT (24), with some
-/// to spare. The alignment is that of `cmsghdr`.
+/// Room for the control messages of one message: IPV6_PKTINFO (40 bytes), UDP_GRO or UDP_SEGMENT (24) and a time stamp
+/// (32), with some to spare. The alignment is that of `cmsghdr`.
 const CONTROL_BYTES: usize = 128;
 
 #[derive(Clone, Copy)]
@@ -291,6 +291,8 @@ pub(super) struct Incoming<'a> {
     pub(super) local: Option<Arrival>,
     /// Every datagram in `bytes` has this size, but the last may be shorter. Never 0.
     pub(super) segment: usize,
+    /// When the kernel took it in, as time since 1970; of datagrams that came as one, the first's.
+    pub(super) stamp: Option<Duration>,
     pub(super) bytes: &'a mut [u8],
 }
 
@@ -351,20 +353,29 @@ impl ReceiveArena {
             return None;
         }
         let from = self.names.get(index)?.address()?;
-        let (local, segment) = read_control(&header.msg_hdr);
+        let Marks { local, segment, stamp } = read_control(&header.msg_hdr);
         let start = index * MESSAGE_STRIDE;
         Some(Incoming {
             from,
             local,
             segment: segment.filter(|segment| *segment > 0).unwrap_or(length),
+            stamp,
             bytes: self.bytes.get_mut(start..start + length)?,
         })
     }
 }
 
-/// The local address and the GRO segment size of a received message.
-fn read_control(header: &libc::msghdr) -> (Option<Arrival>, Option<usize>) {
-    let (mut local, mut segment) = (None, None);
+/// What the kernel says beside the bytes of a message.
+#[derive(Default)]
+struct Marks {
+    local: Option<Arrival>,
+    /// GRO segment size.
+    segment: Option<usize>,
+    stamp: Option<Duration>,
+}
+
+fn read_control(header: &libc::msghdr) -> Marks {
+    let mut marks = Marks::default();
     // SAFETY: msg_control and msg_controllen describe what the kernel wrote into this message's control buffer; the
     // CMSG functions stay inside it, and each payload is read unaligned with the type its level and kind define.
     unsafe {
@@ -374,27 +385,33 @@ fn read_control(header: &libc::msghdr) -> (Option<Arrival>, Option<usize>) {
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    local = Some(Arrival {
+                    marks.local = Some(Arrival {
                         ip: Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into(),
                         interface: info.ipi_ifindex as u32,
                     });
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    local = Some(Arrival {
+                    marks.local = Some(Arrival {
                         ip: Ipv6Addr::from(info.ipi6_addr.s6_addr).into(),
                         interface: info.ipi6_ifindex as u32,
                     });
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
-                    segment = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
+                    marks.segment = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let stamp = data.cast::<libc::timespec>().read_unaligned();
+                    let seconds = u64::try_from(stamp.tv_sec).ok();
+                    let nanos = u32::try_from(stamp.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
+                    marks.stamp = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
                 }
                 _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    (local, segment)
+    marks
 }
 
 /// Waits until the socket takes data again, at most `timeout`.

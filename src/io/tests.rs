@@ -134,7 +134,7 @@ fn exchange(send: Offload, receive: Offload, sizes: &[usize]) -> (Vec<Vec<u8>>, 
     let mut arena = Receiver::new();
     loop {
         let received = arena
-            .receive(&receiver, &received_counters, |from, datagram| {
+            .receive(&receiver, &received_counters, |_, from, datagram| {
                 assert_eq!(from.remote, path.local);
                 assert_eq!(from.local, path.remote);
                 got.push(datagram.to_vec());

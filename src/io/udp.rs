@@ -65,6 +65,8 @@ impl UdpSocket {
             };
             sys::set_option(socket.as_fd(), level, name, 1)?;
         }
+        // Without it the time at which the thread looks has to do.
+        let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
         let offload = Offload {
             // A segment size of 0 changes nothing; only a kernel that knows the option accepts it.
             gso: wanted.gso && sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),

@@ -90,7 +90,7 @@ impl Fanout {
         assert!(!self.panics, "asked for by a test");
         let packet = RtpPacket::parse(packet)?;
         let source = outside.transports.get_mut(transport).ok_or(DropReason::UnknownPath)?;
-        source.receiving.handle_arrival(&packet, outside.now);
+        source.receiving.handle_arrival(&packet, outside.arrival, outside.now);
         let stream = match source.receiving.streams.get(&packet.ssrc()).copied() {
             Some(stream) => stream,
             None => self.learn(outside, transport, &packet)?,

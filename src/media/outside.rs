@@ -93,6 +93,8 @@ pub struct Index {
 /// Borrowed parts of the shard, for one call into a room.
 pub struct Outside<'a> {
     pub now: Instant,
+    /// When the datagram in hand came; only for its own handling.
+    pub arrival: Instant,
     /// Each value is used once: first sequence numbers.
     pub seed: &'a mut u64,
     pub transports: &'a mut Slots<MediaTransport>,

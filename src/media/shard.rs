@@ -86,11 +86,13 @@ pub struct Shard {
     is_settling: bool,
     /// Reused by every release.
     sizes: Vec<u16>,
+    /// Of the datagram in hand.
+    arrival: Instant,
     ready: Vec<Descriptor>,
 }
 
 impl Shard {
-    pub fn new(config: ShardConfig, _now: Instant) -> Self {
+    pub fn new(config: ShardConfig, now: Instant) -> Self {
         Self {
             seed: config.seed,
             config,
@@ -106,6 +108,7 @@ impl Shard {
             touched: Vec::new(),
             is_settling: false,
             sizes: Vec::new(),
+            arrival: now,
             ready: Vec::new(),
         }
     }
@@ -118,6 +121,13 @@ impl Shard {
 
     /// One datagram as it arrived; it is opened in place. `path.local` is the address it arrived on.
     pub fn handle_datagram(&mut self, now: Instant, path: NetPath, datagram: &mut [u8]) {
+        self.handle_arrival(now, now, path, datagram);
+    }
+
+    /// As `handle_datagram`; `arrival` is when it came, as precise as is known, and may lie on either side of `now`:
+    /// publishers' own estimates are made of it.
+    pub fn handle_arrival(&mut self, now: Instant, arrival: Instant, path: NetPath, datagram: &mut [u8]) {
+        self.arrival = arrival;
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
         if let Err(reason) = self.receive(now, path, datagram) {
@@ -397,6 +407,7 @@ impl Shard {
         let fanout = self.rooms.get_mut(room)?;
         let mut outside = Outside {
             now,
+            arrival: self.arrival,
             seed: &mut self.seed,
             transports: &mut self.transports,
             timers: &mut self.timers,
@@ -436,6 +447,7 @@ impl Shard {
     fn outside(&mut self, now: Instant) -> Outside<'_> {
         Outside {
             now,
+            arrival: self.arrival,
             seed: &mut self.seed,
             transports: &mut self.transports,
             timers: &mut self.timers,

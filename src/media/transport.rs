@@ -71,11 +71,11 @@ impl Receiving {
     }
 
     /// Every RTP packet, whatever becomes of it: the sender's estimate is made of all arrivals.
-    pub fn handle_arrival(&mut self, packet: &RtpPacket<'_>, now: Instant) {
+    pub fn handle_arrival(&mut self, packet: &RtpPacket<'_>, arrival: Instant, now: Instant) {
         let id = self.extensions.id(Extension::TransportCc);
         let value = id.and_then(|id| packet.extension(id));
         if let Some(sequence) = value.and_then(extension::transport_cc) {
-            self.feedback.handle_packet(sequence, now);
+            self.feedback.handle_packet(sequence, arrival);
         }
         self.next_report.get_or_insert(now + RECEIVER_REPORT_INTERVAL);
     }
