@@ -1,14 +1,81 @@
-//! Many viewers of one stream.
+//! Many streams on one link, and many viewers of one stream.
 
 use std::time::Duration;
 
 use crate::{
-    call::layer_changes,
+    call::{layer_changes, link},
     impairment::Conditions,
     oracles::seen,
     seeds::{at_least, at_most, ms, over_seeds},
     world::{Subscribed, World},
 };
+
+#[test]
+fn a_meeting_over_a_thin_link() {
+    over_seeds("6 cameras, a screen and 7 voices over 1.2 Mbit/s", |seed| {
+        let mut world = World::new(seed);
+        let viewer = world.join_connected("viewer");
+        let mut cameras = Vec::new();
+        let mut voices = Vec::new();
+        let mut screen = None;
+        for number in 0..7 {
+            let publisher = world.join_connected(&format!("p{number}"));
+            voices.push((publisher, world.publish_voice(publisher)));
+            if number < 6 {
+                cameras.push((publisher, world.publish_camera(publisher)));
+            } else {
+                screen = Some((publisher, world.publish_screen(publisher)));
+            }
+        }
+        let (presenter, screen) = screen.expect("a screen");
+        world.set_link(viewer, link(1_200_000));
+        world.run(Duration::from_millis(1500));
+        let heard: Vec<Subscribed> = voices.iter().map(|(_, track)| world.subscribe(viewer, track)).collect();
+        let watched: Vec<Subscribed> = cameras
+            .iter()
+            .map(|(_, track)| world.subscribe(viewer, track))
+            .collect();
+        let shared = world.subscribe(viewer, &screen);
+        let from = world.now;
+        world.run(Duration::from_secs(20));
+        let settled = world.now;
+        world.run(Duration::from_secs(60));
+        let interval = settled..world.now;
+
+        let holes: usize = heard.iter().map(|voice| world.received(voice).missing().len()).sum();
+        let sounds = heard
+            .iter()
+            .map(|voice| {
+                world
+                    .received(voice)
+                    .packets
+                    .iter()
+                    .filter(|packet| packet.at >= from)
+                    .count()
+            })
+            .min();
+        let changes = watched
+            .iter()
+            .chain([&shared])
+            .map(|subscription| layer_changes(world.received(subscription), interval.clone()))
+            .max();
+        let of_screen = seen(&world, presenter, &screen, &shared, interval.clone());
+        let frames = world.received(&shared).receiver.shown_in(interval.clone()).count();
+        vec![
+            at_most("voice packets missing, all seven", holes as f64, 0.0),
+            // 80 s of 50 packets a second, less the first moments.
+            at_least(
+                "packets of the poorest voice",
+                sounds.unwrap_or_default() as f64,
+                3990.0,
+            ),
+            at_least("screen decodable, %", of_screen.percent(), 98.0),
+            // Five a second for a minute.
+            at_least("screen frames", frames as f64, 290.0),
+            at_most("layer changes in a minute", changes.unwrap_or_default() as f64, 4.0),
+        ]
+    });
+}
 
 /// The pictures of one viewer: encoding and frame.
 type Pictures = Vec<(u8, u32)>;

@@ -25,5 +25,7 @@ mod remb;
 mod replay;
 mod rules;
 mod seeds;
+mod signalling;
 mod sources;
+mod steered;
 mod world;

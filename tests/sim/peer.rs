@@ -374,6 +374,27 @@ impl Peer {
         });
     }
 
+    /// Sends from `source` on a stream that a description has declared.
+    pub fn send_on(&mut self, mid: Mid, rid: Option<Rid>, source: Source, now: Instant) {
+        let pt = self.codec_parameters(source.codec).pt;
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, rid).expect("a described stream");
+        stream.set_rtx_cache(1024, Duration::from_secs(3), None);
+        let ssrc = stream.ssrc();
+        self.outgoing.push(Outgoing {
+            mid,
+            rid,
+            ssrc,
+            pt: PeerPt::from(pt.0),
+            source,
+            next_frame_at: now,
+            active: true,
+            frames: Vec::new(),
+            sequence: 1_000,
+            level: -20,
+        });
+    }
+
     pub fn expect_incoming(&mut self, mid: &str, kind_of: MediaKind, ssrc: u32, rtx: Option<u32>) {
         self.has_output = true;
         let kind = match kind_of {
@@ -518,6 +539,20 @@ impl Peer {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.connected = false,
             Event::RtpPacket(packet) => {
                 let ssrc = packet.header.ssrc;
+                if !self.incoming.contains_key(&*ssrc) {
+                    // One that signalling has told of.
+                    let mid = self.rtc.direct_api().stream_rx(&ssrc).map(|stream| stream.mid());
+                    let media = mid.and_then(|mid| self.rtc.media(mid));
+                    let kind = match media.map(|media| media.kind()) {
+                        Some(str0m::media::MediaKind::Video) => MediaKind::Video,
+                        _ => MediaKind::Audio,
+                    };
+                    let incoming = Incoming {
+                        kind: Some(kind),
+                        ..Incoming::default()
+                    };
+                    self.incoming.insert(*ssrc, incoming);
+                }
                 let incoming = self.incoming.entry(*ssrc).or_default();
                 let descriptor = packet.header.ext_vals.user_values.get::<DescriptorBytes>();
                 let tag = Tag::read(&packet.payload);

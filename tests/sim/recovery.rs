@@ -118,6 +118,26 @@ fn random_loss(side: Side, percent: f64, decodable: f64) {
 }
 
 #[test]
+fn five_percent_down() {
+    random_loss(Side::Subscriber, 5.0, 98.0);
+}
+
+#[test]
+fn ten_percent_down() {
+    random_loss(Side::Subscriber, 10.0, 95.0);
+}
+
+#[test]
+fn twenty_percent_down() {
+    random_loss(Side::Subscriber, 20.0, 85.0);
+}
+
+#[test]
+fn thirty_percent_down() {
+    random_loss(Side::Subscriber, 30.0, 60.0);
+}
+
+#[test]
 fn five_percent_up() {
     random_loss(Side::Publisher, 5.0, 98.0);
 }
@@ -125,6 +145,16 @@ fn five_percent_up() {
 #[test]
 fn ten_percent_up() {
     random_loss(Side::Publisher, 10.0, 95.0);
+}
+
+#[test]
+fn twenty_percent_up() {
+    random_loss(Side::Publisher, 20.0, 85.0);
+}
+
+#[test]
+fn thirty_percent_up() {
+    random_loss(Side::Publisher, 30.0, 60.0);
 }
 
 fn bursts(side: Side) {

@@ -28,6 +28,7 @@ use crate::{
     network::{Datagram, Link},
     peer::{Feedback, Incoming, Peer},
     raw::RawPeer,
+    signalling::Signalling,
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);
@@ -39,6 +40,8 @@ pub struct World {
     pub shard: Shard,
     pub peers: Vec<Peer>,
     pub raw: Vec<RawPeer>,
+    /// The control side, where a story signals.
+    pub signalling: Option<Box<Signalling>>,
     /// Whose reception is looked at ten times a second.
     pub observed: Option<usize>,
     /// What the server said of it.
@@ -166,6 +169,7 @@ impl World {
             shard,
             peers: Vec::new(),
             raw: Vec::new(),
+            signalling: None,
             observed: None,
             explained: Vec::new(),
             next_look: now,
@@ -196,6 +200,10 @@ impl World {
         let index = self.peers.len() - 1;
         self.present.push(index);
         index
+    }
+
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
     }
 
     fn handle(&mut self) -> u64 {
@@ -511,7 +519,11 @@ impl World {
     fn next_at(&mut self) -> Option<Instant> {
         let raw = self.raw.iter_mut().filter_map(RawPeer::poll_timeout);
         let look = self.observed.map(|_| self.next_look);
-        let mut next = raw.chain(self.shard.poll_timeout()).chain(look).min();
+        let room = self
+            .signalling
+            .as_ref()
+            .and_then(|signalling| signalling.room.poll_timeout());
+        let mut next = raw.chain(self.shard.poll_timeout()).chain(look).chain(room).min();
         for &index in &self.present {
             let (peer, link) = (&self.peers[index], &self.links[index]);
             let alive = (!peer.closed).then(|| peer.wake_at());
@@ -574,6 +586,11 @@ impl World {
         if self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
+        if let Some(signalling) = &mut self.signalling
+            && signalling.room.poll_timeout().is_some_and(|at| at <= now)
+        {
+            signalling.room.handle_timeout(now);
+        }
     }
 
     /// Drains everybody's output.
@@ -600,9 +617,15 @@ impl World {
         while let Some(event) = self.shard.poll_event() {
             match event {
                 Event::Explanation { report, .. } => self.explained.push((now, report)),
-                event => self.events.push((now, event)),
+                event => {
+                    if let Some(signalling) = &mut self.signalling {
+                        signalling.room.handle_event(now, event.clone());
+                    }
+                    self.events.push((now, event));
+                }
             }
         }
+        self.signal();
         for &index in &self.present {
             let (peer, link) = (&mut self.peers[index], &mut self.links[index]);
             if !peer.closed && peer.has_output {
