@@ -1,7 +1,7 @@
 //! What is checked of a received stream beside a story's own figures: its numbers, and how much of it could be decoded.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -39,6 +39,9 @@ pub fn check_numbers(incoming: &Incoming, codec: Codec, tolerance: Duration) -> 
     let mut packets: Vec<&Packet> = incoming.packets.iter().collect();
     packets.sort_by_key(|packet| packet.sequence);
     packets.dedup_by_key(|packet| packet.sequence);
+    // A frame that was left out may have kept a place for a part that came late; receivers drop what it is filled with.
+    let whole = whole_units(incoming);
+    packets.retain(|packet| packet.tag.is_none_or(|tag| whole.contains(&(tag.encoding, tag.unit()))));
     for pair in packets.windows(2) {
         let [before, after] = pair else { continue };
         let (Some(old), Some(new)) = (before.tag, after.tag) else {
@@ -121,6 +124,21 @@ fn check_descriptors(packets: &[&Packet]) -> Result<(), String> {
     Ok(())
 }
 
+/// Frames of which every part arrived, by encoding and unit.
+fn whole_units(incoming: &Incoming) -> BTreeSet<(u8, u32)> {
+    let mut parts: BTreeMap<(u8, u32), BTreeSet<u16>> = BTreeMap::new();
+    let mut whole = BTreeSet::new();
+    for tag in incoming.packets.iter().filter_map(|packet| packet.tag) {
+        let unit = (tag.encoding, tag.unit());
+        let got = parts.entry(unit).or_default();
+        got.insert(tag.part);
+        if got.len() == usize::from(tag.parts) {
+            whole.insert(unit);
+        }
+    }
+    whole
+}
+
 /// Of the frames that were being sent within `interval`: how many there were, and how many were decoded in time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
@@ -134,11 +152,13 @@ impl Seen {
     }
 }
 
-/// A frame was being sent when it belongs to the encoding and to a temporal layer of which anything arrived around it.
+/// A frame was being sent when it belongs to the encoding and to a temporal layer of which a whole frame arrived around it.
 pub fn seen(world: &World, publisher: usize, track: &Published, by: &Subscribed, interval: Range<Instant>) -> Seen {
     let sender: &Peer = &world.peers[publisher];
     let incoming = world.received(by);
-    let mut arrived: Vec<Tag> = incoming.packets.iter().filter_map(|packet| packet.tag).collect();
+    let whole = whole_units(incoming);
+    let tags = incoming.packets.iter().filter_map(|packet| packet.tag);
+    let mut arrived: Vec<Tag> = tags.filter(|tag| whole.contains(&(tag.encoding, tag.unit()))).collect();
     arrived.sort_by_key(|tag| tag.captured);
     let mut seen = Seen::default();
     let sources = sender

@@ -5,7 +5,7 @@
 //! as long as the jitter buffer holds frames back, then goes on without, provided that it does not refer to what is missing.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -42,6 +42,8 @@ struct Unit {
 pub struct Receiver {
     /// By the sequence number of their first packet.
     waiting: BTreeMap<u64, Unit>,
+    /// Numbers that arrived and are not behind yet.
+    arrived: BTreeSet<u64>,
     decoded: HashSet<(u8, u32)>,
     order: std::collections::VecDeque<(u8, u32)>,
     /// First number behind the newest unit that was decoded.
@@ -64,6 +66,9 @@ impl Receiver {
         let Some(first) = sequence.checked_sub(u64::from(part)) else {
             return;
         };
+        if self.next.is_none_or(|next| sequence >= next) {
+            self.arrived.insert(sequence);
+        }
         if self.next.is_some_and(|next| first < next) {
             return;
         }
@@ -123,7 +128,10 @@ impl Receiver {
             let mut next = None;
             for (&first, unit) in &self.waiting {
                 let Some(complete) = unit.complete else { continue };
-                let in_order = self.next.is_none_or(|next| next == first);
+                // What arrived and belongs to no frame (one that was left out before a part of it came) is not waited for.
+                let in_order = self
+                    .next
+                    .is_none_or(|next| (next..first).all(|sequence| self.arrived.contains(&sequence)));
                 let decodable = unit.tag.is_none_or(|tag| self.is_decodable(&tag));
                 if decodable && (in_order || complete + PATIENCE <= now) {
                     next = Some(first);
@@ -142,10 +150,9 @@ impl Receiver {
 
     fn show(&mut self, now: Instant, first: u64, unit: &Unit) {
         let Some(tag) = unit.tag else {
-            self.next = Some(first + 1);
-            return;
+            return self.advance(first + 1);
         };
-        self.next = Some(first + u64::from(tag.parts));
+        self.advance(first + u64::from(tag.parts));
         self.last_progress = Some(now);
         self.decoded.insert((tag.encoding, tag.unit()));
         self.order.push_back((tag.encoding, tag.unit()));
@@ -158,6 +165,11 @@ impl Receiver {
         if unit.marker {
             self.shown.push(Shown { at: now, tag });
         }
+    }
+
+    fn advance(&mut self, next: u64) {
+        self.next = Some(next);
+        self.arrived = self.arrived.split_off(&next);
     }
 
     /// Pictures decoded within an interval.

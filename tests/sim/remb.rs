@@ -11,8 +11,12 @@ const WINDOW: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_secs(1);
 const QUEUE_LIMIT: Duration = Duration::from_millis(60);
 
+/// Nothing is said of a stream that has only begun.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub struct RembEstimator {
+    begun: Option<Instant>,
     arrived: VecDeque<(Instant, usize)>,
     fastest: Option<Duration>,
     pub estimate: Option<u64>,
@@ -27,11 +31,15 @@ impl RembEstimator {
         while self.arrived.front().is_some_and(|(at, _)| *at + WINDOW < now) {
             self.arrived.pop_front();
         }
+        let begun = *self.begun.get_or_insert(now);
         let transit = now.saturating_duration_since(sent);
         let fastest = self.fastest.map_or(transit, |fastest| fastest.min(transit));
         self.fastest = Some(fastest);
         let rate: usize = self.arrived.iter().map(|(_, bytes)| bytes).sum();
         let rate = rate as f64 * 8.0 / WINDOW.as_secs_f64();
+        if begun + FIRST_REPORT > now {
+            return None;
+        }
         let is_queueing = transit > fastest + QUEUE_LIMIT;
         let may_reduce = self.reduced.is_none_or(|at| at + WINDOW < now);
         if is_queueing && may_reduce {
