@@ -4,7 +4,7 @@
 //! what is paused and the estimator of what is wanted. Runs when one of them changes and, while the path limits anything,
 //! by a timer; never per packet.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::allocator::{Allocator, Budget, Candidate, Outcome};
 use super::edge::Event;
@@ -49,10 +49,10 @@ impl Allocation {
 }
 
 impl MediaTransport {
-    pub fn budget(&self, audio: Bitrate) -> Budget {
+    pub fn budget(&self, now: Instant, audio: Bitrate) -> Budget {
         Budget {
             estimate: self.sending_rate.estimate(),
-            measured: self.sending_rate.is_measured(),
+            measured: self.sending_rate.is_measured(now),
             cap: self.reception.max_bitrate,
             audio,
             may_pause: self.reception.may_pause,
@@ -93,7 +93,7 @@ impl Fanout {
             return;
         };
         let now = outside.now;
-        let budget = transport.budget(audio);
+        let budget = transport.budget(now, audio);
         let allocation = &mut transport.allocation;
         let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
         allocation.outcome = Some(outcome);

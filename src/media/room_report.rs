@@ -58,7 +58,7 @@ impl Fanout {
         let transports = outside.transports.iter();
         for (slot, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
             if !transport.sending.is_empty() {
-                report.receptions.push(self.reception_report(slot, transport));
+                report.receptions.push(self.reception_report(now, slot, transport));
             }
         }
         outside.events.push(Event::Explanation {
@@ -68,7 +68,7 @@ impl Fanout {
         });
     }
 
-    fn reception_report(&self, slot: Slot, transport: &MediaTransport) -> ReceptionReport {
+    fn reception_report(&self, now: Instant, slot: Slot, transport: &MediaTransport) -> ReceptionReport {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| s.transport == slot);
         let reported = subscriptions.fold((None, 0f32), |(rtt, loss), (_, subscription)| {
             let its = subscription.rtt_measured.then_some(subscription.rtt);
@@ -81,7 +81,7 @@ impl Fanout {
             participant: transport.participant,
             connected: transport.is_connected,
             estimate: rate.estimate(),
-            budget: transport.budget(Bitrate::ZERO).total(),
+            budget: transport.budget(now, Bitrate::ZERO).total(),
             allocated: outcome.map(|outcome| outcome.allocated).unwrap_or_default(),
             wanted: outcome.map(|outcome| outcome.wanted).unwrap_or_default(),
             may_pause: transport.reception.may_pause,
@@ -123,7 +123,7 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         flowing: offered.best(asked),
         target,
         sent,
-        capped: transport.budget(Bitrate::ZERO).is_capped(),
+        capped: transport.budget(now, Bitrate::ZERO).is_capped(),
     };
     LayerState {
         wanted: (!disabled).then(|| known(asked)),

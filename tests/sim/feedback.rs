@@ -25,8 +25,8 @@ fn every_kind_of_client_is_served() {
         let subscription = world.subscribe(bob, &track);
         world.run(Duration::from_secs(10));
         let shown = world.received(&subscription).receiver.shown.len();
-        // Ten seconds at 30 a second, less the wait for a key frame and a switch.
-        assert!(shown > 240, "{feedback:?}: {shown}");
+        // Ten seconds at 30 a second, less two seconds of waits for key frames and switches.
+        assert!(shown > 220, "{feedback:?}: {shown}");
         assert_eq!(world.peers[bob].remb.estimate.is_some(), feedback == Feedback::Remb);
     }
 }

@@ -491,7 +491,7 @@ proptest! {
     }
 
     #[test]
-    fn no_history_makes_it_spend_too_much(
+    fn no_history_is_remembered_for_ever(
         tracks in prop::collection::vec((ladder(), 1u8..4), 1..4),
         estimates in prop::collection::vec(20u64..6000, 1..40),
     ) {
@@ -502,8 +502,6 @@ proptest! {
         for estimate in estimates {
             bench.estimate(estimate);
             bench.pass(2600);
-            let outcome = bench.outcome.unwrap();
-            prop_assert!(outcome.allocated.0 <= estimate * 1000, "{outcome:?} of {estimate}");
         }
         // In the end it is what it would be without the past.
         bench.pass(5 * 60_000);

@@ -39,6 +39,8 @@ const MAX_RATE: f64 = 200e6;
 const FEEDBACK_WAIT: Duration = Duration::from_secs(4);
 /// A REMB is repeated at least every second; one that old counts no more.
 const REMB_LIFE: Duration = Duration::from_secs(10);
+/// With media that flows, reports come several times a second. After that long without one nothing is known of the path.
+const REPORT_LIFE: Duration = Duration::from_secs(3);
 /// The change of an estimate that is worth allocating anew: a fiftieth up, less than that down.
 const WORTH_TELLING: f64 = 0.02;
 /// Loss that limits a client without other feedback, and loss that no longer does (draft-ietf-rmcat-gcc-02 §6).
@@ -71,6 +73,8 @@ pub struct SendingRate {
     first_sent: Option<Instant>,
     demand: Bitrate,
     reported: Reported,
+    /// When the client last said anything of what it receives.
+    last_report: Option<Instant>,
     /// The estimate that was told last.
     told: Option<Bitrate>,
     estimate: Option<Bitrate>,
@@ -85,6 +89,7 @@ impl SendingRate {
             first_sent: None,
             demand: Bitrate::ZERO,
             reported: Reported::default(),
+            last_report: None,
             told: Some(INITIAL),
             estimate: Some(INITIAL),
         }
@@ -178,6 +183,7 @@ impl SendingRate {
     /// `scratch` is emptied; it only keeps its memory between calls.
     pub fn handle_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>, scratch: &mut Vec<Acknowledged>) {
         let micros = self.micros(now);
+        self.last_report = Some(now);
         if let Some(path) = &mut self.path {
             path.handle_feedback(micros, feedback, scratch);
         }
@@ -188,11 +194,15 @@ impl SendingRate {
     pub fn handle_remb(&mut self, now: Instant, bitrate: u64) {
         let rate = (bitrate as f64).clamp(MIN_RATE, MAX_RATE);
         self.reported.remb = Some((rate, now));
+        self.last_report = Some(now);
         self.refresh(now);
     }
 
     /// Packets lost and expected since the last report block of a stream.
     pub fn handle_loss(&mut self, now: Instant, lost: u64, expected: u64) {
+        if expected > 0 && self.reported.bound.is_some() {
+            self.last_report = Some(now);
+        }
         let reported = &mut self.reported;
         reported.lost += lost.min(expected);
         reported.expected += expected;
@@ -207,6 +217,7 @@ impl SendingRate {
         if loss > HIGH_LOSS {
             let from = reported.bound.unwrap_or(sent).min(sent);
             reported.bound = Some((from * (1.0 - loss / 2.0)).max(MIN_RATE));
+            self.last_report = Some(now);
         } else if loss < LOW_LOSS {
             // What is far above what is sent limits nothing.
             reported.bound = reported
@@ -248,9 +259,11 @@ impl SendingRate {
         self.path.as_ref().is_none_or(|path| !path.has_feedback())
     }
 
-    /// The estimate is made of what the client reports, not guessed.
-    pub fn is_measured(&self) -> bool {
-        !self.is_initial() || self.reported.remb.is_some() || self.reported.bound.is_some()
+    /// The estimate is made of what the client reports, and lately: not guessed, and not a memory of what the path was
+    /// before everything stopped. So what was stopped is tried again.
+    pub fn is_measured(&self, now: Instant) -> bool {
+        self.last_report
+            .is_some_and(|at| now.saturating_duration_since(at) < REPORT_LIFE)
     }
 
     fn refresh(&mut self, now: Instant) {

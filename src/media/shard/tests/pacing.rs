@@ -134,7 +134,8 @@ fn probes_are_packets_sent_before_and_raise_the_estimate() {
         }
     }
     let rate = &world.shard.transports.get(slot).unwrap().sending_rate;
-    assert!(rate.estimate().unwrap().0 >= 6_000_000, "{:?}", rate.estimate());
+    // Six times the first guess, less what a probe of a few packets measures too low.
+    assert!(rate.estimate().unwrap().0 >= 5_500_000, "{:?}", rate.estimate());
     assert!(rate.rtt().unwrap() < Duration::from_millis(60));
     assert!((20..400).contains(&repeated), "{repeated}");
     assert_eq!(world.shard.stats().retransmitted, 0);
