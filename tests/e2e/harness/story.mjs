@@ -81,7 +81,8 @@ class World {
     const page = await opener.open(this.#browser.peerPage, name);
     this.#pages.push(page);
     const said = [];
-    page.on('console', (message) => said.push(message.text()));
+    // Firefox is driven without it.
+    page.on?.('console', (message) => said.push(message.text()));
     const peer = new Proxy({ console: () => said }, {
       // A promise's own names must not look like methods of the page.
       get: (own, method) =>

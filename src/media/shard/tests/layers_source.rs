@@ -238,8 +238,8 @@ impl Scalable {
                 bits.put(2, self.indication(of, target, true));
             }
         }
-        for (chain, last) in self.chains.iter().enumerate() {
-            let starts = key && of.0 == 0 || key && chain as u32 >= of.0 && of.0 == 0;
+        for last in &self.chains {
+            let starts = key && of.0 == 0;
             let diff = if starts {
                 0
             } else {
