@@ -4,6 +4,7 @@ mod allocation;
 mod data;
 mod explanation;
 mod forwarding;
+mod loudest;
 mod paths;
 mod renegotiation;
 mod repair;
