@@ -198,6 +198,7 @@ fn forwarding_allocates_nothing() {
         Command::OpenRoom {
             room: ROOM,
             sif_trailer: Vec::new(),
+            audio_last_n: 0,
         },
     );
     let mut publisher = join(&mut shard, &identity, &mut now, 100);

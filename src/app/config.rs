@@ -202,6 +202,8 @@ pub struct RoomConfig {
     pub enable_remote_unmute: bool,
     pub playout_delay: PlayoutDelay,
     pub sync_streams: bool,
+    /// Voices forwarded at a time, the loudest; 0 = all.
+    pub audio_last_n: u16,
     pub enable_full_room_in_webhooks: bool,
     /// Bytes of one ParticipantUpdate message.
     pub update_batch_target_size: usize,
@@ -434,6 +436,7 @@ impl Default for RoomConfig {
             enable_remote_unmute: false,
             playout_delay: PlayoutDelay::default(),
             sync_streams: false,
+            audio_last_n: 0,
             enable_full_room_in_webhooks: false,
             update_batch_target_size: 128 * 1024,
             room_configurations: BTreeMap::new(),

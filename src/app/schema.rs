@@ -81,6 +81,7 @@ use Kind::{Bool, Duration, Float, Free, Int, List, Map, NodeIp, PortRange, Secti
 pub const OURS: &[&str] = &[
     "strict_secrets",
     "rtc.shards",
+    "room.audio_last_n",
     "database",
     "webhook.allow_private_addresses",
 ];
@@ -393,6 +394,7 @@ const ROOM: &[Key] = &[
         Section(&[used("enabled", Bool), used("min", Int), used("max", Int)]),
     ),
     used("sync_streams", Bool),
+    used("audio_last_n", Int),
     inert("create_room_timeout", Duration),
     inert("create_room_attempts", Int),
     used("enable_full_room_in_webhooks", Bool),

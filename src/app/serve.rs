@@ -542,6 +542,7 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
         enable_data_tracks: config.enable_data_tracks,
         enable_participant_data_blob: config.enable_participant_data_blob,
         sync_streams: room.sync_streams,
+        audio_last_n: room.audio_last_n,
         update_batch_target_size: room.update_batch_target_size,
         limits: Limits {
             max_metadata_size: limit.max_metadata_size,

@@ -275,7 +275,10 @@ impl Room {
             extensions: section.extensions.clone(),
             encodings: section.encodings.clone(),
             muted: publication.info.muted,
-            is_screen: publication.info.source() == TrackSource::ScreenShare,
+            is_screen: matches!(
+                publication.info.source(),
+                TrackSource::ScreenShare | TrackSource::ScreenShareAudio
+            ),
             encrypted: publication.is_encrypted(),
         };
         let codec = publication.codecs.get_mut(index)?;

@@ -140,6 +140,7 @@ impl Room {
         room.out.media(Command::OpenRoom {
             room: handle,
             sif_trailer: room.sif_trailer.clone(),
+            audio_last_n: room.settings.audio_last_n,
         });
         room.dispatch_configured_agents(now);
         room.out.happened(RoomEvent::RoomStarted);

@@ -151,6 +151,8 @@ pub struct RoomSettings {
     pub codec_regression_threshold: usize,
     /// Video that does not fit a subscriber's bandwidth may be stopped, where the client does not say.
     pub allow_pause: bool,
+    /// Only so many voices, the loudest, are forwarded at a time; 0 = all.
+    pub audio_last_n: u16,
     /// What receivers are asked to wait before they show a picture; None = their own judgement.
     pub playout_delay: Option<PlayoutDelay>,
     /// One media stream per publisher and source group, so that clients synchronise sound and picture.
@@ -192,6 +194,7 @@ impl Default for RoomSettings {
             enable_participant_data_blob: false,
             codec_regression_threshold: 5,
             allow_pause: true,
+            audio_last_n: 0,
             playout_delay: None,
             sync_streams: false,
             update_batch_target_size: 128 * 1024,

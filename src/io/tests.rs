@@ -237,6 +237,7 @@ fn a_command_wakes_an_idle_thread_and_its_event_comes_back() {
         let open = Command::OpenRoom {
             room,
             sif_trailer: Vec::new(),
+            audio_last_n: 0,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -267,6 +268,7 @@ fn edges_survive_a_full_event_queue() {
             let open = Command::OpenRoom {
                 room: RoomHandle(number),
                 sif_trailer: Vec::new(),
+                audio_last_n: 0,
             };
             handle.send(open).await.unwrap();
         }

@@ -109,6 +109,7 @@ impl Fanout {
 
     /// Collects the pictures that are to be sent on the transport; returns what its sound costs.
     fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) -> Bitrate {
+        let delay = outside.transports.get(slot).and_then(|its| its.reception.playout_delay);
         let mut audio = Bitrate::ZERO;
         let mut at = 0;
         while let Some(subscriber) = subscriber(outside, slot, at) {
@@ -120,8 +121,12 @@ impl Fanout {
                 continue;
             };
             let max_layer = subscription.settings.max_layer;
+            subscription.set_playout(delay);
             if subscription.settings.disabled || track.muted || !subscription.takes_any() {
                 idle(outside, subscription, track);
+                continue;
+            }
+            if track.is_unheard {
                 continue;
             }
             let offered = track.offered(outside.now);

@@ -92,6 +92,9 @@ impl Fanout {
         if let Some(transport) = outside.transports.get_mut(track.transport) {
             transport.receiving.forget_track(slot);
         }
+        if let Some(loudest) = &mut self.loudest {
+            loudest.forget(slot);
+        }
         outside.timers.remove(track.timer);
         outside.index.tracks.remove(&track.handle);
         for subscriber in track.subscribers {
@@ -110,6 +113,9 @@ impl Fanout {
         track.scorer.set_muted(muted, now);
         if let Some(level) = &mut track.level {
             level.reset();
+        }
+        if let Some(loudest) = self.loudest.as_mut().filter(|_| muted) {
+            loudest.forget(slot);
         }
         // What was lost before a pause is no longer worth asking for.
         track.encodings.iter_mut().for_each(|encoding| encoding.nack.reset());

@@ -21,6 +21,8 @@ pub enum Command {
     OpenRoom {
         room: RoomHandle,
         sif_trailer: Vec<u8>,
+        /// Only so many voices, the loudest, are forwarded at a time; 0 = all.
+        audio_last_n: u16,
     },
     /// Closes everything in it.
     CloseRoom {

@@ -10,6 +10,7 @@ use super::data::DataPlane;
 use super::edge::Event;
 use super::encoding::Arrived;
 use super::estimator::Acknowledged;
+use super::loudest::Loudest;
 use super::outside::Outside;
 use super::replay::begin;
 use super::room_report;
@@ -48,6 +49,8 @@ pub struct Fanout {
     /// Reused between calls.
     pub candidates: Vec<Candidate>,
     pub speakers: Speakers,
+    /// Where only the loudest voices are forwarded.
+    pub loudest: Option<Loudest>,
     pub data: DataPlane,
     /// When scores are due; None while there are no tracks.
     pub next_quality: Option<Instant>,
@@ -76,6 +79,7 @@ impl Fanout {
             acknowledged: Vec::new(),
             candidates: Vec::new(),
             speakers: Speakers::new(speakers),
+            loudest: None,
             data: DataPlane::default(),
             next_quality: None,
             timer,
@@ -124,6 +128,7 @@ impl Fanout {
         }
         let arrived = arrived?;
         self.observe_level(outside, stream.track, &arrived);
+        self.admit_voice(outside, stream.track, &arrived)?;
         outside.stats.recovered += u64::from(stream.retransmission);
         self.forward(outside, stream.track, &arrived);
         Ok(())
@@ -184,7 +189,7 @@ impl Fanout {
     }
 
     /// To each subscriber of the track: select, rewrite, queue.
-    fn forward(&mut self, outside: &mut Outside<'_>, track_slot: Slot, packet: &Arrived) {
+    pub fn forward(&mut self, outside: &mut Outside<'_>, track_slot: Slot, packet: &Arrived) {
         let Some(track) = self.tracks.get(track_slot) else {
             return;
         };

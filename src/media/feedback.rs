@@ -125,6 +125,12 @@ impl Fanout {
             return; // the RTX stream's
         }
         subscription.acknowledged = true;
+        if let Some(playout) = &mut subscription.playout {
+            let highest = subscription.rewriter.extend(block.highest_sequence as u16);
+            // Pictures count 90 kHz.
+            let jitter = Duration::from_nanos(u64::from(block.jitter) * 100_000 / 9);
+            playout.handle_report(highest, jitter, outside.now);
+        }
         let since = subscription.loss.handle_report(block, outside.now);
         if let Some(target) = outside.transports.get_mut(transport) {
             target.sending_rate.handle_loss(outside.now, since.lost, since.expected);

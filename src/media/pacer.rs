@@ -303,6 +303,9 @@ impl Release<'_> {
         if let Some(marks) = &mut subscription.marks {
             marks.put(descriptor.sequence_out, mark);
         }
+        if let Some(playout) = &mut subscription.playout {
+            playout.handle_sent(descriptor.sequence_out);
+        }
         subscription.last_output = Some(output);
         subscription.packets = subscription.packets.wrapping_add(1);
         subscription.octets = subscription
@@ -676,7 +679,10 @@ impl<'a> Elements<'a> {
         put(Extension::AbsSendTime, &mark.abs_send_time);
         put(Extension::TransportCc, &mark.transport_cc);
         put(Extension::AudioLevel, info.audio_level.as_slice());
-        put(Extension::PlayoutDelay, info.playout_delay.as_slice().as_flattened());
+        match &subscription.playout {
+            Some(playout) => put(Extension::PlayoutDelay, playout.extension()),
+            None => put(Extension::PlayoutDelay, info.playout_delay.as_slice().as_flattened()),
+        }
         put(Extension::VideoOrientation, info.video_orientation.as_slice());
         put(Extension::AbsCaptureTime, stored.abs_capture_time);
         put(Extension::DependencyDescriptor, stored.dependency_descriptor);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::edge::Event;
 use super::encoding::Encoding;
 use super::explain::{
-    EncodingReport, Explanation, LayerFacts, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
+    EncodingReport, Explanation, LayerFacts, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
 };
 use super::fanout::Fanout;
 use super::layers::EVERYTHING;
@@ -111,7 +111,11 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         MediaKind::Audio => Layer::default(),
     };
     let disabled = subscription.settings.disabled;
-    let target = subscription.target().filter(|_| !disabled && !track.muted).map(known);
+    let is_unheard = track.is_unheard && !track.muted && !disabled;
+    let target = subscription
+        .target()
+        .filter(|_| !disabled && !track.muted && !is_unheard)
+        .map(known);
     let sent = subscription.current().map(known);
     let facts = LayerFacts {
         connected: subscription.is_connected,
@@ -129,7 +133,11 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         wanted: (!disabled).then(|| known(asked)),
         target,
         sent,
-        reason: facts.reason(),
+        reason: if is_unheard {
+            LayerReason::NotLoudest
+        } else {
+            facts.reason()
+        },
     }
 }
 

@@ -6,13 +6,14 @@
 use std::time::{Duration, Instant};
 
 use super::allocator::Allotment;
-use super::edge::{Subscribe, SubscriptionSettings};
+use super::edge::{PlayoutDelay, Subscribe, SubscriptionSettings};
 use super::encoding::{Arrived, Encoding};
 use super::explain::{Decisions, Freezes, RepairCounts};
 use super::feedback::{LossReports, Scored};
 use super::generated::Schedule;
 use super::layers::{Cut, Filter};
 use super::pacer::{Descriptor, Kind};
+use super::playout::Playout;
 use super::quality::QualityScorer;
 use super::resend::{Marks, RecentRequests};
 use super::rewrite::{Incoming, Numbers, Rewriter, Source};
@@ -110,6 +111,8 @@ pub struct Subscription {
     pub repair: RepairCounts,
     pub freezes: Freezes,
     pub decisions: Decisions,
+    /// What the receiver's jitter buffer is asked for; None = what the publisher says.
+    pub playout: Option<Playout>,
     /// What the allocator knows of it.
     pub allotment: Allotment,
     /// Control was told that nothing is sent for want of bandwidth.
@@ -176,6 +179,7 @@ impl Subscription {
             repair: RepairCounts::default(),
             freezes: Freezes::default(),
             decisions: Decisions::new(now),
+            playout: None,
             allotment: Allotment::default(),
             is_paused: false,
             ends_at: None,
@@ -220,6 +224,18 @@ impl Subscription {
     /// Its packets carry transport-wide sequence numbers.
     pub fn is_numbered(&self) -> bool {
         self.extensions.id(Extension::TransportCc).is_some()
+    }
+
+    /// The room's wish for the receiver's jitter buffer. Not where packets are resent as they were: the value may be
+    /// another by then.
+    pub fn set_playout(&mut self, bounds: Option<PlayoutDelay>) {
+        let can_say = self.kind == MediaKind::Video
+            && self.marks.is_none()
+            && self.extensions.id(Extension::PlayoutDelay).is_some();
+        let bounds = bounds.filter(|_| can_say);
+        if bounds != self.playout.map(|playout| playout.bounds()) {
+            self.playout = bounds.map(Playout::new);
+        }
     }
 
     /// The subscriber takes some codec of the track.

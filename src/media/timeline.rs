@@ -38,6 +38,11 @@ impl Timeline {
             .map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
     }
 
+    /// The next packet stands where it arrives, whatever was shown of its source before.
+    pub fn restart(&mut self) {
+        self.offset = None;
+    }
+
     /// Timestamps shown stand for their moment of capture. Else reports must not be made of them yet.
     pub fn is_settled(&self) -> bool {
         !self.is_squeezed

@@ -37,6 +37,8 @@ pub struct Track {
     pub muted: bool,
     pub is_screen: bool,
     pub encrypted: bool,
+    /// Not among the loudest of a room that forwards only those.
+    pub is_unheard: bool,
     pub subscribers: Vec<Slot>,
     pub timer: TimerId,
     /// A bit per spatial layer that flows, as of the last look.
@@ -77,6 +79,7 @@ impl Track {
             muted: publish.muted,
             is_screen: publish.is_screen,
             encrypted: publish.encrypted,
+            is_unheard: false,
             subscribers: Vec::new(),
             timer,
             flowing: 0,

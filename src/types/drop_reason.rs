@@ -63,6 +63,8 @@ drop_reasons! {
     Disabled => "disabled",
     /// Nothing of this track is sent to this subscriber now: its bandwidth does not carry it.
     Paused => "paused",
+    /// A voice that is not among the loudest of its room.
+    NotLoudest => "not_among_loudest",
     /// Not the layer this subscriber is given.
     OtherLayer => "other_layer",
     /// Waiting for a key frame before this subscriber can be served.

@@ -162,6 +162,7 @@ impl World {
             Command::OpenRoom {
                 room: ROOM,
                 sif_trailer: b"trailer".to_vec(),
+                audio_last_n: 0,
             },
         );
         Self {

@@ -8,6 +8,7 @@ use super::{Shard, contain};
 use crate::media::allocation::Allocation;
 use crate::media::edge::{Command, OpenTransport, Publish, Subscribe};
 use crate::media::fanout::Fanout;
+use crate::media::loudest::Loudest;
 use crate::media::outside::{Place, TimerKey};
 use crate::media::transport::MediaTransport;
 use crate::rtc::{self, TransportConfig};
@@ -17,7 +18,11 @@ impl Shard {
     /// None = it names something gone.
     pub(super) fn apply(&mut self, now: Instant, command: Command) -> Option<()> {
         match command {
-            Command::OpenRoom { room, sif_trailer } => self.open_room(room, sif_trailer),
+            Command::OpenRoom {
+                room,
+                sif_trailer,
+                audio_last_n,
+            } => self.open_room(room, sif_trailer, audio_last_n),
             Command::CloseRoom { room } => self.close_room(now, room),
             Command::OpenTransport(open) => self.open_transport(now, *open),
             Command::SetRemote { transport, remote } => {
@@ -102,7 +107,7 @@ impl Shard {
         self.index.subscriptions.get(&handle).copied()
     }
 
-    fn open_room(&mut self, handle: RoomHandle, sif_trailer: Vec<u8>) -> Option<()> {
+    fn open_room(&mut self, handle: RoomHandle, sif_trailer: Vec<u8>, audio_last_n: u16) -> Option<()> {
         if self.index.rooms.contains_key(&handle) {
             return None;
         }
@@ -110,7 +115,9 @@ impl Shard {
         let settings = self.config.speakers;
         let slot = self.rooms.insert_with(|slot| {
             let timer = timers.insert(TimerKey::Room(slot));
-            Fanout::new(handle, slot, sif_trailer, settings, timer)
+            let mut fanout = Fanout::new(handle, slot, sif_trailer, settings, timer);
+            fanout.loudest = (audio_last_n > 0).then(|| Loudest::new(usize::from(audio_last_n)));
+            fanout
         });
         self.index.rooms.insert(handle, slot);
         Some(())

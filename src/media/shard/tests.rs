@@ -6,6 +6,7 @@ mod explanation;
 mod forwarding;
 mod layers;
 mod layers_source;
+mod loudest;
 mod pacing;
 mod paths;
 mod renegotiation;

@@ -84,6 +84,7 @@ impl World {
             Command::OpenRoom {
                 room: ROOM,
                 sif_trailer: Vec::new(),
+                audio_last_n: 0,
             },
         );
         let mut world = Self {

@@ -326,6 +326,7 @@ fn a_panic_costs_one_transport_or_one_room() {
     world.command(Command::OpenRoom {
         room: other,
         sif_trailer: Vec::new(),
+        audio_last_n: 0,
     });
     let carol = world.join_room(other);
     let slot = world.shard.index.transports[&world.peers[bob].handle];

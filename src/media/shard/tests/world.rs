@@ -140,8 +140,16 @@ impl World {
         world.command(Command::OpenRoom {
             room: ROOM,
             sif_trailer: SIF.to_vec(),
+            audio_last_n: 0,
         });
         world
+    }
+
+    /// `room.audio_last_n`, set afterwards.
+    pub fn forward_loudest(&mut self, count: usize) {
+        let slot = self.shard.index.rooms[&ROOM];
+        let room = self.shard.rooms.get_mut(slot).unwrap();
+        room.loudest = Some(crate::media::loudest::Loudest::new(count));
     }
 
     pub fn command(&mut self, command: Command) {

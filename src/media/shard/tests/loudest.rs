@@ -1,0 +1,75 @@
+use super::world::*;
+use crate::rtp::RtpHeader;
+use crate::types::{DropReason, Extension, Ssrc};
+
+/// Two voices in a room that forwards one. Their SSRCs are their places.
+fn voice(world: &mut World, peer: usize, sequence: u16, level: u8) {
+    let header = RtpHeader {
+        marker: false,
+        pt: OPUS,
+        sequence,
+        timestamp: u32::from(sequence) * 960,
+        ssrc: Ssrc(50 + peer as u32),
+    };
+    world.send(
+        peer,
+        header,
+        &[(Extension::Mid, b"0"), (Extension::AudioLevel, &[level])],
+        &[sequence as u8; 60],
+    );
+}
+
+#[test]
+fn a_voice_that_is_let_in_brings_what_it_said_before() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (world.join(), world.join(), world.join());
+    world.forward_loudest(1);
+    let (first, second) = (world.publish_audio(alice, "0"), world.publish_audio(bob, "0"));
+    let heard = [world.subscribe(carol, first), world.subscribe(carol, second)];
+    let mut sequence = 0;
+    let mut speak = |world: &mut World, levels: [u8; 2], packets: u16| {
+        for _ in 0..packets {
+            voice(world, alice, sequence, levels[0]);
+            voice(world, bob, sequence, levels[1]);
+            sequence += 1;
+            world.pass(20);
+        }
+    };
+    speak(&mut world, [20, 127], 50);
+    let got = world.take(carol);
+    let of = |got: &[Got], which: usize| -> Vec<(u16, u32, u8)> {
+        let its = got
+            .iter()
+            .map(Got::rtp)
+            .filter(|packet| packet.ssrc() == Ssrc(heard[which].0 as u32));
+        its.map(|packet| (packet.sequence(), packet.timestamp(), packet.payload()[0]))
+            .collect()
+    };
+    assert_eq!((of(&got, 0).len(), of(&got, 1).len()), (50, 0));
+    assert_eq!(world.dropped(DropReason::NotLoudest), 50);
+
+    // Alice falls silent, and Bob begins: 12 packets of 20 ms came before the loud one.
+    speak(&mut world, [127, 127], 60);
+    world.take(carol);
+    speak(&mut world, [127, 20], 10);
+    let got = world.take(carol);
+    let bobs = of(&got, 1);
+    assert_eq!(of(&got, 0).len(), 1, "the packet before Bob's");
+    assert_eq!(bobs.first().map(|packet| packet.2), Some(98));
+    assert_eq!(bobs.len(), 10 + 12);
+    for pair in bobs.windows(2) {
+        assert_eq!(pair[1].0, pair[0].0.wrapping_add(1));
+        assert_eq!(pair[1].1, pair[0].1.wrapping_add(960));
+    }
+
+    // And back: Alice's numbers go on.
+    let last = 110;
+    speak(&mut world, [127, 127], 60);
+    speak(&mut world, [20, 127], 10);
+    let got = world.take(carol);
+    let alices = of(&got, 0);
+    assert_eq!(alices.len(), 10 + 12);
+    let numbers: Vec<u16> = alices.iter().map(|packet| packet.0).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
+    assert!(alices[0].2 > last);
+}
