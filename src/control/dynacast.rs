@@ -156,7 +156,7 @@ impl Room {
             if subscription.bound.is_none() {
                 continue;
             }
-            let quality = wanted_quality(&publication.info, subscription.codec, &subscription.settings);
+            let quality = wanted_quality(&publication.source(subscription.codec), &subscription.settings);
             let best = wanted.entry(subscription.codec).or_insert(None);
             *best = (*best).max(quality);
         }

@@ -2,7 +2,7 @@
 
 use livekit_protocol::{TrackInfo, VideoLayer, VideoQuality};
 
-use crate::media::edge::SubscriptionSettings;
+use crate::media::edge::{LayerShape, SubscriptionSettings};
 use crate::types::Layer;
 
 use super::subscription::TrackSettings;
@@ -22,6 +22,14 @@ const MEDIUM_HEIGHT: u32 = 360;
 
 /// What the temporal layers of a 30 fps track show, each twice the one below.
 const NOMINAL_RATES: [f32; 3] = [7.5, 15.0, 30.0];
+
+/// A track in one of its codecs: what was declared of its layers, and what they have shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub info: &'a TrackInfo,
+    pub codec: usize,
+    pub shapes: [LayerShape; 3],
+}
 
 /// What a subscriber that has said nothing gets. LiveKit: an adaptive client starts low, and asks for more as soon as it
 /// knows the size of its element.
@@ -46,10 +54,10 @@ pub(super) fn layers(info: &TrackInfo, codec: usize) -> &[VideoLayer] {
 }
 
 /// The spatial layer that fits, and None for "no video at all". LiveKit: a width wins over the quality.
-fn spatial_layer(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> Option<u8> {
-    let layers = layers(info, codec);
+fn spatial_layer(source: &Source<'_>, settings: &TrackSettings) -> Option<u8> {
+    let layers = layers(source.info, source.codec);
     let index = if settings.width > 0 {
-        index_for_size(info, layers, settings)
+        index_for_size(source, layers, settings)
     } else {
         match VideoQuality::try_from(settings.quality) {
             Ok(VideoQuality::Off) => return None,
@@ -71,15 +79,14 @@ fn index_for_quality(layers: &[VideoLayer], quality: VideoQuality) -> usize {
 }
 
 /// The lowest layer that is high enough. Of several with the same height the last.
-fn index_for_size(info: &TrackInfo, layers: &[VideoLayer], settings: &TrackSettings) -> usize {
-    let heights: Vec<u32> = layers.iter().map(|layer| layer.height).collect();
-    let declared = !heights.is_empty() && heights.iter().all(|height| *height > 0);
-    if !declared && info.height == 0 {
-        return index_for_quality(layers, VideoQuality::High);
-    }
-    if declared {
-        // LiveKit: heights are compared, whatever the format.
+fn index_for_size(source: &Source<'_>, layers: &[VideoLayer], settings: &TrackSettings) -> usize {
+    // LiveKit: heights are compared, whatever the format.
+    if let Some(heights) = heights(source, layers) {
         return index_for_height(&heights, settings.height);
+    }
+    let info = source.info;
+    if info.height == 0 {
+        return index_for_quality(layers, VideoQuality::High);
     }
     let (own, requested) = if info.width < info.height {
         (info.width, settings.width)
@@ -94,6 +101,17 @@ fn index_for_size(info: &TrackInfo, layers: &[VideoLayer], settings: &TrackSetti
     index_for_quality(layers, quality)
 }
 
+/// By layer, as declared, else as seen. None = not known of all of them.
+fn heights(source: &Source<'_>, layers: &[VideoLayer]) -> Option<Vec<u32>> {
+    let known = |heights: &Vec<u32>| !heights.is_empty() && heights.iter().all(|height| *height > 0);
+    let declared: Vec<u32> = layers.iter().map(|layer| layer.height).collect();
+    if known(&declared) {
+        return Some(declared);
+    }
+    let seen = source.shapes.iter().map(|shape| u32::from(shape.height));
+    Some(seen.take(layers.len()).collect()).filter(known)
+}
+
 fn index_for_height(heights: &[u32], requested: u32) -> usize {
     // Pixels, far below where an f32 is inexact; truncated as LiveKit does.
     let enough = (requested as f32 * TOLERANCE) as u32;
@@ -103,36 +121,42 @@ fn index_for_height(heights: &[u32], requested: u32) -> usize {
         .count()
 }
 
-/// The temporal layer that shows nine tenths of `fps` frames a second; 0 = all there are.
-fn temporal_layer(fps: u32) -> u8 {
+/// The temporal layer that shows nine tenths of `fps` frames a second; 0 = all there are. `seen`: what each has shown.
+fn temporal_layer(fps: u32, seen: [u8; 4]) -> u8 {
     let enough = fps as f32 * TOLERANCE;
-    let reaches = |rate: &f32| fps > 0 && *rate >= enough;
-    let index = NOMINAL_RATES.iter().position(reaches);
+    let seen = seen.map(f32::from);
+    let rates: &[f32] = if seen.iter().any(|rate| *rate > 0.0) {
+        &seen
+    } else {
+        &NOMINAL_RATES
+    };
+    let index = rates.iter().position(|rate| fps > 0 && *rate >= enough);
     index
         .and_then(|index| u8::try_from(index).ok())
         .unwrap_or(BEST.temporal)
 }
 
-/// What the shard is told of a subscription that gets the track's codec `codec`.
-pub(super) fn subscription_settings(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> SubscriptionSettings {
-    let spatial = spatial_layer(info, codec, settings);
+/// What the shard is told.
+pub(super) fn subscription_settings(source: &Source<'_>, settings: &TrackSettings) -> SubscriptionSettings {
+    let spatial = spatial_layer(source, settings);
+    let shape = source.shapes.get(usize::from(spatial.unwrap_or(0)));
     SubscriptionSettings {
         disabled: settings.disabled || spatial.is_none(),
         max_layer: Layer {
             spatial: spatial.unwrap_or(0),
-            temporal: temporal_layer(settings.fps),
+            temporal: temporal_layer(settings.fps, shape.map_or([0; 4], |shape| shape.frame_rates)),
         },
         priority: u8::try_from(settings.priority.min(255)).unwrap_or(u8::MAX),
     }
 }
 
 /// What the publisher has to send for this subscriber; None = nothing.
-pub(super) fn wanted_quality(info: &TrackInfo, codec: usize, settings: &TrackSettings) -> Option<VideoQuality> {
+pub(super) fn wanted_quality(source: &Source<'_>, settings: &TrackSettings) -> Option<VideoQuality> {
     if settings.disabled {
         return None;
     }
-    let spatial = spatial_layer(info, codec, settings)?;
-    match layers(info, codec).get(usize::from(spatial)) {
+    let spatial = spatial_layer(source, settings)?;
+    match layers(source.info, source.codec).get(usize::from(spatial)) {
         Some(layer) => Some(layer.quality()),
         None => Some(VideoQuality::High),
     }
@@ -143,6 +167,15 @@ mod tests {
     use livekit_protocol::SimulcastCodecInfo;
 
     use super::*;
+
+    /// Nothing has been seen of it.
+    fn source(info: &TrackInfo) -> Source<'_> {
+        Source {
+            info,
+            codec: 0,
+            shapes: [LayerShape::default(); 3],
+        }
+    }
 
     fn layer(quality: VideoQuality, width: u32, height: u32) -> VideoLayer {
         VideoLayer {
@@ -183,7 +216,7 @@ mod tests {
     }
 
     fn spatial_of(info: &TrackInfo, settings: TrackSettings) -> u8 {
-        subscription_settings(info, 0, &settings).max_layer.spatial
+        subscription_settings(&source(info), &settings).max_layer.spatial
     }
 
     fn spatial(settings: TrackSettings) -> u8 {
@@ -243,7 +276,7 @@ mod tests {
         assert_eq!(spatial(TrackSettings::default()), 0);
         assert_eq!(spatial(default_settings(false)), 2);
         assert_eq!(
-            wanted_quality(&camera(), 0, &TrackSettings::default()),
+            wanted_quality(&source(&camera()), &TrackSettings::default()),
             Some(VideoQuality::Low)
         );
     }
@@ -254,7 +287,7 @@ mod tests {
         info.layers.remove(1);
         assert_eq!(spatial_of(&info, of_quality(VideoQuality::Medium)), 1);
         assert_eq!(
-            wanted_quality(&info, 0, &of_quality(VideoQuality::Medium)),
+            wanted_quality(&source(&info), &of_quality(VideoQuality::Medium)),
             Some(VideoQuality::High)
         );
         let mut info = camera();
@@ -267,14 +300,14 @@ mod tests {
     #[test]
     fn off_and_disabled_stop_the_video() {
         let off = of_quality(VideoQuality::Off);
-        assert!(subscription_settings(&camera(), 0, &off).disabled);
-        assert_eq!(wanted_quality(&camera(), 0, &off), None);
+        assert!(subscription_settings(&source(&camera()), &off).disabled);
+        assert_eq!(wanted_quality(&source(&camera()), &off), None);
         let disabled = TrackSettings {
             disabled: true,
             ..default_settings(false)
         };
-        assert!(subscription_settings(&camera(), 0, &disabled).disabled);
-        assert_eq!(wanted_quality(&camera(), 0, &disabled), None);
+        assert!(subscription_settings(&source(&camera()), &disabled).disabled);
+        assert_eq!(wanted_quality(&source(&camera()), &disabled), None);
     }
 
     #[test]
@@ -282,10 +315,10 @@ mod tests {
         let mut info = camera();
         info.layers.truncate(1);
         let best = default_settings(false);
-        assert_eq!(wanted_quality(&info, 0, &best), Some(VideoQuality::Low));
+        assert_eq!(wanted_quality(&source(&info), &best), Some(VideoQuality::Low));
         info.layers.clear();
         let low = default_settings(true);
-        assert_eq!(wanted_quality(&info, 0, &low), Some(VideoQuality::High));
+        assert_eq!(wanted_quality(&source(&info), &low), Some(VideoQuality::High));
         assert_eq!(spatial_of(&info, of_quality(VideoQuality::High)), 2);
     }
 
@@ -300,8 +333,17 @@ mod tests {
             },
         ];
         let low = of_quality(VideoQuality::Low);
-        assert_eq!(wanted_quality(&info, 0, &low), Some(VideoQuality::Low));
-        assert_eq!(wanted_quality(&info, 1, &low), Some(VideoQuality::High));
+        assert_eq!(wanted_quality(&source(&info), &low), Some(VideoQuality::Low));
+        assert_eq!(
+            wanted_quality(
+                &Source {
+                    codec: 1,
+                    ..source(&info)
+                },
+                &low
+            ),
+            Some(VideoQuality::High)
+        );
     }
 
     #[test]
@@ -311,11 +353,44 @@ mod tests {
                 fps,
                 ..default_settings(false)
             };
-            subscription_settings(&camera(), 0, &settings).max_layer.temporal
+            subscription_settings(&source(&camera()), &settings).max_layer.temporal
         };
         assert_eq!(
             [0, 5, 8, 9, 15, 16, 17, 30, 60].map(temporal),
             [3, 0, 0, 1, 1, 1, 2, 2, 3]
         );
+    }
+
+    #[test]
+    fn what_was_seen_is_better_than_a_guess() {
+        let mut info = camera();
+        for layer in &mut info.layers {
+            (layer.width, layer.height) = (0, 0);
+        }
+        let shape = |height, frame_rates| LayerShape {
+            width: height / 9 * 16,
+            height,
+            frame_rates,
+        };
+        let seen = Source {
+            shapes: [
+                shape(270, [8, 15, 15, 15]),
+                shape(540, [15, 30, 30, 30]),
+                shape(1080, [15, 30, 60, 60]),
+            ],
+            ..source(&info)
+        };
+        let layer = |width, height, fps| {
+            let settings = TrackSettings {
+                fps,
+                ..sized(width, height)
+            };
+            let max = subscription_settings(&seen, &settings).max_layer;
+            (max.spatial, max.temporal)
+        };
+        assert_eq!(layer(480, 270, 15), (0, 1));
+        assert_eq!(layer(640, 360, 15), (1, 0));
+        assert_eq!(layer(1280, 720, 30), (2, 1));
+        assert_eq!(layer(1280, 720, 0), (2, 3));
     }
 }

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use livekit_protocol::{BackupCodecPolicy, TrackInfo, TrackSource, TrackType};
 
-use crate::media::edge::Publish;
+use crate::media::edge::{LayerShape, Publish};
 use crate::types::{Codec, MediaKind, Mid, ParticipantHandle, TrackHandle, TrackId};
 
 use super::dynacast::Dynacast;
+use super::layers::Source;
 use super::regression::Regression;
 
 /// pending (announced) → bound (negotiated) → live (shown to the others).
@@ -41,6 +42,8 @@ pub(super) struct PublishedCodec {
     pub codec: Option<Codec>,
     /// What its packets have shown.
     pub seen: Option<Codec>,
+    /// What its layers have shown, smallest first.
+    pub shapes: [LayerShape; 3],
     /// What was sent to the shard when it was negotiated.
     pub bound: Option<Box<Publish>>,
 }
@@ -64,6 +67,16 @@ impl PublishedCodec {
 }
 
 impl Publication {
+    /// Its layers in one of its codecs.
+    pub(super) fn source(&self, codec: usize) -> Source<'_> {
+        let shapes = self.codecs.get(codec).map(|codec| codec.shapes);
+        Source {
+            info: &self.info,
+            codec,
+            shapes: shapes.unwrap_or_default(),
+        }
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.codecs.iter().all(|codec| codec.bound.is_none())
     }

@@ -10,7 +10,7 @@ use livekit_protocol::{
     TrackUnpublishedResponse, UpdateLocalAudioTrack, UpdateLocalVideoTrack,
 };
 
-use crate::media::edge::{Command, Publish};
+use crate::media::edge::{Command, LayerShape, Publish};
 use crate::types::{Codec, MediaKind, Mid, ParticipantHandle, Ssrc, TrackHandle, TrackId};
 
 use super::dynacast::Dynacast;
@@ -131,6 +131,7 @@ impl Room {
                     cid: simulcast.cid.clone(),
                     codec: Some(codec),
                     seen: None,
+                    shapes: Default::default(),
                     bound: None,
                 });
                 publication.info.codecs.push(info);
@@ -434,6 +435,30 @@ impl Room {
             self.changed_now(handle);
         }
         self.update_dynacast(now, handle, &track);
+    }
+
+    /// Settings that ask for a size or a frame rate may mean another layer now.
+    pub(super) fn layers_measured(&mut self, now: Instant, track_handle: TrackHandle, layers: [LayerShape; 3]) {
+        let Some(track) = self.track_handles.get(&track_handle).cloned() else {
+            return;
+        };
+        let Some(publisher) = self.tracks.get(&track).copied() else {
+            return;
+        };
+        let Some(publication) = self.publication_mut(publisher, &track) else {
+            return;
+        };
+        let Some(codec) = publication.codec_of(track_handle) else {
+            return;
+        };
+        if let Some(published) = publication.codecs.get_mut(codec) {
+            published.shapes = layers;
+        }
+        let subscribers = publication.subscribers.clone();
+        for subscriber in subscribers {
+            self.apply_settings(subscriber, &track);
+        }
+        self.update_dynacast(now, publisher, &track);
     }
 
     pub(super) fn handle_mute(&mut self, handle: ParticipantHandle, request: MuteTrackRequest) {

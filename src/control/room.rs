@@ -178,6 +178,7 @@ impl Room {
                 codec,
                 ..
             } => self.encoding_seen(now, track, usize::from(encoding), ssrc, codec),
+            Event::LayersMeasured { track, layers } => self.layers_measured(now, track, layers),
             Event::SubscriptionStarted { subscription } => self.subscription_started(now, subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
             Event::StreamState { subscription, paused } => self.stream_paused(now, subscription, paused),

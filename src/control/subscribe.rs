@@ -375,7 +375,7 @@ impl Room {
             return;
         };
         let transport = to.subscriber.as_ref().unwrap_or(&to.publisher).transport;
-        let settings = subscription_settings(&publication.info, subscription.codec, &subscription.settings);
+        let settings = subscription_settings(&publication.source(subscription.codec), &subscription.settings);
         let command = Subscribe {
             room: self.handle,
             participant: subscriber,

@@ -48,6 +48,7 @@ pub(super) fn describe(
             cid: simulcast.cid,
             codec,
             seen: None,
+            shapes: Default::default(),
             bound: None,
         });
     }

@@ -198,7 +198,7 @@ impl Room {
         if subscription.sending.is_none() {
             return;
         }
-        let settings = subscription_settings(&publication.info, subscription.codec, &subscription.settings);
+        let settings = subscription_settings(&publication.source(subscription.codec), &subscription.settings);
         let Some(subscription) = self
             .participants
             .get_mut(&handle)

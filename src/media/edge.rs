@@ -298,6 +298,11 @@ pub enum Event {
         pt: Pt,
         codec: Codec,
     },
+    /// What the spatial layers of a video track have shown, smallest first; every 5 s in which something was new.
+    LayersMeasured {
+        track: TrackHandle,
+        layers: [LayerShape; 3],
+    },
     /// The first packet of this subscription has left.
     SubscriptionStarted { subscription: SubscriptionHandle },
     /// The server has stopped sending a subscription for want of bandwidth, or goes on with it.
@@ -339,6 +344,25 @@ pub enum Event {
     },
     /// A panic was caught in this room; the shard has discarded it (DESIGN D10).
     RoomPanicked { room: RoomHandle },
+}
+
+/// One spatial layer of a video track, as its packets have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Pixels; 0 = not known.
+    pub width: u16,
+    pub height: u16,
+    /// Frames a second of each temporal layer, with all below it; all 0 = not known.
+    pub frame_rates: [u8; 4],
+}
+
+impl LayerShape {
+    /// By more than a tenth of a frame rate, or in size.
+    pub fn differs(&self, other: &Self) -> bool {
+        let rates = self.frame_rates.iter().zip(other.frame_rates);
+        let mut rates = rates.map(|(old, new)| old.abs_diff(new) > (old / 10).max(1));
+        (self.width, self.height) != (other.width, other.height) || rates.any(|differs| differs)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

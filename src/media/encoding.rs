@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::edge::EncodingParameters;
-use super::layers::{Cut, EVERYTHING, LayerMap, LayerMarks, Meter};
+use super::layers::{Cut, EVERYTHING, LayerMap, LayerMarks, Meter, SPATIAL, TEMPORAL};
 use super::nack::NackGenerator;
 use super::receiver_stats::ReceiverStats;
 use super::rewrite::Source;
@@ -186,6 +186,11 @@ impl Encoding {
         })
     }
 
+    /// As `Meter::take_frame_rates`.
+    pub fn take_frame_rates(&mut self, now: Instant) -> Option<[[u8; TEMPORAL]; SPATIAL]> {
+        self.meter.as_mut()?.take_frame_rates(now)
+    }
+
     pub fn stored(&self, sequence: u64, now: Instant) -> Option<Stored<'_>> {
         self.ring.get(sequence, now)
     }
@@ -246,6 +251,9 @@ impl Encoding {
                 temporal: info.temporal,
             };
             meter.handle_packet(layer, info.layers, packet.payload.len(), now);
+            if new_frame {
+                meter.handle_frame(info.layers);
+            }
         }
         if info.keyframe {
             self.note_keyframe(sequence, info.timestamp);

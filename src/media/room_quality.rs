@@ -28,6 +28,10 @@ impl Fanout {
         let mut scores: BTreeMap<ParticipantHandle, Vec<_>> = BTreeMap::new();
         let mut lost_upstream = BTreeMap::new();
         for (slot, track) in self.tracks.iter_mut() {
+            if let Some(layers) = track.measure(now) {
+                let track = track.handle;
+                outside.events.push(Event::LayersMeasured { track, layers });
+            }
             let Some(window) = published(track, outside) else {
                 continue;
             };

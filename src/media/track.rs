@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::edge::{EncodingParameters, Publish};
+use super::edge::{EncodingParameters, LayerShape, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
 use super::layers::{EVERYTHING, Flow, Offered, SPATIAL};
 use super::quality::QualityScorer;
@@ -45,6 +45,8 @@ pub struct Track {
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
     pub scorer: QualityScorer,
+    /// What control knows of its layers.
+    shapes: [LayerShape; SPATIAL],
 }
 
 impl Track {
@@ -80,6 +82,7 @@ impl Track {
             has_new_layer: false,
             level,
             scorer,
+            shapes: [LayerShape::default(); _],
         }
     }
 
@@ -188,6 +191,35 @@ impl Track {
     /// The publisher has paused.
     pub fn pause_flow(&mut self) {
         self.flow.pause();
+    }
+
+    /// What its layers have shown since the last call, when that is not what it was.
+    pub fn measure(&mut self, now: Instant) -> Option<[LayerShape; SPATIAL]> {
+        let is_simulcast = self.is_simulcast();
+        let mut seen = self.shapes;
+        for (at, encoding) in (0u8..).zip(&mut self.encodings) {
+            let Some(rates) = encoding.take_frame_rates(now) else {
+                continue;
+            };
+            for (spatial, (shape, frame_rates)) in (0u8..).zip(seen.iter_mut().zip(rates)) {
+                // Of a stream that has stopped, what was seen before stays true.
+                let has_frames = frame_rates.iter().any(|rate| *rate > 0);
+                let of_layer = if is_simulcast { at == spatial } else { true };
+                if has_frames && of_layer {
+                    let (width, height) = encoding.dimensions((!is_simulcast).then_some(spatial));
+                    *shape = LayerShape {
+                        width,
+                        height,
+                        frame_rates,
+                    };
+                }
+            }
+        }
+        let differs = self.shapes.iter().zip(&seen).any(|(old, new)| old.differs(new));
+        differs.then(|| {
+            self.shapes = seen;
+            seen
+        })
     }
 
     /// Whether its layers are encodings. Else they are inside the only one.

@@ -515,6 +515,10 @@ fn room_of(event: &Event) -> RoomHandle {
             track: TrackHandle(handle),
             ..
         }
+        | Event::LayersMeasured {
+            track: TrackHandle(handle),
+            ..
+        }
         | Event::SubscriptionStarted {
             subscription: SubscriptionHandle(handle),
         }

@@ -8,7 +8,7 @@ use livekit_protocol::{UpdateSubscription, UpdateTrackSettings};
 
 use super::world::{World, camera, entry, microphone};
 use crate::control::{ConnectionHandle, RoomSettings};
-use crate::media::edge::{Command, SubscriptionSettings};
+use crate::media::edge::{Command, Event, LayerShape, SubscriptionSettings};
 
 fn settings(sid: &str, change: impl FnOnce(&mut UpdateTrackSettings)) -> Request {
     let mut settings = UpdateTrackSettings {
@@ -130,6 +130,32 @@ fn a_client_that_is_not_adaptive_stays_off_when_it_said_so() {
     world.send(bob, settings(&track.sid, |it| it.disabled = true));
     world.after_ms(1000);
     assert!(first_settings(&world)[0].disabled);
+}
+
+#[test]
+fn a_frame_rate_follows_what_the_layers_show() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    let track = world.publish(alice, camera("cam"));
+    world.after_ms(1000);
+    world.send(bob, settings(&track.sid, |it| (it.quality, it.fps) = (2, 15)));
+    world.after_ms(100);
+    let temporal = |world: &World| updates(world).last().map(|it| it.max_layer.temporal);
+    assert_eq!(temporal(&world), Some(1), "as of most tracks");
+    let measured = |frame_rates| LayerShape {
+        frame_rates,
+        ..LayerShape::default()
+    };
+    let shown = world.commands(|command| match command {
+        Command::Publish(publish) => Some(publish.track),
+        _ => None,
+    })[0];
+    let layers = [measured([8, 15, 15, 15]), measured([15; 4]), measured([15, 30, 30, 30])];
+    world.event(Event::LayersMeasured { track: shown, layers });
+    assert_eq!(temporal(&world), Some(0));
+    world.event(Event::LayersMeasured { track: shown, layers });
+    assert_eq!(updates(&world).len(), 2, "nothing new");
 }
 
 #[test]

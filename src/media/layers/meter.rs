@@ -36,6 +36,9 @@ pub struct Meter {
     recent: [u16; 2 * WINDOWS],
     /// Ids of the last second, by `index`.
     known: u16,
+    /// Frames that belong to each layer, since they were last taken.
+    frames: [u16; LAYERS],
+    frames_since: Instant,
 }
 
 impl Meter {
@@ -49,6 +52,8 @@ impl Meter {
             present: 0,
             recent: [0; _],
             known: 0,
+            frames: [0; _],
+            frames_since: now,
         }
     }
 
@@ -63,6 +68,29 @@ impl Meter {
                 *bytes += cost;
             }
         }
+    }
+
+    /// A frame begins; of several spatial layers the lowest of it.
+    pub fn handle_frame(&mut self, marks: LayerMarks) {
+        for (frames, layer) in self.frames.iter_mut().zip(all()) {
+            *frames = frames.saturating_add(u16::from(marks.is_part_of(layer)));
+        }
+    }
+
+    /// Frames a second that belong to each [spatial][temporal] layer, since the last call. None after less than a second.
+    pub fn take_frame_rates(&mut self, now: Instant) -> Option<[[u8; TEMPORAL]; SPATIAL]> {
+        let passed = now.saturating_duration_since(self.frames_since);
+        if passed < Duration::from_secs(1) {
+            return None;
+        }
+        let frames = std::mem::take(&mut self.frames);
+        self.frames_since = now;
+        let per_second = |frames: u16| (f32::from(frames) / passed.as_secs_f32()).round() as u8; // saturates
+        let mut rates = [[0; _]; _];
+        for (rate, frames) in rates.iter_mut().flatten().zip(frames) {
+            *rate = per_second(frames);
+        }
+        Some(rates)
     }
 
     fn advance(&mut self, now: Instant) {
@@ -164,12 +192,9 @@ mod tests {
                 temporal,
                 ..FrameInfo::default()
             };
-            meter.handle_packet(
-                layer(0, temporal),
-                LayerMarks::of_frame(Codec::Vp8, &frame, 2),
-                len,
-                *now,
-            );
+            let marks = LayerMarks::of_frame(Codec::Vp8, &frame, 2);
+            meter.handle_packet(layer(0, temporal), marks, len, *now);
+            meter.handle_frame(marks);
             at += 1;
             *now += Duration::from_micros(33_333);
         }
@@ -197,6 +222,18 @@ mod tests {
         assert!(kbps(&meter, 1) > high / 2);
         run(&mut meter, &mut now, 3000, 500);
         assert!(kbps(&meter, 1) < cost * 3 / 4);
+    }
+
+    #[test]
+    fn frame_rates_are_cumulative_and_taken_once() {
+        let mut now = Instant::now();
+        let mut meter = Meter::new(now);
+        run(&mut meter, &mut now, 900, 1000);
+        assert_eq!(meter.take_frame_rates(now), None, "too short to say");
+        run(&mut meter, &mut now, 4100, 1000);
+        assert_eq!(meter.take_frame_rates(now), Some([[15, 30, 30, 30]; SPATIAL]));
+        now += Duration::from_secs(1);
+        assert_eq!(meter.take_frame_rates(now), Some([[0; TEMPORAL]; SPATIAL]));
     }
 
     #[test]
