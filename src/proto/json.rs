@@ -29,7 +29,7 @@ pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
 
 /// As `from_json`, for a part of a larger JSON document.
 pub fn from_value<T: DeserializeOwned>(mut value: Value) -> Result<T, JsonError> {
-    remove_nulls(&mut value);
+    normalise(&mut value);
     Ok(T::deserialize(value)?)
 }
 
@@ -47,18 +47,27 @@ pub fn signal_response_to_json(message: &SignalResponse) -> Result<String, JsonE
     to_json(message)
 }
 
-/// protojson: `null` is accepted for every field and means its default; the generated code knows that only for
-/// optional ones.
-fn remove_nulls(value: &mut Value) {
+/// What protojson accepts and the generated code does not: `null` for every field, which means its default, and whole
+/// numbers that are written like `7.0` or `1e3`.
+fn normalise(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(remove_nulls);
+            fields.values_mut().for_each(normalise);
         }
-        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() <= MAX_WHOLE {
+                *number = (float as i64).into();
+            }
+        }
         _ => {}
     }
 }
+
+/// Up to here every whole number is a 64-bit float of its own: 2^53.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +101,14 @@ mod tests {
             signal_request::Message::Ping(1_700_000_000_000)
         );
         assert_eq!(request(r#"{"ping":17}"#), signal_request::Message::Ping(17));
+    }
+
+    #[test]
+    fn reads_whole_numbers_that_are_written_as_fractions() {
+        for text in [r#"{"ping":1e3}"#, r#"{"ping":1000.0}"#] {
+            assert_eq!(request(text), signal_request::Message::Ping(1000), "{text}");
+        }
+        assert!(signal_request_from_json(r#"{"ping":1.5}"#).is_err());
     }
 
     #[test]

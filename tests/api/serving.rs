@@ -101,3 +101,97 @@ async fn every_shard_has_a_port_of_its_own() {
     second.stop().await;
     first.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_have_a_port_of_their_own_and_a_password() {
+    let mut config = config();
+    config.prometheus.port = free_port();
+    (config.prometheus.username, config.prometheus.password) = ("reader".into(), "secret".into());
+    config.webhook.urls = vec!["http://127.0.0.1:9/nobody".into()];
+    config.webhook.api_key = "devkey".into();
+    let server = Server::start(&config).await.unwrap();
+    let (address, measured) = (server.listening()[0], server.measured()[0]);
+    assert_eq!(fetch(measured, "/metrics").await.status, 401);
+    let wrong = request(
+        measured,
+        "GET",
+        "/metrics",
+        &["authorization: Basic cmVhZGVyOndyb25n"],
+        "",
+    )
+    .await;
+    assert_eq!(wrong.status, 401);
+    assert_eq!(fetch(address, "/metrics").await.status, 404);
+
+    let claims = Claims {
+        identity: "alice".into(),
+        video: Some(VideoGrant {
+            room_join: true,
+            room_create: true,
+            room: "room".into(),
+            ..VideoGrant::default()
+        }),
+        ..Claims::default()
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    let token = sign(&claims, "devkey", "secret", server.node().unix(), hour);
+    let authorization = format!("authorization: Bearer {token}");
+    let api = [authorization.as_str(), "content-type: application/json"];
+    let create = "/twirp/livekit.RoomService/CreateRoom";
+    assert_eq!(
+        request(address, "POST", create, &api, r#"{"name":"other"}"#)
+            .await
+            .status,
+        200
+    );
+    let list = "/twirp/livekit.RoomService/ListRooms";
+    assert_eq!(request(address, "POST", list, &api, "{}").await.status, 401);
+
+    let page = request(measured, "GET", "/", &["authorization: Basic cmVhZGVyOnNlY3JldA=="], "").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let node = &server.node().config().room.node_id;
+    let labels = format!("node_id=\"{node}\",node_type=\"SERVER\"");
+    let status = "livekit_node_twirp_request_status";
+    for line in [
+        format!("livekit_room_total{{{labels}}} 1\n"),
+        format!("{status}{{{labels},service=\"RoomService\",method=\"CreateRoom\",status=\"success\",code=\"\"}} 1\n"),
+        format!(
+            "{status}{{{labels},service=\"RoomService\",method=\"ListRooms\",status=\"error\",code=\"unauthenticated\"}} 1\n"
+        ),
+        format!("livekit_packet_total{{{labels},direction=\"incoming\",transmission=\"initial\",country=\"\"}} 0\n"),
+        format!("patchbay_shard_turns_total{{{labels},shard=\"0\"}} "),
+        format!("patchbay_dropped_total{{{labels},reason=\"unknown_path\"}} 0\n"),
+    ] {
+        assert!(page.body.contains(&line), "{line}\n{}", page.body);
+    }
+    assert!(page.body.contains("livekit_webhook_queue_length"));
+    well_formed(&page.body);
+    server.stop().await;
+}
+
+/// Every line has a declared name, each of which is declared once, and a number at its end.
+fn well_formed(page: &str) {
+    let mut declared = std::collections::BTreeSet::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let name = rest.split(' ').next().unwrap();
+            assert!(declared.insert(name.to_owned()), "{name} is declared twice");
+            continue;
+        }
+        let (name, rest) = line.split_once('{').unwrap_or_else(|| panic!("{line}"));
+        let ends = ["_bucket", "_sum", "_count"];
+        let base = ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(declared.contains(name) || declared.contains(base), "{line}");
+        assert!(rest.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+    }
+    assert!(declared.len() > 20);
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { AgentDispatchClient, DataPacket_Kind, EgressClient, IngressClient, SipClient } from 'livekit-server-sdk';
+import { runBackend } from '../harness/outside.mjs';
 import { story } from '../harness/story.mjs';
 
 story('permissions taken away and given back in the middle of a call', {}, async (world) => {
@@ -83,6 +84,24 @@ story('subscribed and unsubscribed by the server', { forms: ['single'] }, async 
   await bob.sees('alice', 'red');
 });
 
+story('a method of a participant is called by the server', {}, async (world) => {
+  const alice = await world.join('alice');
+  // This call is newer than the SDK.
+  const token = await world.token('backend', { grant: { roomAdmin: true } });
+  const call = async (identity, method) => {
+    const body = JSON.stringify({ room: world.room, destinationIdentity: identity, method, payload: 'stressed' });
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+    const answer = await fetch(`${world.server.url}/twirp/livekit.RoomService/PerformRpc`, { method: 'POST', headers, body });
+    return [answer.status, await answer.json()];
+  };
+  assert.deepEqual(await call('alice', 'reverse'), [200, { payload: 'desserts' }]);
+  const unknown = 'twirp error unknown: RpcError 1400: Method not supported at destination';
+  assert.deepEqual(await call('alice', 'nothing'), [400, { code: 'invalid_argument', msg: unknown }]);
+  assert.equal((await call('nobody', 'reverse'))[0], 503);
+  assert.equal((await world.api.listParticipants(world.room)).length, 1, 'the caller is nobody in the room');
+  await alice.leave();
+});
+
 story('moved to another room, with what it publishes', {}, async (world) => {
   const [alice, bob] = await Promise.all([world.join('alice'), world.join('bob')]);
   await Promise.all([alice.publishPicture({ colour: 'red' }), bob.waitForOthers(['alice'])]);
@@ -117,4 +136,23 @@ story('rooms, agents, and services that are not there', { forms: ['single'] }, a
   await assert.rejects(new EgressClient(url, key, secret).listEgress(), absent);
   await assert.rejects(new IngressClient(url, key, secret).listIngress(), absent);
   await assert.rejects(new SipClient(url, key, secret).listSipInboundTrunk(), absent);
+});
+
+story("every call of the room service with LiveKit's Python package", { forms: ['single'] }, async (world) => {
+  const [alice, bob] = await Promise.all([world.join('alice'), world.join('bob')]);
+  await Promise.all([alice.publishTone({ hz: 440 }), alice.waitForOthers(['bob']), bob.waitForOthers(['alice'])]);
+  await bob.hears('alice', 440);
+  const { sid } = await alice.publication('alice', { source: 'microphone' });
+  const said = await runBackend({ url: world.server.url, key: world.server.key, secret: world.server.secret, room: world.room, track: sid });
+  assert.deepEqual(said.participants, ['alice', 'bob']);
+  assert.deepEqual([said.unknown, said.forwarded], ['not_found', 'unknown']);
+  assert.deepEqual(said.dispatches, ['', 'from python']);
+  await Promise.all([
+    alice.expect('trackMuted', { identity: 'alice', trackSid: sid }),
+    bob.expect('dataReceived', { text: 'from python', topic: 'table' }),
+    alice.expect('participantNameChanged', { identity: 'bob' }),
+    alice.expect('roomMetadataChanged'),
+    bob.expect('disconnected', { reason: 'PARTICIPANT_REMOVED' }),
+    alice.expect('disconnected', { reason: 'ROOM_DELETED' }),
+  ]);
 });
