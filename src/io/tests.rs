@@ -12,6 +12,7 @@ use super::*;
 use crate::media::edge::{Command, Event};
 use crate::types::{Batch, NetPath, NetProtocol, RoomHandle};
 
+mod coturn;
 mod relay;
 
 const LIMIT: Duration = Duration::from_secs(5);

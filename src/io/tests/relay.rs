@@ -10,15 +10,15 @@ use crate::turn::{Server, ServerConfig};
 use crate::types::WallClock;
 
 /// Two echoing shards; the first has the TURN server.
-struct World {
-    shards: Vec<(ShardHandle, std::thread::JoinHandle<()>)>,
-    media: Vec<SocketAddr>,
-    turn: SocketAddr,
+pub(super) struct World {
+    pub(super) shards: Vec<(ShardHandle, std::thread::JoinHandle<()>)>,
+    pub(super) media: Vec<SocketAddr>,
+    pub(super) turn: SocketAddr,
     _events: mpsc::Receiver<Event>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let mut shards = Vec::new();
         let mut media = Vec::new();
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         for (shard, thread) in self.shards {
             shard.stop();
             thread.join().unwrap();
@@ -262,6 +262,19 @@ async fn connect_through_door(
     framing: Framing,
     shards: Vec<ShardHandle>,
 ) -> (TcpStream, tokio::sync::watch::Sender<bool>) {
+    let (address, stopping) = open_door(framing, shards).await;
+    let stream = tokio::task::spawn_blocking(move || TcpStream::connect(address).unwrap())
+        .await
+        .unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    (stream, stopping)
+}
+
+pub(super) async fn open_door(
+    framing: Framing,
+    shards: Vec<ShardHandle>,
+) -> (SocketAddr, tokio::sync::watch::Sender<bool>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stopping, stopped) = tokio::sync::watch::channel(false);
@@ -272,12 +285,7 @@ async fn connect_through_door(
         shards,
     };
     tokio::spawn(door.serve(stopped));
-    let stream = tokio::task::spawn_blocking(move || TcpStream::connect(address).unwrap())
-        .await
-        .unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    (stream, stopping)
+    (address, stopping)
 }
 
 /// The batch has room for what a relay puts around the largest datagram.
