@@ -242,6 +242,7 @@ fn measure(subscriptions: u64, reports: bool) -> Run {
         Command::OpenRoom {
             room: ROOM,
             sif_trailer: Vec::new(),
+            audio_last_n: 0,
         },
     );
     let mut publisher = join(&mut shard, &identity, &mut now, 1);
