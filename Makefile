@@ -24,7 +24,7 @@ lint:
 unit:
 	cargo test
 
-sim: toolchain ## calls over bad networks in virtual time, over 30 seeds instead of a few (SIM_SEEDS=…; one again: SIM_SEED=17)
+sim: toolchain ## calls over bad networks in virtual time, over 30 seeds instead of a few (SIM_SEEDS=…; one again: SIM_SEED=17; each seed twice and the same: SIM_TWICE=1)
 	SIM_SEEDS=$(or $(SIM_SEEDS),30) cargo test --test sim -- --nocapture
 
 # `--no-run` builds the binary with the same features as the tests do: `cargo build` would build much of it again.
@@ -32,7 +32,8 @@ e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
 
-bench: setup ## join times with a real browser
+bench: setup ## what a subscription costs by their number; join times with a real browser
+	cargo bench --bench subscriptions
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs
 

@@ -30,15 +30,17 @@ const FRAME_INTERVAL: Duration = Duration::from_micros(66_667);
 const PAYLOAD: usize = 1000;
 
 fn main() {
-    println!("subscriptions  client     ns/packet  us/subscription/s");
+    println!("subscriptions  client     ns/packet  us/subscription/s  us to subscribe  us/setting");
     for subscriptions in [10, 50, 200] {
         for reports in [false, true] {
             let run = measure(subscriptions, reports);
             println!(
-                "{subscriptions:>13}  {:<9}  {:>9.0}  {:>17.1}",
+                "{subscriptions:>13}  {:<9}  {:>9.0}  {:>17.1}  {:>15.1}  {:>10.1}",
                 if reports { "reporting" } else { "plain" },
                 run.spent.as_nanos() as f64 / run.packets as f64,
                 run.spent.as_secs_f64() * 1e6 / subscriptions as f64 / run.seconds,
+                run.subscribing.as_secs_f64() * 1e6 / subscriptions as f64,
+                run.setting.as_secs_f64() * 1e6 / subscriptions as f64,
             );
         }
     }
@@ -48,6 +50,9 @@ struct Run {
     spent: Duration,
     packets: usize,
     seconds: f64,
+    /// To subscribe to everything, one after the other, and to ask for another layer of everything.
+    subscribing: Duration,
+    setting: Duration,
 }
 
 struct Client {
@@ -249,8 +254,13 @@ fn measure(subscriptions: u64, reports: bool) -> Run {
     let mut subscriber = join(&mut shard, &identity, &mut now, 2);
     for track in 1..=subscriptions {
         shard.handle_command(now, publish(track));
-        shard.handle_command(now, subscribe(track, reports));
     }
+    let subscribes: Vec<Command> = (1..=subscriptions).map(|track| subscribe(track, reports)).collect();
+    let at = Instant::now();
+    for command in subscribes {
+        shard.handle_command(now, command);
+    }
+    let subscribing = at.elapsed();
     while shard.poll_event().is_some() {}
     let start = now;
     let mut sent = Sent::new(false);
@@ -320,7 +330,17 @@ fn measure(subscriptions: u64, reports: bool) -> Run {
             packets += sent.media - before_frame;
         }
     }
+    let at = Instant::now();
+    for track in 1..=subscriptions {
+        let mut settings = SubscriptionSettings::default();
+        settings.max_layer.temporal = 1;
+        let subscription = SubscriptionHandle(track);
+        shard.handle_command(now, Command::UpdateSubscription { subscription, settings });
+    }
+    let setting = at.elapsed();
     Run {
+        subscribing,
+        setting,
         spent,
         packets,
         seconds: FRAME_INTERVAL.as_secs_f64() * f64::from(FRAMES),

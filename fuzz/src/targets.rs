@@ -114,11 +114,9 @@ fn descriptor(data: &[u8]) {
     // The first byte splits the input: a descriptor that may bring a structure, then one that needs it.
     let Some((&at, rest)) = data.split_first() else { return };
     let (first, second) = rest.split_at(usize::from(at).min(rest.len()));
-    let Ok(descriptor) = dependency_descriptor::Descriptor::parse(first, None) else {
-        return;
-    };
-    if let Some(structure) = &descriptor.structure {
-        let _ = dependency_descriptor::Descriptor::parse(second, Some(structure));
+    let (mut new, mut newer) = (None, None);
+    if dependency_descriptor::Descriptor::parse(first, None, &mut new).is_ok() {
+        let _ = dependency_descriptor::Descriptor::parse(second, new.as_ref(), &mut newer);
     }
 }
 

@@ -131,7 +131,7 @@ fn of_received(received: &ReceivedTrack) -> Value {
     extend(
         &mut value,
         json!({
-            "explanation": sentence(report.layers.reason),
+            "explanation": sentence(&report.layers),
             "priority": report.priority,
             "rtt_ms": report.rtt.map(ms),
             "loss": rounded(report.fraction_lost),
@@ -271,8 +271,9 @@ fn rounded(number: f32) -> f64 {
     (f64::from(number) * 1000.0).round() / 1000.0
 }
 
-fn sentence(reason: LayerReason) -> &'static str {
-    match reason {
+fn sentence(layers: &LayerState) -> &'static str {
+    match layers.reason {
+        LayerReason::NotSent if layers.sent.is_none() => "The publisher sends nothing now.",
         LayerReason::Best => "This is the best there is.",
         LayerReason::ClientAskedLess => "The viewer asks for no more: its picture is small, or it chose so.",
         LayerReason::NotSent => "The publisher sends nothing better now.",
@@ -317,9 +318,17 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_sentence_of_its_own() {
-        let mut sentences: Vec<&str> = LayerReason::ALL.into_iter().map(sentence).collect();
+        let sent = [Some(Layer::default()), None];
+        let states = LayerReason::ALL.into_iter().flat_map(|reason| {
+            sent.map(|sent| LayerState {
+                sent,
+                reason,
+                ..LayerState::default()
+            })
+        });
+        let mut sentences: Vec<&str> = states.map(|state| sentence(&state)).collect();
         sentences.sort_unstable();
         sentences.dedup();
-        assert_eq!(sentences.len(), LayerReason::ALL.len());
+        assert_eq!(sentences.len(), LayerReason::ALL.len() + 1, "two of what is not sent");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A higher wish is passed on at once; a lower one after a delay, because a viewer who switches tiles comes back soon.
 //! A publisher sends everything until it is told otherwise, so that the first thing it hears is HIGH, or, when nobody has
-//! subscribed for a while, nothing. Muting changes none of this.
+//! subscribed for a while, nothing. Muting changes none of this. What somebody is still shown is not stopped: who has
+//! asked for less is sent the old layer until the new one has begun.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,10 +16,13 @@ use livekit_protocol::{
 
 use crate::types::{MediaKind, ParticipantHandle, TrackId};
 
-use super::layers::wanted_quality;
+use super::layers::{quality_of, wanted_quality};
 use super::publication::Publication;
 use super::room::Room;
 use super::settings::FIRST_QUALITY_WAIT;
+
+/// When to look again whether a layer that nobody wants is still sent to somebody. A key frame takes a fraction of that.
+const SHOWN_AGAIN: Duration = Duration::from_millis(1000);
 
 /// Wanted quality by index of the publication's codec; None = nothing. Codecs nobody ever subscribed to are not in it.
 pub(super) type Wanted = BTreeMap<usize, Option<VideoQuality>>;
@@ -79,12 +83,21 @@ impl Dynacast {
         changed
     }
 
-    /// The delay is over.
-    fn downgrade(&mut self, wanted: &Wanted) {
+    /// The delay is over. `shown`: what is still being sent to those who have asked for less. True when the publisher has
+    /// to be told.
+    fn downgrade(&mut self, now: Instant, wanted: &Wanted, shown: &Wanted) -> bool {
         self.downgrade_at = None;
+        let mut changed = false;
         for (codec, told) in &mut self.told {
-            *told = wanted.get(codec).copied().flatten();
+            let wanted = wanted.get(codec).copied().flatten();
+            let shown = shown.get(codec).copied().flatten().min(*told);
+            if shown > wanted {
+                self.downgrade_at = Some(now + SHOWN_AGAIN);
+            }
+            let least = wanted.max(shown);
+            changed |= std::mem::replace(told, least) != least;
         }
+        changed
     }
 }
 
@@ -164,6 +177,22 @@ impl Room {
         wanted
     }
 
+    /// What is sent of a track to those who want something of it.
+    fn shown(&self, publication: &Publication) -> Wanted {
+        let mut shown = Wanted::new();
+        let subscribers = publication.subscribers.iter();
+        let subscribers = subscribers.filter_map(|subscriber| self.participants.get(subscriber));
+        for subscription in subscribers.filter_map(|subscriber| subscriber.subscriptions.get(&publication.sid)) {
+            let source = publication.source(subscription.codec);
+            let wants = wanted_quality(&source, &subscription.settings).is_some();
+            if let Some(spatial) = subscription.shown.filter(|_| wants) {
+                let best = shown.entry(subscription.codec).or_insert(None);
+                *best = (*best).max(Some(quality_of(&source, spatial)));
+            }
+        }
+        shown
+    }
+
     /// Somebody's subscription to the track, or its settings, changed.
     pub(super) fn update_dynacast(&mut self, now: Instant, publisher: ParticipantHandle, track: &TrackId) {
         self.review_regression(now, publisher, track);
@@ -197,6 +226,7 @@ impl Room {
             return;
         };
         let wanted = self.wanted(publication);
+        let shown = self.shown(publication);
         let pause_delay = self.settings.dynacast_pause_delay;
         let Some(participant) = self.participants.get_mut(&publisher) else {
             return;
@@ -205,8 +235,7 @@ impl Room {
             return;
         };
         let tell = if downgrade {
-            publication.dynacast.downgrade(&wanted);
-            true
+            publication.dynacast.downgrade(now, &wanted, &shown)
         } else {
             publication.dynacast.update(now, &wanted, pause_delay)
         };
@@ -251,7 +280,8 @@ mod tests {
             dynacast.told, high,
             "until now it has sent everything: less is a downgrade"
         );
-        dynacast.downgrade(&low);
+        let none = Wanted::new();
+        assert!(dynacast.downgrade(start, &low, &none));
         assert!(dynacast.update(start, &high, DELAY));
         assert!(!dynacast.update(start, &low, DELAY));
         assert_eq!(dynacast.downgrade_at, Some(start + DELAY));
@@ -259,8 +289,31 @@ mod tests {
         assert!(!dynacast.update(start, &high, DELAY));
         assert_eq!(dynacast.downgrade_at, None);
         assert!(!dynacast.update(start, &Wanted::new(), DELAY));
-        dynacast.downgrade(&Wanted::new());
+        assert!(dynacast.downgrade(start, &none, &none));
         assert_eq!(dynacast.told.get(&0), Some(&None));
+    }
+
+    #[test]
+    fn what_is_still_shown_goes_on() {
+        let start = Instant::now();
+        let of = |quality| Wanted::from([(0, Some(quality))]);
+        let (low, medium, high) = (of(VideoQuality::Low), of(VideoQuality::Medium), of(VideoQuality::High));
+        let mut dynacast = Dynacast::default();
+        assert!(dynacast.update(start, &high, DELAY));
+        assert!(!dynacast.update(start, &low, DELAY));
+        let due = start + DELAY;
+        assert!(!dynacast.downgrade(due, &low, &high), "there is nothing to tell");
+        assert_eq!(
+            (&dynacast.told, dynacast.downgrade_at),
+            (&high, Some(due + SHOWN_AGAIN))
+        );
+        assert!(dynacast.downgrade(due, &low, &medium));
+        assert_eq!(dynacast.told, medium);
+        assert!(dynacast.downgrade(due, &low, &low));
+        assert_eq!((&dynacast.told, dynacast.downgrade_at), (&low, None));
+        // What is shown is no wish: nothing is asked for because of it.
+        assert!(!dynacast.downgrade(due, &low, &high));
+        assert_eq!(dynacast.told, low);
     }
 
     #[test]

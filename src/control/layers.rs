@@ -150,16 +150,20 @@ pub(super) fn subscription_settings(source: &Source<'_>, settings: &TrackSetting
     }
 }
 
+/// What a spatial layer is called.
+pub(super) fn quality_of(source: &Source<'_>, spatial: u8) -> VideoQuality {
+    match layers(source.info, source.codec).get(usize::from(spatial)) {
+        Some(layer) => layer.quality(),
+        None => VideoQuality::High,
+    }
+}
+
 /// What the publisher has to send for this subscriber; None = nothing.
 pub(super) fn wanted_quality(source: &Source<'_>, settings: &TrackSettings) -> Option<VideoQuality> {
     if settings.disabled {
         return None;
     }
-    let spatial = spatial_layer(source, settings)?;
-    match layers(source.info, source.codec).get(usize::from(spatial)) {
-        Some(layer) => Some(layer.quality()),
-        None => Some(VideoQuality::High),
-    }
+    Some(quality_of(source, spatial_layer(source, settings)?))
 }
 
 #[cfg(test)]

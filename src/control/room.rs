@@ -182,6 +182,7 @@ impl Room {
             Event::LayersMeasured { track, layers } => self.layers_measured(now, track, layers),
             Event::SubscriptionStarted { subscription } => self.subscription_started(now, subscription),
             Event::CodecUnsupported { subscription, .. } => self.try_next_codec(now, subscription),
+            Event::LayerSent { subscription, spatial } => self.layer_sent(subscription, spatial),
             Event::StreamState { subscription, paused } => self.stream_paused(now, subscription, paused),
             Event::Speakers { speakers, .. } => self.speakers_changed(&speakers),
             Event::Quality { participant, score } => {

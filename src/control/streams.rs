@@ -40,8 +40,22 @@ impl Room {
         else {
             return;
         };
+        if paused {
+            subscription.shown = None;
+        }
         if std::mem::replace(&mut subscription.stream.paused, paused) != paused {
             self.stream_changed(now, subscriber, &track);
+        }
+    }
+
+    /// The shard sends another spatial layer of a picture.
+    pub(super) fn layer_sent(&mut self, handle: SubscriptionHandle, spatial: u8) {
+        let Some((subscriber, track)) = self.subscriptions.get(&handle) else {
+            return;
+        };
+        let participant = self.participants.get_mut(subscriber);
+        if let Some(subscription) = participant.and_then(|participant| participant.subscriptions.get_mut(track)) {
+            subscription.shown = Some(spatial);
         }
     }
 

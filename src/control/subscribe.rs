@@ -143,6 +143,7 @@ impl Room {
             settle_at: None,
             applied: None,
             stream: Stream::default(),
+            shown: None,
         };
         to.subscriptions.insert(track.clone(), subscription);
         to.denied.remove(track);
@@ -209,6 +210,7 @@ impl Room {
         subscription.bound = None;
         subscription.applied = None;
         subscription.stream = Stream::default();
+        subscription.shown = None;
         to.sending_peer().negotiator.replace_sender(before, sender);
         self.subscriptions.remove(&before);
         self.subscriptions.insert(handle, (subscriber, track.clone()));

@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     /// What the shard was told last.
     pub applied: Option<SubscriptionSettings>,
     pub stream: Stream,
+    /// The spatial layer that leaves for it, as far as the shard has said.
+    pub shown: Option<u8>,
 }
 
 impl Subscription {

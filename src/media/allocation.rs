@@ -37,6 +37,13 @@ pub struct Allocation {
     pub outcome: Option<Outcome>,
 }
 
+/// Whether subscriptions have their layers already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocated {
+    Now,
+    Later,
+}
+
 impl Allocation {
     pub fn new(timer: TimerId) -> Self {
         Self {
@@ -73,15 +80,17 @@ impl Fanout {
     }
 
     /// Something about one of many subscriptions has changed: allocates now, or soon and for all of them together.
-    pub fn allocate_soon(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+    pub fn allocate_soon(&mut self, outside: &mut Outside<'_>, transport: Slot) -> Allocated {
         let Some(allocation) = outside.transports.get(transport).map(|transport| &transport.allocation) else {
-            return;
+            return Allocated::Later;
         };
         if allocation.subscriptions.len() <= FEW {
-            return self.allocate(outside, transport);
+            self.allocate(outside, transport);
+            return Allocated::Now;
         }
         let timer = allocation.timer;
         outside.arm(timer, Some(outside.now + COLLECT));
+        Allocated::Later
     }
 
     /// Gives every subscription of the transport its layer.

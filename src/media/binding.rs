@@ -1,5 +1,6 @@
 //! What commands change in a room: which tracks are published, who receives them, mute and settings.
 
+use super::allocation::Allocated;
 use super::edge::{Publish, Subscribe, SubscriptionSettings};
 use super::fanout::Fanout;
 use super::generated::{self, Schedule};
@@ -8,7 +9,7 @@ use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::{CodecChange, Track};
 use super::transport::{MAX_MIDS, Stream};
-use crate::types::{DropReason, MediaKind};
+use crate::types::{DropReason, Layer, MediaKind};
 
 impl Fanout {
     /// Binds (transport, mid, rid) to a new track; its place. None when the transport is gone or full.
@@ -104,12 +105,10 @@ impl Fanout {
 
     pub fn mute(&mut self, outside: &mut Outside<'_>, slot: Slot, muted: bool) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
-        if track.muted == muted {
+        let now = outside.now;
+        if !track.set_muted(muted, now) {
             return;
         }
-        track.muted = muted;
-        track.pause_flow();
-        let now = outside.now;
         track.scorer.set_muted(muted, now);
         if let Some(level) = &mut track.level {
             level.reset();
@@ -181,7 +180,12 @@ impl Fanout {
         track.subscribers.push(slot);
         transport.allocation.subscriptions.push(slot);
         self.arm_subscription(outside, slot);
-        self.allocate(outside, transport_slot);
+        if self.allocate_soon(outside, transport_slot) == Allocated::Later {
+            // Until then it is given what fits soonest.
+            let track = self.tracks.get(track_slot);
+            let lowest = track.map(|track| track.choose(Layer::default()));
+            self.set_target(outside, slot, lowest, false);
+        }
         self.bring(outside, slot);
         Some(slot)
     }
@@ -229,7 +233,7 @@ impl Fanout {
             outside.arm(subscription.timer, subscription.deadline());
         }
         let transport = subscription.transport;
-        self.allocate(outside, transport);
+        self.allocate_soon(outside, transport);
         if enabled {
             self.bring(outside, slot);
         }

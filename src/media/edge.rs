@@ -312,6 +312,12 @@ pub enum Event {
         subscription: SubscriptionHandle,
         paused: bool,
     },
+    /// Another spatial layer of a picture leaves for a subscriber than before, counted as `SubscriptionSettings::max_layer`
+    /// is. That nothing leaves any more is not told.
+    LayerSent {
+        subscription: SubscriptionHandle,
+        spatial: u8,
+    },
     /// The subscriber negotiated none of the codecs that the publisher sends.
     CodecUnsupported {
         subscription: SubscriptionHandle,

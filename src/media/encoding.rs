@@ -100,7 +100,7 @@ pub struct Encoding {
     active_targets: u32,
     /// Where the last key frame begins: its number and timestamp.
     keyframe: Option<(u64, u32)>,
-    /// Of video.
+    /// From the first packet on.
     meter: Option<Box<Meter>>,
     /// Width and height of the largest picture, from the last key frame that said it; (0, 0) = not known.
     dimensions: (u16, u16),
@@ -168,14 +168,14 @@ impl Encoding {
         self.last_packet.is_some()
     }
 
-    /// How much it sends; None for audio and before the first packet.
+    /// How much it sends; None before the first packet.
     pub fn meter(&self) -> Option<&Meter> {
         self.meter.as_deref()
     }
 
     /// Width and height of a spatial layer inside the stream; (0, 0) = not known. `None` = of the largest.
     pub fn dimensions(&self, spatial: Option<u8>) -> (u16, u16) {
-        let structure = self.structure.as_deref().map(|(structure, _)| &structure.resolutions);
+        let structure = self.structure.as_deref().map(|(structure, _)| structure.resolutions());
         let layer = structure
             .zip(spatial)
             .and_then(|(sizes, at)| sizes.get(usize::from(at)));
@@ -244,16 +244,14 @@ impl Encoding {
         if !late {
             self.newest = Some(info.timestamp);
         }
-        if self.kind == MediaKind::Video {
-            let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
-            let layer = Layer {
-                spatial: info.spatial,
-                temporal: info.temporal,
-            };
-            meter.handle_packet(layer, info.layers, packet.payload.len(), now);
-            if new_frame {
-                meter.handle_frame(info.layers);
-            }
+        let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+        let layer = Layer {
+            spatial: info.spatial,
+            temporal: info.temporal,
+        };
+        meter.handle_packet(layer, info.layers, packet.payload.len(), now);
+        if new_frame {
+            meter.handle_frame(info.layers);
         }
         if info.keyframe {
             self.note_keyframe(sequence, info.timestamp);
@@ -415,13 +413,17 @@ impl Encoding {
     ) -> (FrameInfo, LayerMarks, u16) {
         if self.kind == MediaKind::Video && !descriptor.is_empty() {
             let known = self.structure.as_deref().map(|(structure, _)| structure);
-            if let Ok(mut parsed) = dependency_descriptor::Descriptor::parse(descriptor, known) {
+            let mut new = None;
+            if let Ok(parsed) = dependency_descriptor::Descriptor::parse(descriptor, known, &mut new) {
                 let info = parsed.frame_info();
-                let is_first = parsed.structure.is_some();
+                let is_first = new.is_some();
                 self.active_targets = parsed.active_decode_targets.unwrap_or(self.active_targets);
-                if let Some(structure) = parsed.structure.take() {
+                if let Some(structure) = new {
                     let map = LayerMap::new(&structure);
-                    self.structure = Some(Box::new((*structure, map)));
+                    match &mut self.structure {
+                        Some(known) => **known = (structure, map),
+                        None => self.structure = Some(Box::new((structure, map))),
+                    }
                 }
                 if let Some((_, map)) = self.structure.as_deref() {
                     let layers = LayerMarks::of_descriptor(&parsed, is_first, map);

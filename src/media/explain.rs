@@ -56,6 +56,20 @@ impl LayerReason {
         Self::NotLoudest,
     ];
 
+    /// It is about which layer is sent, not about whether anything can be.
+    pub fn is_about_layers(self) -> bool {
+        matches!(
+            self,
+            Self::Best
+                | Self::ClientAskedLess
+                | Self::NotSent
+                | Self::Bandwidth
+                | Self::ParticipantCap
+                | Self::AwaitingKeyframe
+                | Self::Paused
+        )
+    }
+
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -224,6 +238,8 @@ impl Decisions {
             reason: layers.reason,
         };
         if self.entries.len() < MAX_DECISIONS {
+            // At the first, so that no later one allocates.
+            self.entries.reserve_exact(MAX_DECISIONS - self.entries.len());
             self.entries.push(entry);
         } else if let Some(oldest) = self.entries.get_mut(self.next) {
             *oldest = entry;

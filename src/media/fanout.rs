@@ -12,8 +12,7 @@ use super::encoding::Arrived;
 use super::estimator::Acknowledged;
 use super::loudest::Loudest;
 use super::outside::Outside;
-use super::replay::begin;
-use super::room_report;
+use super::replay::{begin, note_layer};
 use super::slots::{Slot, Slots};
 use super::speakers::{SpeakerSettings, Speakers};
 use super::subscription::Subscription;
@@ -205,7 +204,7 @@ impl Fanout {
                     if was.0 != subscription.rewriter.source() {
                         begin(outside, slot, subscription, track, packet);
                     } else if was.1 != subscription.cut() {
-                        room_report::note(outside, subscription, track);
+                        note_layer(outside, subscription, track);
                     }
                 }
                 Err(reason) => {
@@ -334,15 +333,16 @@ impl Fanout {
 
     /// A subscriber can be sent media from now on: what it waits for is asked for at once.
     pub fn transport_connected(&mut self, outside: &mut Outside<'_>, transport: Slot) {
-        let mut waiting = Vec::new();
-        for (slot, subscription) in self.subscriptions.iter_mut() {
-            if subscription.transport == transport {
-                subscription.is_connected = true;
-                if self.tracks.get(subscription.track).is_some_and(|track| track.muted) {
-                    subscription.announce(outside.now);
-                    outside.arm(subscription.timer, subscription.deadline());
-                }
-                waiting.push(slot);
+        let its = outside.transports.get(transport);
+        let waiting = its.map(|its| its.allocation.subscriptions.clone()).unwrap_or_default();
+        for slot in &waiting {
+            let Some(subscription) = self.subscriptions.get_mut(*slot) else {
+                continue;
+            };
+            subscription.is_connected = true;
+            if self.tracks.get(subscription.track).is_some_and(|track| track.muted) {
+                subscription.announce(outside.now);
+                outside.arm(subscription.timer, subscription.deadline());
             }
         }
         self.allocate(outside, transport);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::encoding::Arrived;
 use super::fanout::Fanout;
 use super::outside::Outside;
+use super::room_report;
 use super::slots::Slot;
 use crate::rtp::extension::AudioLevel;
 use crate::types::{DropReason, MediaKind};
@@ -131,13 +132,13 @@ impl Fanout {
         match verdict {
             Verdict::Forward => Ok(()),
             Verdict::Drop => {
-                self.silence(slot);
+                self.silence(outside, slot);
                 Err(DropReason::NotLoudest)
             }
             Verdict::Begin { instead_of } => {
                 let was_unheard = std::mem::take(&mut track.is_unheard);
                 if let Some(other) = instead_of {
-                    self.silence(other);
+                    self.silence(outside, other);
                 }
                 if was_unheard {
                     self.pre_roll(outside, slot, packet);
@@ -148,7 +149,7 @@ impl Fanout {
     }
 
     /// Subscribers get no more of the track; its next packet begins anew where the last has ended.
-    fn silence(&mut self, slot: Slot) {
+    fn silence(&mut self, outside: &Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         if std::mem::replace(&mut track.is_unheard, true) {
             return;
@@ -156,6 +157,7 @@ impl Fanout {
         for &subscriber in &track.subscribers {
             if let Some(subscription) = self.subscriptions.get_mut(subscriber) {
                 subscription.rewriter.interrupt();
+                room_report::note(outside, subscription, track);
             }
         }
     }
@@ -178,7 +180,9 @@ impl Fanout {
             let Some(stored) = encoding.and_then(|encoding| encoding.stored(sequence, now)) else {
                 continue;
             };
-            if now.saturating_duration_since(stored.info.arrival) > PRE_ROLL {
+            let arrival = stored.info.arrival;
+            let is_live = self.tracks.get(slot).is_some_and(|track| track.is_live_at(arrival));
+            if !is_live || now.saturating_duration_since(arrival) > PRE_ROLL {
                 continue;
             }
             let mut earlier = Arrived {

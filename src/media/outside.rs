@@ -16,6 +16,9 @@ use crate::types::{DataTrackHandle, DropReason, RoomHandle, SubscriptionHandle, 
 /// never sees a tenth of it; beyond, coalesced ones (levels, quality) are dropped and edges are still taken.
 const MAX_EVENTS: usize = 65_536;
 
+/// Descriptors that the first one makes room for, 1 KiB: what a frame and a few voices take.
+const FIRST_QUEUED: usize = 32;
+
 /// The resolution of timers: epoll's.
 pub const MIN_DELAY: Duration = Duration::from_millis(1);
 
@@ -115,6 +118,9 @@ impl Outside<'_> {
             Some(target) if !target.is_connected => Err(DropReason::Disabled),
             Some(target) if target.queue.len() + target.waiting.len() >= MAX_QUEUED => Err(DropReason::QueueFull),
             Some(target) => {
+                if target.queue.capacity() == 0 {
+                    target.queue.reserve(FIRST_QUEUED);
+                }
                 target.queue.push(descriptor);
                 self.dirty.mark(transport, target);
                 Ok(())

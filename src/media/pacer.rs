@@ -490,8 +490,8 @@ fn probe(fanout: &Fanout, transport: &mut MediaTransport, rate: Bitrate, now: In
         let subscription = fanout.subscriptions.get(**slot);
         subscription.is_some_and(|subscription| subscription.rtx_output().is_some())
     };
-    // Any will do; the smallest, because the order of the map is random.
-    let subscription = *transport.sending.values().filter(with_rtx).min()?;
+    // Any will do.
+    let subscription = *transport.allocation.subscriptions.iter().find(with_rtx)?;
     Some(Descriptor {
         subscription,
         sequence_out: 0,

@@ -3,6 +3,7 @@
 //! Called by the room when a subscription begins, changes its target or is enabled again. A key frame that has just
 //! arrived is sent once more to who needs it, with the little that followed it; otherwise one is asked for, throttled.
 
+use super::edge::Event;
 use super::encoding::Arrived;
 use super::fanout::Fanout;
 use super::outside::Outside;
@@ -50,7 +51,9 @@ impl Fanout {
         let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
         let replayable = |encoding: u8| {
             let encoding = track.encodings.get(usize::from(encoding))?;
-            encoding.replayable(now)
+            encoding
+                .replayable(now)
+                .filter(|packet| track.is_live_at(packet.info.arrival))
         };
         let current = subscription.rewriter.source().map(|source| source.encoding);
         if current != Some(wanted)
@@ -81,14 +84,26 @@ fn replay(
         return false;
     };
     outside.stats.replayed_keyframes += 1;
+    subscription.repair.keyframe_replays = subscription.repair.keyframe_replays.wrapping_add(1);
     outside.queue(subscription.transport, descriptor);
     begin(outside, slot, subscription, track, packet);
     true
 }
 
+/// Another layer leaves for a subscription from now on.
+pub fn note_layer(outside: &mut Outside<'_>, subscription: &mut Subscription, track: &Track) {
+    room_report::note(outside, subscription, track);
+    if let Some(spatial) = subscription.take_entered() {
+        outside.events.push(Event::LayerSent {
+            subscription: subscription.handle,
+            spatial,
+        });
+    }
+}
+
 /// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
 pub fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
-    room_report::note(outside, subscription, track);
+    note_layer(outside, subscription, track);
     outside.stats.switches_by_arrival += u64::from(subscription.timeline.is_by_arrival());
     subscription.plan_report(outside.now);
     outside.arm(subscription.timer, subscription.deadline());

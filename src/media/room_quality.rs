@@ -47,6 +47,9 @@ impl Fanout {
             };
             let upstream = lost_upstream.get(&subscription.track).copied().unwrap_or(0);
             let window = received(subscription, track, upstream);
+            if track.is_unheard {
+                continue; // nothing is sent of it, and the path is no worse for that
+            }
             let score = subscription.scorer.update(&window, now);
             scores.entry(subscription.participant).or_default().push(score);
         }

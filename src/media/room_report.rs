@@ -56,9 +56,9 @@ impl Fanout {
             }
         }
         let transports = outside.transports.iter();
-        for (slot, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
+        for (_, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
             if !transport.sending.is_empty() {
-                report.receptions.push(self.reception_report(now, slot, transport));
+                report.receptions.push(self.reception_report(now, transport));
             }
         }
         outside.events.push(Event::Explanation {
@@ -68,9 +68,10 @@ impl Fanout {
         });
     }
 
-    fn reception_report(&self, now: Instant, slot: Slot, transport: &MediaTransport) -> ReceptionReport {
-        let subscriptions = self.subscriptions.iter().filter(|(_, s)| s.transport == slot);
-        let reported = subscriptions.fold((None, 0f32), |(rtt, loss), (_, subscription)| {
+    fn reception_report(&self, now: Instant, transport: &MediaTransport) -> ReceptionReport {
+        let subscriptions = transport.allocation.subscriptions.iter();
+        let subscriptions = subscriptions.filter_map(|slot| self.subscriptions.get(*slot));
+        let reported = subscriptions.fold((None, 0f32), |(rtt, loss), subscription| {
             let its = subscription.rtt_measured.then_some(subscription.rtt);
             (its.max(rtt), loss.max(subscription.loss.fraction))
         });
@@ -92,7 +93,7 @@ impl Fanout {
             } else {
                 rate.loss() as f32
             },
-            queued_packets: transport.queue.len() as u32,
+            queued_packets: (transport.queue.len() + transport.waiting.len()) as u32,
             queue_delay: rate.queue_delay(),
         }
     }
@@ -117,6 +118,7 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         .filter(|_| !disabled && !track.muted && !is_unheard)
         .map(known);
     let sent = subscription.current().map(known);
+    let flowing = offered.best(asked);
     let facts = LayerFacts {
         connected: subscription.is_connected,
         codec_negotiated: subscription.takes_any(),
@@ -124,7 +126,7 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         disabled,
         asked,
         top: known(EVERYTHING),
-        flowing: offered.best(asked),
+        flowing,
         target,
         sent,
         capped: transport.budget(now, Bitrate::ZERO).is_capped(),
@@ -133,10 +135,14 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         wanted: (!disabled).then(|| known(asked)),
         target,
         sent,
-        reason: if is_unheard {
-            LayerReason::NotLoudest
-        } else {
-            facts.reason()
+        reason: match facts.reason() {
+            // Of the reasons that a picture can have only this one means anything for sound, which is sent whole.
+            reason if reason.is_about_layers() && subscription.kind == MediaKind::Audio => match flowing {
+                _ if is_unheard => LayerReason::NotLoudest,
+                Some(_) => LayerReason::Best,
+                None => LayerReason::NotSent,
+            },
+            reason => reason,
         },
     }
 }

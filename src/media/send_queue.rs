@@ -23,6 +23,9 @@ const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
 const BYPASS: Duration = Duration::from_millis(20);
 /// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
+/// Subscriptions that are told apart when the queue is too long; the owner of most of it is among the first that have
+/// something in it.
+const MAX_OWNERS: usize = 32;
 /// Retransmissions that wait; the newest is dropped, and asked for again if it still matters.
 const MAX_REPAIRS: usize = 256;
 /// First guess of a packet's size, sealed.
@@ -180,10 +183,28 @@ impl SendQueue {
         }
     }
 
-    /// Whose video is to be cut because too much waits: the newest in the queue, and its last number.
+    /// Whose video is to be cut because too much waits: that of which most waits, for it is what fills the queue, and the
+    /// last of its numbers here.
     pub fn overflow(&self, rate: Bitrate) -> Option<(Slot, u64)> {
-        let back = self.video.back().filter(|_| self.delay(rate) > MAX_DELAY)?;
-        Some((back.subscription, back.sequence_out))
+        if self.delay(rate) <= MAX_DELAY {
+            return None;
+        }
+        let mut owners = [None; MAX_OWNERS];
+        for descriptor in &self.video {
+            let (owner, sequence) = (descriptor.subscription, descriptor.sequence_out);
+            let place = owners.iter_mut().find(|place| match place {
+                Some((known, _, _)) => *known == owner,
+                None => true,
+            });
+            if let Some(place) = place {
+                let (_, packets, newest) = place.get_or_insert((owner, 0usize, sequence));
+                *packets += 1;
+                *newest = sequence.max(*newest);
+            }
+        }
+        // Of equals the one that came first.
+        let most = owners.iter().flatten().rev().max_by_key(|(_, packets, _)| *packets);
+        most.map(|(owner, _, newest)| (*owner, *newest))
     }
 
     /// Forgets what waits of a subscription's video; how many packets.

@@ -117,6 +117,8 @@ pub struct Subscription {
     pub allotment: Allotment,
     /// Control was told that nothing is sent for want of bandwidth.
     pub is_paused: bool,
+    /// The spatial layer that control was told is sent.
+    told_spatial: Option<u8>,
     /// The last blank frame has been queued; gone then.
     pub ends_at: Option<Instant>,
 }
@@ -182,6 +184,7 @@ impl Subscription {
             playout: None,
             allotment: Allotment::default(),
             is_paused: false,
+            told_spatial: None,
             ends_at: None,
         };
         subscription.map_codecs(&track.codecs);
@@ -349,6 +352,13 @@ impl Subscription {
             limit.spatial
         };
         Some(Layer { spatial, ..limit })
+    }
+
+    /// The spatial layer of the picture that has begun to leave, when control has not been told of it.
+    pub fn take_entered(&mut self) -> Option<u8> {
+        let spatial = self.current().filter(|_| self.kind == MediaKind::Video)?.spatial;
+        let is_new = self.told_spatial.replace(spatial) != Some(spatial);
+        is_new.then_some(spatial)
     }
 
     /// What is left out of the stream that is sent.
@@ -536,6 +546,7 @@ impl Subscription {
         self.rewriter.heap_bytes()
             + self.cname.len()
             + self.decisions.heap_bytes()
+            + self.requests.heap_bytes()
             + self.outputs.capacity() * size_of::<Option<Output>>()
             + self.codecs.capacity() * size_of::<CodecParameters>()
             + self.marks.as_ref().map_or(0, |marks| marks.heap_bytes())

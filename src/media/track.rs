@@ -3,7 +3,7 @@
 //! Owned by a `Fanout`. `on_rtp` takes a packet whose SSRC is known to the right encoding; forwarding it is the
 //! fanout's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::edge::{EncodingParameters, LayerShape, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
@@ -22,6 +22,9 @@ use crate::types::{
 /// Encodings of one track: LiveKit has three spatial layers; a fourth leaves room for a client that offers more.
 pub const MAX_ENCODINGS: usize = 4;
 
+/// By then a client that is muted, by itself or by the server, has stopped sending.
+const OBEYED_AFTER: Duration = Duration::from_millis(1000);
+
 #[derive(Debug)]
 pub struct Track {
     pub handle: TrackHandle,
@@ -35,6 +38,8 @@ pub struct Track {
     /// By spatial layer, smallest first.
     pub encodings: Vec<Encoding>,
     pub muted: bool,
+    /// When the last mute began.
+    muted_at: Option<Instant>,
     pub is_screen: bool,
     pub encrypted: bool,
     /// Not among the loudest of a room that forwards only those.
@@ -77,6 +82,7 @@ impl Track {
                 .map(|(index, parameters)| Encoding::new(index, kind, parameters))
                 .collect(),
             muted: publish.muted,
+            muted_at: publish.muted.then_some(now),
             is_screen: publish.is_screen,
             encrypted: publish.encrypted,
             is_unheard: false,
@@ -183,6 +189,25 @@ impl Track {
         }
     }
 
+    /// The publisher pauses, or goes on. False when it did already.
+    pub fn set_muted(&mut self, muted: bool, now: Instant) -> bool {
+        if std::mem::replace(&mut self.muted, muted) == muted {
+            return false;
+        }
+        if muted {
+            self.muted_at = Some(now);
+        }
+        self.flow.pause();
+        true
+    }
+
+    /// What arrived then may be sent when a mute is over. Media may overtake the signal that announces it; but what a client
+    /// went on sending for a moment when it was muted is for nobody to see or hear.
+    pub fn is_live_at(&self, arrival: Instant) -> bool {
+        self.muted_at
+            .is_none_or(|at| arrival < at || arrival >= at + OBEYED_AFTER)
+    }
+
     /// For a subscription to it.
     pub fn new_scorer(&self, now: Instant) -> QualityScorer {
         let mut scorer = scorer(self.codecs.first(), now);
@@ -220,13 +245,11 @@ impl Track {
         self.flow.update(now)
     }
 
-    /// The publisher has paused.
-    pub fn pause_flow(&mut self) {
-        self.flow.pause();
-    }
-
-    /// What its layers have shown since the last call, when that is not what it was.
+    /// What the layers of a picture have shown since the last call, when that is not what it was.
     pub fn measure(&mut self, now: Instant) -> Option<[LayerShape; SPATIAL]> {
+        if self.kind == MediaKind::Audio {
+            return None;
+        }
         let is_simulcast = self.is_simulcast();
         let mut seen = self.shapes;
         for (at, encoding) in (0u8..).zip(&mut self.encodings) {

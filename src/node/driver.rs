@@ -522,6 +522,10 @@ fn room_of(event: &Event) -> RoomHandle {
         | Event::SubscriptionStarted {
             subscription: SubscriptionHandle(handle),
         }
+        | Event::LayerSent {
+            subscription: SubscriptionHandle(handle),
+            ..
+        }
         | Event::StreamState {
             subscription: SubscriptionHandle(handle),
             ..

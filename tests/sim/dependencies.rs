@@ -318,7 +318,8 @@ mod tests {
                 for layer in 0..3 {
                     let below = layer > 0 && (picture == 0 || spatial == Spatial::Full(3));
                     let bytes = descriptors.write((position, layer, picture), (true, true), &earlier, below);
-                    let read = Descriptor::parse(&bytes, structure.as_deref()).expect("a descriptor");
+                    let mut new = None;
+                    let read = Descriptor::parse(&bytes, structure.as_ref(), &mut new).expect("a descriptor");
                     assert_eq!(
                         (read.spatial, read.temporal, u32::from(read.frame_number)),
                         (layer, position.temporal, picture * 3 + u32::from(layer))
@@ -326,7 +327,7 @@ mod tests {
                     let mut distances: Vec<u32> = earlier.iter().map(|earlier| (picture - earlier) * 3).collect();
                     distances.extend(below.then_some(1));
                     assert_eq!(read.frame_diffs.iter().map(u32::from).collect::<Vec<_>>(), distances);
-                    if let Some(new) = read.structure {
+                    if let Some(new) = new {
                         assert_eq!((new.decode_targets, new.chains), (9, 3));
                         structure = Some(new);
                     }

@@ -277,6 +277,11 @@ impl Source {
         self.keyframe_wanted = true;
     }
 
+    /// The number of the next frame.
+    pub fn frame(&self) -> u32 {
+        self.frame
+    }
+
     /// Time passes without a frame: the stream is switched off.
     pub fn skip_frame(&mut self) {
         self.tick += 1;

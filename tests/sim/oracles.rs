@@ -98,7 +98,8 @@ fn check_descriptors(packets: &[&Packet]) -> Result<(), String> {
     let mut sent: BTreeSet<u64> = BTreeSet::new();
     let mut newest: Option<u64> = None;
     for packet in packets.iter().filter(|packet| !packet.descriptor.is_empty()) {
-        let descriptor = Descriptor::parse(&packet.descriptor, structure.as_deref())
+        let mut new = None;
+        let descriptor = Descriptor::parse(&packet.descriptor, structure.as_ref(), &mut new)
             .map_err(|reason| format!("a descriptor that cannot be read ({reason:?}): {packet:?}"))?;
         let number = match newest {
             None => u64::from(descriptor.frame_number) + 0x1_0000,
@@ -115,9 +116,7 @@ fn check_descriptors(packets: &[&Packet]) -> Result<(), String> {
                 return Err(format!("frame {number} refers {distance} back, to nothing: {packet:?}"));
             }
         }
-        if descriptor.structure.is_some() {
-            structure = descriptor.structure;
-        }
+        structure = new.or(structure);
         newest = Some(number);
         sent.insert(number);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -29,11 +30,16 @@ use crate::{
     peer::{Feedback, Incoming, Peer},
     raw::RawPeer,
     signalling::Signalling,
+    trace::Trace,
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
+
+/// When every world begins. Arbitrary, but one: peers tell the wall clock's time of their packets, which str0m takes to run
+/// along with this clock since its first use. That is less than an hour ago.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_secs(3600));
 
 pub struct World {
     pub now: Instant,
@@ -53,6 +59,8 @@ pub struct World {
     pub links: Vec<Link>,
     /// RTP that the server sent, by peer, before the link took its share.
     pub sent: Vec<Vec<SentRtp>>,
+    /// All that the server sent, where a story wants it.
+    pub trace: Option<Trace>,
     pub rng: SmallRng,
     pub events: Vec<(Instant, Event)>,
     pub server: SocketAddr,
@@ -150,8 +158,12 @@ impl Batch for Outbox {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        // The origin is arbitrary; everything after it is virtual.
-        let now = Instant::now();
+        Self::with_loudest(seed, 0)
+    }
+
+    /// A room that forwards so many voices at a time; 0 = all.
+    pub fn with_loudest(seed: u64, audio_last_n: u16) -> Self {
+        let now = *ORIGIN;
         let server = SocketAddr::from(SERVER);
         let identity = DtlsIdentity::generate().expect("a certificate");
         let fingerprint = identity.fingerprint();
@@ -162,7 +174,7 @@ impl World {
             Command::OpenRoom {
                 room: ROOM,
                 sif_trailer: b"trailer".to_vec(),
-                audio_last_n: 0,
+                audio_last_n,
             },
         );
         Self {
@@ -177,6 +189,7 @@ impl World {
             present: Vec::new(),
             links: Vec::new(),
             sent: Vec::new(),
+            trace: None,
             rng: SmallRng::seed_from_u64(seed),
             events: Vec::new(),
             server,
@@ -606,6 +619,9 @@ impl World {
                 }
                 continue;
             };
+            if let Some(trace) = &mut self.trace {
+                trace.note(now, index, &contents);
+            }
             if let Some(sent) = SentRtp::read(now, &contents) {
                 self.sent[index].push(sent);
             }

@@ -129,6 +129,23 @@ fn what_would_wait_too_long_is_cut() {
 }
 
 #[test]
+fn who_fills_the_queue_is_cut_not_who_came_last() {
+    let mut world = World::new();
+    let mut slots = Slots::default();
+    let (camera, screen) = (slots.insert(()), slots.insert(()));
+    // A camera's frame, a screen's key frame, and frames of the camera behind it.
+    for (slot, numbers) in [(camera, 0..8), (screen, 0..260), (camera, 8..24)] {
+        world.slot = slot;
+        world.turn(&numbers.map(|n| (Kind::Media, n)).collect::<Vec<_>>());
+    }
+    assert_eq!(world.queue.overflow(PACE.rate), Some((screen, 259)));
+    assert!(world.queue.cut(screen) > 200);
+    assert_eq!(world.queue.overflow(PACE.rate), None);
+    assert!(world.queue.video.iter().all(|waits| waits.subscription == camera));
+    assert!(world.queue.len() >= 16, "the camera goes on");
+}
+
+#[test]
 fn retransmissions_have_a_limit() {
     let mut world = World::new();
     let repairs: Vec<_> = (0..300).map(|n| (Kind::Retransmission, n)).collect();

@@ -1,7 +1,7 @@
 //! The dependency descriptor header extension (AV1 RTP specification, appendix A), used with AV1, VP9 and VP8.
 //!
 //! A key frame's first packet carries the template structure; later packets only name a template. So the caller keeps
-//! the newest [`Structure`] of each encoding and hands it to [`Descriptor::parse`]. Only a structure is allocated.
+//! the newest [`Structure`] of each encoding and hands it to [`Descriptor::parse`]. Nothing is allocated.
 
 use super::FrameInfo;
 use super::bits::{BitReader, BitWriter};
@@ -13,6 +13,7 @@ pub const MAX_DECODE_TARGETS: usize = 32;
 /// Highest ids that are accepted, those of libwebrtc.
 const MAX_TEMPORAL_ID: u8 = 7;
 const MAX_SPATIAL_ID: u8 = 3;
+const MAX_RESOLUTIONS: usize = MAX_SPATIAL_ID as usize + 1;
 /// Frames that one frame refers to: an AV1 frame has seven references. More is `Malformed`.
 pub const MAX_FRAME_DIFFS: usize = 8;
 
@@ -78,7 +79,7 @@ impl FrameDiffs {
 }
 
 /// One frame dependency template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     pub spatial: u8,
     pub temporal: u8,
@@ -88,7 +89,8 @@ pub struct Template {
     pub chain_diffs: [u8; MAX_DECODE_TARGETS],
 }
 
-/// What a key frame says about all frames up to the next key frame.
+/// What a key frame says about all frames up to the next key frame. Some 4 KiB, kept once per encoding: a size that the
+/// syntax bounds needs no allocation at every key frame, nor at every subscriber that is shown one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Structure {
     template_id_offset: u8,
@@ -100,9 +102,10 @@ pub struct Structure {
     pub protected_by: [u8; MAX_DECODE_TARGETS],
     /// Highest (spatial, temporal) id of each decode target.
     pub target_layers: [(u8, u8); MAX_DECODE_TARGETS],
-    pub templates: Vec<Template>,
-    /// Width and height per spatial id; empty when not sent.
-    pub resolutions: Vec<(u16, u16)>,
+    templates: [Template; MAX_TEMPLATES],
+    template_count: u8,
+    resolutions: [(u16, u16); MAX_RESOLUTIONS],
+    resolution_count: u8,
 }
 
 impl Structure {
@@ -111,19 +114,34 @@ impl Structure {
         u32::MAX.checked_shr(32 - u32::from(self.decode_targets)).unwrap_or(0)
     }
 
+    pub fn templates(&self) -> &[Template] {
+        self.templates
+            .get(..usize::from(self.template_count))
+            .unwrap_or_default()
+    }
+
+    /// Width and height per spatial id; empty when not sent.
+    pub fn resolutions(&self) -> &[(u16, u16)] {
+        self.resolutions
+            .get(..usize::from(self.resolution_count))
+            .unwrap_or_default()
+    }
+
     fn template(&self, id: u8) -> Option<&Template> {
         let index = (id + 64 - self.template_id_offset) % 64; // both have six bits
-        self.templates.get(usize::from(index))
+        self.templates().get(usize::from(index))
     }
 
     fn read(bits: &mut BitReader<'_>) -> Option<Self> {
         let template_id_offset = bits.bits(6)? as u8;
         let decode_targets = bits.bits(5)? as u8 + 1;
-        let mut templates = template_layers(bits)?;
-        for template in &mut templates {
+        let mut all = [Template::default(); MAX_TEMPLATES];
+        let template_count = template_layers(bits, &mut all)?;
+        let templates = all.get_mut(..usize::from(template_count))?;
+        for template in templates.iter_mut() {
             template.indications = Indications::read(bits, decode_targets)?;
         }
-        for template in &mut templates {
+        for template in templates.iter_mut() {
             while bits.flag()? {
                 template.frame_diffs.push(bits.bits(4)? + 1)?;
             }
@@ -134,7 +152,7 @@ impl Structure {
             for chain in protected_by.iter_mut().take(usize::from(decode_targets)) {
                 *chain = bits.non_symmetric(u32::from(chains))? as u8;
             }
-            for template in &mut templates {
+            for template in templates.iter_mut() {
                 for diff in template.chain_diffs.iter_mut().take(usize::from(chains)) {
                     *diff = bits.bits(4)? as u8;
                 }
@@ -142,19 +160,21 @@ impl Structure {
         }
         let mut target_layers = [(0, 0); MAX_DECODE_TARGETS];
         for (target, layer) in (0..decode_targets).zip(&mut target_layers) {
-            for template in &templates {
+            for template in templates.iter() {
                 if template.indications.of(target) != Indication::NotPresent {
                     *layer = (layer.0.max(template.spatial), layer.1.max(template.temporal));
                 }
             }
         }
-        let mut resolutions = Vec::new();
+        let mut resolutions = [(0, 0); MAX_RESOLUTIONS];
+        let mut resolution_count = 0;
         if bits.flag()? {
             let highest = templates.iter().map(|template| template.spatial).max()?;
-            for _ in 0..=highest {
+            for resolution in resolutions.iter_mut().take(usize::from(highest) + 1) {
                 // The fields are «minus one»; 65536 is not a size we can tell from 65535.
                 let size = (bits.bits(16)? as u16, bits.bits(16)? as u16);
-                resolutions.push((size.0.saturating_add(1), size.1.saturating_add(1)));
+                *resolution = (size.0.saturating_add(1), size.1.saturating_add(1));
+                resolution_count += 1;
             }
         }
         Some(Self {
@@ -163,37 +183,31 @@ impl Structure {
             chains,
             protected_by,
             target_layers,
-            templates,
+            templates: all,
+            template_count,
             resolutions,
+            resolution_count,
         })
     }
 }
 
-/// A.8.3, `template_layers`: each entry says how its successor differs.
-fn template_layers(bits: &mut BitReader<'_>) -> Option<Vec<Template>> {
-    let mut templates = Vec::new();
+/// A.8.3, `template_layers`: each entry says how its successor differs. How many there are; None for more than fit.
+fn template_layers(bits: &mut BitReader<'_>, templates: &mut [Template; MAX_TEMPLATES]) -> Option<u8> {
     let (mut spatial, mut temporal) = (0, 0);
-    loop {
-        if templates.len() == MAX_TEMPLATES {
-            return None;
-        }
-        templates.push(Template {
-            spatial,
-            temporal,
-            indications: Indications::default(),
-            frame_diffs: FrameDiffs::default(),
-            chain_diffs: [0; MAX_DECODE_TARGETS],
-        });
+    for (count, template) in (1..).zip(templates) {
+        template.spatial = spatial;
+        template.temporal = temporal;
         match bits.bits(2)? {
             0 => {}
             1 => temporal += 1,
             2 => (spatial, temporal) = (spatial + 1, 0),
-            _ => return Some(templates),
+            _ => return Some(count),
         }
         if spatial > MAX_SPATIAL_ID || temporal > MAX_TEMPORAL_ID {
             return None;
         }
     }
+    None
 }
 
 /// One packet's descriptor, resolved against its structure.
@@ -217,8 +231,10 @@ pub struct Descriptor {
     /// A bit per decode target (target 0 lowest), on packets that change it; stays in force until the next one. A new
     /// structure makes all targets active.
     pub active_decode_targets: Option<u32>,
-    /// The new structure, on the first packet of a key frame.
-    pub structure: Option<Box<Structure>>,
+    /// It brings a new structure: the first packet of a key frame.
+    pub has_structure: bool,
+    /// Of that structure, when it says sizes.
+    pub largest: Option<(u16, u16)>,
 }
 
 /// Where the parts of a descriptor are, in bits.
@@ -232,16 +248,20 @@ struct Layout {
 }
 
 impl Descriptor {
-    /// `known` is the structure of the encoding's last key frame.
+    /// `known` is the structure of the encoding's last key frame. Where the packet brings a new one, it is put into `new`.
     ///
     /// # Errors
     /// `Truncated` below three bytes; `AwaitingKeyframe` when the packet neither carries nor has a structure;
     /// `Malformed` when it names no template of it or the bits end.
-    pub fn parse(value: &[u8], known: Option<&Structure>) -> Result<Self, DropReason> {
-        Self::read(value, known).map(|(descriptor, _)| descriptor)
+    pub fn parse(value: &[u8], known: Option<&Structure>, new: &mut Option<Structure>) -> Result<Self, DropReason> {
+        Self::read(value, known, new).map(|(descriptor, _)| descriptor)
     }
 
-    fn read(value: &[u8], known: Option<&Structure>) -> Result<(Self, Layout), DropReason> {
+    fn read(
+        value: &[u8],
+        known: Option<&Structure>,
+        new: &mut Option<Structure>,
+    ) -> Result<(Self, Layout), DropReason> {
         let [head, high, low, ..] = *value else {
             return Err(DropReason::Truncated);
         };
@@ -256,12 +276,12 @@ impl Descriptor {
         }
         let [has_structure, has_mask, custom_dtis, custom_fdiffs, custom_chains] = flags;
         let own = if has_structure {
-            Some(Box::new(Structure::read(&mut bits).ok_or(DropReason::Malformed)?))
+            Some(&*new.insert(Structure::read(&mut bits).ok_or(DropReason::Malformed)?))
         } else {
             None
         };
         let structure_end = bits.position();
-        let structure = own.as_deref().or(known).ok_or(DropReason::AwaitingKeyframe)?;
+        let structure = own.or(known).ok_or(DropReason::AwaitingKeyframe)?;
         let rest = Self::definition(
             &mut bits,
             structure,
@@ -288,9 +308,10 @@ impl Descriptor {
             indications: template.indications,
             frame_diffs: template.frame_diffs,
             chain_diffs: template.chain_diffs,
-            resolution: structure.resolutions.get(usize::from(template.spatial)).copied(),
+            resolution: structure.resolutions().get(usize::from(template.spatial)).copied(),
             active_decode_targets: mask.or(all),
-            structure: own,
+            has_structure,
+            largest: own.and_then(|own| own.resolutions().last().copied()),
         };
         Ok((descriptor, layout))
     }
@@ -331,7 +352,7 @@ impl Descriptor {
 
     /// The answer to the question asked of all codecs. Decode targets say more than its layers.
     pub fn frame_info(&self) -> FrameInfo {
-        let keyframe = self.structure.is_some();
+        let keyframe = self.has_structure;
         FrameInfo {
             keyframe,
             start: self.start,
@@ -339,10 +360,7 @@ impl Descriptor {
             spatial: self.spatial,
             temporal: self.temporal,
             switch_point: keyframe || self.indications.any_switch(),
-            dimensions: self
-                .structure
-                .as_ref()
-                .and_then(|structure| structure.resolutions.last().copied()),
+            dimensions: self.largest,
         }
     }
 }
@@ -367,12 +385,10 @@ pub fn write_active_decode_targets(
     mask: u32,
     out: &mut [u8],
 ) -> Result<usize, DropReason> {
-    let (descriptor, layout) = Descriptor::read(value, known)?;
-    let targets = match (&descriptor.structure, known) {
-        (Some(structure), _) => structure.decode_targets,
-        (None, Some(structure)) => structure.decode_targets,
-        (None, None) => return Err(DropReason::AwaitingKeyframe),
-    };
+    let mut new = None;
+    let (_, layout) = Descriptor::read(value, known, &mut new)?;
+    let structure = new.as_ref().or(known).ok_or(DropReason::AwaitingKeyframe)?;
+    let targets = structure.decode_targets;
     let mut source = BitReader::new(value);
     let mut target = BitWriter::new(out);
     copy(&mut source, &mut target, 24)?;

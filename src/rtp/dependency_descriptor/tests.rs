@@ -35,28 +35,35 @@ fn key_frame() -> Vec<u8> {
     bytes(&["1 0 111100 0000000100000010", "1 0 0 0 0", &structure_bits()])
 }
 
+/// The descriptor and the structure it brings.
+fn parse(value: &[u8], known: Option<&Structure>) -> Result<(Descriptor, Option<Structure>), DropReason> {
+    let mut new = None;
+    let descriptor = Descriptor::parse(value, known, &mut new)?;
+    Ok((descriptor, new))
+}
+
 fn structure() -> Structure {
-    *Descriptor::parse(&key_frame(), None).unwrap().structure.unwrap()
+    parse(&key_frame(), None).unwrap().1.unwrap()
 }
 
 #[test]
 fn a_key_frame_brings_its_structure() {
-    let descriptor = Descriptor::parse(&key_frame(), None).unwrap();
+    let (descriptor, structure) = parse(&key_frame(), None).unwrap();
     assert!(descriptor.start && !descriptor.end);
     assert_eq!((descriptor.template_id, descriptor.frame_number), (60, 0x0102));
     assert_eq!(descriptor.active_decode_targets, Some(0b11));
     assert_eq!(descriptor.resolution, Some((640, 360)));
-    let structure = descriptor.structure.as_ref().unwrap();
+    let structure = structure.unwrap();
     let layers: Vec<_> = structure
-        .templates
+        .templates()
         .iter()
         .map(|template| (template.spatial, template.temporal))
         .collect();
     assert_eq!(layers, [(0, 0), (0, 1), (1, 0), (1, 1)]);
     assert_eq!(structure.target_layers[..2], [(0, 0), (1, 1)]);
-    assert_eq!(structure.templates[2].frame_diffs.iter().collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(structure.templates[3].chain_diffs[0], 3);
-    assert_eq!((structure.chains, structure.resolutions[1]), (1, (1280, 720)));
+    assert_eq!(structure.templates()[2].frame_diffs.iter().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(structure.templates()[3].chain_diffs[0], 3);
+    assert_eq!((structure.chains, structure.resolutions()[1]), (1, (1280, 720)));
     let info = descriptor.frame_info();
     assert!(info.keyframe && info.switch_point);
     assert_eq!(info.dimensions, Some((1280, 720)));
@@ -67,27 +74,21 @@ fn later_packets_name_a_template() {
     let structure = structure();
     // Template ids wrap at 64: 60 + 3 is the last of them.
     let packet = bytes(&["1 1 111111 0000000000000111"]);
-    let descriptor = Descriptor::parse(&packet, Some(&structure)).unwrap();
+    let (descriptor, new) = parse(&packet, Some(&structure)).unwrap();
     assert_eq!(
         (descriptor.spatial, descriptor.temporal, descriptor.frame_number),
         (1, 1, 7)
     );
     assert_eq!(descriptor.indications.of(0), Indication::NotPresent);
     assert_eq!(descriptor.indications.of(1), Indication::Discardable);
-    assert_eq!((descriptor.active_decode_targets, descriptor.structure), (None, None));
-    let info = Descriptor::parse(&packet, Some(&structure)).unwrap().frame_info();
+    assert_eq!((descriptor.active_decode_targets, new), (None, None));
+    let info = descriptor.frame_info();
     assert!(!info.keyframe && info.start && info.end && !info.switch_point);
 
-    assert_eq!(Descriptor::parse(&packet, None), Err(DropReason::AwaitingKeyframe));
+    assert_eq!(parse(&packet, None), Err(DropReason::AwaitingKeyframe));
     let unknown = bytes(&["1 1 000000 0000000000000111"]);
-    assert_eq!(
-        Descriptor::parse(&unknown, Some(&structure)),
-        Err(DropReason::Malformed)
-    );
-    assert_eq!(
-        Descriptor::parse(&packet[..2], Some(&structure)),
-        Err(DropReason::Truncated)
-    );
+    assert_eq!(parse(&unknown, Some(&structure)), Err(DropReason::Malformed));
+    assert_eq!(parse(&packet[..2], Some(&structure)), Err(DropReason::Truncated));
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn custom_fields_replace_the_template() {
         "01 0100 10 00010000 00",
         "00001001",
     ]);
-    let descriptor = Descriptor::parse(&packet, Some(&structure)).unwrap();
+    let (descriptor, _) = parse(&packet, Some(&structure)).unwrap();
     assert_eq!(descriptor.active_decode_targets, Some(1));
     assert_eq!(
         (descriptor.indications.of(0), descriptor.indications.of(1)),
@@ -132,8 +133,8 @@ fn the_active_targets_are_inserted_or_replaced() {
         let mut out = [0xff; 64];
         let len = write_active_decode_targets(&packet, Some(&structure), 0b10, &mut out).unwrap();
         assert!(len <= packet.len() + 5);
-        let before = Descriptor::parse(&packet, Some(&structure)).unwrap();
-        let after = Descriptor::parse(&out[..len], Some(&structure)).unwrap();
+        let (before, structure_before) = parse(&packet, Some(&structure)).unwrap();
+        let (after, structure_after) = parse(&out[..len], Some(&structure)).unwrap();
         assert_eq!(
             after,
             Descriptor {
@@ -141,6 +142,7 @@ fn the_active_targets_are_inserted_or_replaced() {
                 ..before
             }
         );
+        assert_eq!(structure_before, structure_after);
         let result = write_active_decode_targets(&packet, Some(&structure), 0b10, &mut [0; 3]);
         assert_eq!(result, Err(DropReason::TooLarge));
     }
@@ -150,7 +152,7 @@ fn the_active_targets_are_inserted_or_replaced() {
 fn the_frame_number_is_patched_in_place() {
     let mut packet = key_frame();
     patch_frame_number(&mut packet, 0xbeef);
-    assert_eq!(Descriptor::parse(&packet, None).unwrap().frame_number, 0xbeef);
+    assert_eq!(parse(&packet, None).unwrap().0.frame_number, 0xbeef);
     patch_frame_number(&mut [0; 2], 1);
 }
 
@@ -158,7 +160,7 @@ fn the_frame_number_is_patched_in_place() {
 fn a_truncated_structure_is_malformed() {
     let packet = key_frame();
     for len in 4..packet.len() {
-        assert!(Descriptor::parse(&packet[..len], None).is_err(), "{len}");
+        assert!(parse(&packet[..len], None).is_err(), "{len}");
     }
 }
 
@@ -177,13 +179,13 @@ proptest! {
             *flags = (*flags & 0x7f) | (kind & 1) << 7;
         }
         let structure = structure();
-        if let Ok(descriptor) = Descriptor::parse(&value, Some(&structure)) {
+        if let Ok((descriptor, new)) = parse(&value, Some(&structure)) {
             let _ = descriptor.frame_info();
             let mut out = [0; 140];
             let len = write_active_decode_targets(&value, Some(&structure), mask, &mut out).unwrap();
-            let again = Descriptor::parse(&out[..len], Some(&structure)).unwrap();
+            let (again, newer) = parse(&out[..len], Some(&structure)).unwrap();
             prop_assert_eq!(again.frame_diffs, descriptor.frame_diffs);
-            prop_assert_eq!(again.structure, descriptor.structure);
+            prop_assert_eq!(newer, new);
         }
     }
 }

@@ -540,6 +540,27 @@ fn a_picture_that_came_before_the_unmute_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_picture_that_came_just_after_the_mute_is_never_shown() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let camera = world.publish_video(alice, "1", &[]);
+    world.subscribe(bob, camera);
+    world.video(alice, 7, 0, "", &vp8(true, true, 0, 500));
+    world.pass(33);
+    let mute = |muted| Command::MuteTrack { track: camera, muted };
+    world.command(mute(true));
+    world.pass(50);
+    // Not all have heard of it: one more picture is on its way.
+    world.video(alice, 7, 1, "", &vp8(true, true, 1, 500));
+    world.pass(200);
+    world.take(bob);
+    world.take_rtcp(alice, pli);
+    world.command(mute(false));
+    world.deliver();
+    assert_eq!((world.take(bob).len(), world.take_rtcp(alice, pli)), (0, 1));
+}
+
+#[test]
 fn pauses_of_a_voice_are_kept() {
     let mut world = World::new();
     let (alice, bob) = (world.join(), world.join());

@@ -336,15 +336,16 @@ pub fn check_described(packets: &[Got]) -> Vec<LayerFrame> {
             assert!((rtp.timestamp().wrapping_sub(timestamp) as i32) >= 0);
         }
         last = Some((*number, rtp.timestamp(), rtp.marker()));
-        let mut descriptor = Descriptor::parse(rtp.extension(12).unwrap(), structure.as_ref()).unwrap();
+        let mut new = None;
+        let descriptor = Descriptor::parse(rtp.extension(12).unwrap(), structure.as_ref(), &mut new).unwrap();
         let part = *rtp.payload().last().unwrap();
         assert_eq!(descriptor.start, part == 0);
         if !descriptor.start {
             assert_eq!(received.last(), Some(&descriptor.frame_number), "whole frames");
             continue;
         }
-        if let Some(new) = descriptor.structure.take() {
-            structure = Some(*new);
+        if new.is_some() {
+            structure = new;
             received.clear();
         } else {
             let before = *received.last().unwrap();

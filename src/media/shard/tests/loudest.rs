@@ -1,4 +1,5 @@
 use super::world::*;
+use crate::media::edge::{Command, Event, LayerReason};
 use crate::rtp::RtpHeader;
 use crate::types::{DropReason, Extension, Ssrc};
 
@@ -72,4 +73,72 @@ fn a_voice_that_is_let_in_brings_what_it_said_before() {
     let numbers: Vec<u16> = alices.iter().map(|packet| packet.0).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
     assert!(alices[0].2 > last);
+}
+
+#[test]
+fn what_is_said_after_a_mute_is_no_part_of_what_comes_before_the_next_word() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (world.join(), world.join(), world.join());
+    world.forward_loudest(1);
+    let (first, second) = (world.publish_audio(alice, "0"), world.publish_audio(bob, "0"));
+    world.subscribe(carol, first);
+    let heard = world.subscribe(carol, second);
+    for sequence in 0..60 {
+        voice(&mut world, alice, sequence, 20);
+        voice(&mut world, bob, sequence, 127);
+        world.pass(20);
+    }
+    let mute = |muted| Command::MuteTrack { track: second, muted };
+    world.command(mute(true));
+    // Bob's client has not heard of it yet; then it is over, and Alice is silent.
+    for sequence in 60..65 {
+        voice(&mut world, bob, sequence, 50);
+        world.pass(20);
+    }
+    world.command(mute(false));
+    world.pass(1000);
+    voice(&mut world, alice, 60, 127);
+    world.take(carol);
+    for sequence in 65..70 {
+        voice(&mut world, bob, sequence, if sequence < 67 { 50 } else { 20 });
+        world.pass(20);
+    }
+    let got = world.take(carol);
+    let its = got
+        .iter()
+        .map(Got::rtp)
+        .filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
+    let said: Vec<u8> = its.map(|packet| packet.payload()[0]).collect();
+    assert_eq!(said, [65, 66, 67, 68, 69]);
+}
+
+#[test]
+fn who_is_not_heard_is_said_to_be_quieter_and_makes_nobodys_connection_poor() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (world.join(), world.join(), world.join());
+    world.forward_loudest(1);
+    let (first, second) = (world.publish_audio(alice, "0"), world.publish_audio(bob, "0"));
+    for track in [first, second] {
+        world.subscribe(carol, track);
+    }
+    world.events();
+    for sequence in 0..700 {
+        // Bob has spoken before.
+        let levels = if sequence < 20 { [127, 20] } else { [20, 127] };
+        voice(&mut world, alice, sequence, levels[0]);
+        voice(&mut world, bob, sequence, levels[1]);
+        world.pass(20);
+    }
+    let listener = world.peers[carol].participant;
+    let scores: Vec<f32> = world
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Quality { participant, score } if *participant == listener => Some(score.mos),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(scores, [4.5, 4.5], "every five seconds");
+    let reasons = world.reasons();
+    assert_eq!(reasons, [LayerReason::Best, LayerReason::NotLoudest]);
 }

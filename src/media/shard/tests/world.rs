@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use crate::media::edge::{EncodingParameters, OpenTransport, Publish, Reception, Subscribe, SubscriptionSettings};
+use crate::media::edge::{
+    EncodingParameters, LayerReason, OpenTransport, Publish, Reception, Subscribe, SubscriptionSettings,
+};
 use crate::rtc::{SrtpKeys, TransportConfig};
 use crate::rtp::{RtpHeader, RtpPacket, rtcp};
 use crate::types::{
@@ -150,6 +152,22 @@ impl World {
         let slot = self.shard.index.rooms[&ROOM];
         let room = self.shard.rooms.get_mut(slot).unwrap();
         room.loudest = Some(crate::media::loudest::Loudest::new(count));
+    }
+
+    /// Why each subscription of the room is not better.
+    pub fn reasons(&mut self) -> Vec<LayerReason> {
+        self.events();
+        let explain = Command::Explain {
+            room: ROOM,
+            participant: None,
+            query: 1,
+        };
+        self.command(explain);
+        let reports = self.events().into_iter().filter_map(|event| match event {
+            Event::Explanation { report, .. } => Some(report.subscriptions),
+            _ => None,
+        });
+        reports.flatten().map(|report| report.layers.reason).collect()
     }
 
     pub fn command(&mut self, command: Command) {
