@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench fuzz load setup toolchain
+.PHONY: run test lint unit sim e2e bench durability fuzz load setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -39,6 +39,9 @@ bench: setup ## what a subscription costs by their number; join times with a rea
 
 load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
 	cargo bench --bench load -- $(LOAD)
+
+durability: toolchain ## the server killed at 200 moments, which must lose nothing that it has acknowledged (DURABILITY_SEED=…)
+	DURABILITY_POINTS=$(or $(DURABILITY_POINTS),200) cargo test --test api -- --nocapture a_kill_at_any_moment
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)

@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("control", &["types", "proto", "sdp", "media::edge"]),
     ("io", &["types", "rtc", "media", "turn"]),
     ("store", &["types", "proto"]),
-    ("node", &["types", "proto", "control", "media::edge", "io"]),
+    ("node", &["types", "proto", "control", "media::edge", "io", "store"]),
     ("signal", &["types", "proto", "node"]),
     ("api", &["types", "proto", "node", "store"]),
     (

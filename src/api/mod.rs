@@ -24,9 +24,13 @@ const MAX_TOKEN_REQUEST: usize = 8 << 10;
 /// Life of a development token.
 const DEV_TOKEN_TTL: std::time::Duration = std::time::Duration::from_secs(6 * 3600);
 
-/// `GET /`: LiveKit's health answer, which load balancers and clients ask for.
-pub fn health() -> Response {
-    text(StatusCode::OK, "OK")
+/// `GET /`: LiveKit's health answer, which load balancers and clients ask for. A node that stops is not ready.
+pub fn health(node: &Node) -> Response {
+    match node.is_draining() {
+        // LiveKit: the status and the first line of a node that should get nothing new.
+        true => text(StatusCode::NOT_ACCEPTABLE, "Not Ready\nNode Shutting Down"),
+        false => text(StatusCode::OK, "OK"),
+    }
 }
 
 /// What Go's `http.NotFound` answers.

@@ -41,6 +41,10 @@ pub struct Config {
     /// Ours: the SQLite file for what outlives a restart. Empty = `patchbay.db` in `$STATE_DIRECTORY`, else in the
     /// working directory; nothing is kept in a file in development mode.
     pub database: String,
+    /// Ours: how long a server that was told to stop waits until everybody has left by themselves; 0 = no limit, as in
+    /// LiveKit. In development mode it does not wait.
+    #[serde(with = "nanoseconds")]
+    pub drain_timeout: Duration,
     pub enable_data_tracks: bool,
     pub enable_participant_data_blob: bool,
 }
@@ -331,6 +335,7 @@ impl Default for Config {
             turn: TurnConfig::default(),
             webhook: WebhookConfig::default(),
             database: String::new(),
+            drain_timeout: Duration::ZERO,
             enable_data_tracks: true,
             enable_participant_data_blob: false,
         }

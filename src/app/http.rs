@@ -193,7 +193,7 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
         Some(Place::Signal(form)) => signal::connect(&site.node, claims, parts, form).await,
         Some(Place::Validate(form)) => signal::validate(&site.node, claims, &parts, form),
         Some(Place::Agent) => StatusCode::NOT_FOUND.into_response(),
-        Some(Place::Front) if !(site.development && api::wants_page(&parts)) => api::health(),
+        Some(Place::Front) if !(site.development && api::wants_page(&parts)) => api::health(&site.node),
         Some(Place::DevToken) if site.development && parts.method == Method::POST => {
             api::dev_token(&site.node, body).await
         }

@@ -83,6 +83,7 @@ pub const OURS: &[&str] = &[
     "rtc.shards",
     "room.audio_last_n",
     "database",
+    "drain_timeout",
     "webhook.allow_private_addresses",
 ];
 
@@ -112,6 +113,7 @@ pub const SCHEMA: &[Key] = &[
     inert("debug_handler", Section(&[inert("port", Int)])),
     used("webhook", Section(WEBHOOK)),
     used("database", Text),
+    used("drain_timeout", Duration),
     inert("redis", Section(REDIS)),
     inert(
         "ingress",

@@ -22,17 +22,20 @@ use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
 use crate::api::twirp::ApiStatistics;
-use crate::api::webhooks::{FIRST_RETRY, Filter, HAPPENINGS, Target, UrlError, WebhookSettings, Webhooks};
+use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
-use crate::node::{Node, NodeConfig, ShardLink};
+use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
-use crate::store::{Outbox, StoreError};
+use crate::store::{Database, SharedDatabase, StoreError};
 use crate::types::WallClock;
+
+/// How often a server that waits for its participants to leave looks whether they have.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// How long open HTTP requests get to end after everybody has been told.
 const HTTP_DRAIN: Duration = Duration::from_secs(1);
@@ -65,7 +68,8 @@ pub enum ServeError {
     ShardEnded,
 }
 
-/// Serves until SIGTERM or SIGINT, then tells every participant and ends.
+/// Serves until SIGTERM or SIGINT, then waits for calls to end (`drain_timeout`), tells every participant and ends. A
+/// second signal ends the waiting.
 ///
 /// # Errors
 /// What prevents the start: ports in use, no certificate.
@@ -77,10 +81,23 @@ pub fn run(config: Config, reload: Reload) -> Result<(), ServeError> {
         let server = Server::start(&config).await?;
         server.announce(&config);
         let watching = tokio::spawn(reload::watch(reload, server.node.clone()));
+        let mut told_to_stop = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
         let result = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            () = told_to_stop() => Ok(()),
             () = server.shard_ended() => Err(ServeError::ShardEnded),
+        };
+        let result = match result {
+            Ok(()) if !config.development => tokio::select! {
+                () = server.drained(config.drain_timeout) => Ok(()),
+                () = told_to_stop() => Ok(()),
+                () = server.shard_ended() => Err(ServeError::ShardEnded),
+            },
+            result => result,
         };
         tracing::info!("stopping");
         watching.abort();
@@ -99,6 +116,7 @@ pub struct Server {
     measured: Vec<SocketAddr>,
     stopping: watch::Sender<bool>,
     http: JoinSet<()>,
+    journal: Option<Journal>,
     webhooks: Option<Webhooks>,
     shards: Vec<(ShardHandle, JoinHandle<()>)>,
 }
@@ -164,18 +182,27 @@ impl Server {
         }
         let ice_servers = relay::ice_servers(config, &advertised, &DEFAULT_STUN)?;
         let webhooks = webhook_settings(config)?;
-        let outbox = webhooks.as_ref().map(|_| open_outbox(config)).transpose()?;
-        let (happened, happenings) = mpsc::channel(HAPPENINGS);
+        let Kept { database, durable } = open_database(config)?;
+        let records = database.rooms().map_err(|error| database_error(config, error))?;
+        let database = SharedDatabase::new(database);
+        let (journal, entries) = mpsc::channel(JOURNAL);
         let mut node_config = NodeConfig {
-            happenings: webhooks.as_ref().map(|_| happened),
+            journal: (durable || webhooks.is_some()).then_some(journal),
+            durable,
             relay,
             ..node_config(config, identity.fingerprint())
         };
         node_config.room.ice_servers = ice_servers;
         let node = Node::start(node_config, links);
-        let webhooks = webhooks
-            .zip(outbox)
-            .map(|(settings, outbox)| Webhooks::start(settings, outbox, node.clone(), happenings));
+        let (webhooks, letterbox) = webhooks
+            .map(|settings| Webhooks::start(settings, database.clone(), node.clone()))
+            .unzip();
+        let keeps = node.config().journal.is_some();
+        let journal = keeps.then(|| Journal::start(node.clone(), entries, database, letterbox));
+        if !records.is_empty() {
+            tracing::info!(rooms = records.len(), "rooms from before this start");
+            node.restore(records);
+        }
 
         let (stopping, stopped) = watch::channel(false);
         let statistics = Arc::<ApiStatistics>::default();
@@ -211,6 +238,7 @@ impl Server {
             measured,
             stopping,
             http,
+            journal,
             webhooks,
             shards,
         })
@@ -236,10 +264,37 @@ impl Server {
         ends.next().await;
     }
 
+    /// Makes no more rooms, and waits until everybody has left, or for `limit`; zero = for as long as it takes.
+    pub async fn drained(&self, limit: Duration) {
+        self.node.drain();
+        let participants = || self.node.counts().participants;
+        tracing::info!(
+            participants = participants(),
+            ?limit,
+            "waiting for participants to leave"
+        );
+        let left = async {
+            while participants() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        match limit {
+            Duration::ZERO => left.await,
+            limit => {
+                if tokio::time::timeout(limit, left).await.is_err() {
+                    tracing::warn!(participants = participants(), "not everybody has left in time");
+                }
+            }
+        }
+    }
+
     /// The doors first, then everybody is told, then media ends.
     pub async fn stop(mut self) {
         let _ = self.stopping.send(true);
         self.node.shut_down().await;
+        if let Some(journal) = self.journal.take() {
+            journal.stop().await;
+        }
         if let Some(webhooks) = self.webhooks.take() {
             webhooks.stop().await;
         }
@@ -476,23 +531,29 @@ fn webhook_settings(config: &Config) -> Result<Option<WebhookSettings>, ServeErr
     }))
 }
 
+struct Kept {
+    database: Database,
+    /// It is in a file.
+    durable: bool,
+}
+
 /// A file that was asked for must open. Without one, a place to write is looked for, and done without if need be.
-fn open_outbox(config: &Config) -> Result<Outbox, ServeError> {
-    let open = |path: &Path| {
-        Outbox::open(path).map_err(|error| ServeError::Database {
-            path: path.to_owned(),
-            error,
-        })
-    };
-    let in_memory = || {
-        Outbox::in_memory().map_err(|error| ServeError::Database {
-            path: ":memory:".into(),
-            error,
-        })
+fn open_database(config: &Config) -> Result<Kept, ServeError> {
+    let kept = |database| Kept {
+        database,
+        durable: true,
     };
     if !config.database.is_empty() {
-        return open(Path::new(&config.database));
+        let opened = Database::open(Path::new(&config.database));
+        return opened.map(kept).map_err(|error| database_error(config, error));
     }
+    let in_memory = || {
+        let database = Database::in_memory().map_err(|error| database_error(config, error))?;
+        Ok(Kept {
+            database,
+            durable: false,
+        })
+    };
     if config.development {
         return in_memory();
     }
@@ -500,10 +561,17 @@ fn open_outbox(config: &Config) -> Result<Outbox, ServeError> {
     let directory = std::env::var_os("STATE_DIRECTORY")
         .map(PathBuf::from)
         .unwrap_or_default();
-    open(&directory.join("patchbay.db")).or_else(|error| {
-        tracing::warn!(%error, "webhooks that have not arrived are lost at a restart: `database` names a file to keep them");
+    Database::open(&directory.join("patchbay.db")).map(kept).or_else(|error| {
+        tracing::warn!(%error, "rooms, and webhooks that have not arrived, are lost at a restart: `database` names a file to keep them");
         in_memory()
     })
+}
+
+fn database_error(config: &Config, error: StoreError) -> ServeError {
+    ServeError::Database {
+        path: PathBuf::from(&config.database),
+        error,
+    }
 }
 
 fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
@@ -518,7 +586,8 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         max_api_request_body_size: config.limit.max_api_request_body_size,
         max_tracks: config.limit.num_tracks.into(),
         max_bytes_per_second: config.limit.bytes_per_sec.into(),
-        happenings: None,
+        journal: None,
+        durable: false,
     }
 }
 

@@ -198,6 +198,7 @@ impl Room {
             return Err(MetadataError::MetadataTooLarge.into());
         }
         metadata.clone_into(&mut self.metadata);
+        self.unsaved = true;
         self.send_room_update(now);
         Ok(self.info())
     }

@@ -66,6 +66,7 @@ impl Room {
             attributes: request.attributes,
         };
         self.dispatches.push(dispatch.clone());
+        self.unsaved = true;
         dispatch
     }
 
@@ -78,6 +79,7 @@ impl Room {
     /// None: there is no such dispatch.
     pub fn delete_dispatch(&mut self, id: &str) -> Option<AgentDispatch> {
         let at = self.dispatches.iter().position(|dispatch| dispatch.id == id)?;
+        self.unsaved = true;
         Some(self.dispatches.remove(at))
     }
 }

@@ -193,6 +193,7 @@ impl Room {
         }
         if !participant.is_dependent() {
             self.departed_at = Some(now);
+            self.unsaved |= !self.is_occupied();
         }
         // A replacement does not change the counts.
         if departure == Departure::Announced {
@@ -219,6 +220,21 @@ impl Room {
         self.finish();
     }
 
+    /// The server stops: everybody is told to connect anew, which leads to another node or to this one when it is back.
+    /// LiveKit's server tells them that the call is over. `kept`: the room has been written down and goes on in the next
+    /// process, so that it does not finish.
+    pub fn shut_down(&mut self, now: Instant, kept: bool) {
+        if self.closed {
+            return;
+        }
+        self.kept = kept;
+        let handles: Vec<ParticipantHandle> = self.participants.keys().copied().collect();
+        for handle in handles {
+            self.full_reconnect(now, handle, DisconnectReason::ServerShutdown);
+        }
+        self.finish();
+    }
+
     /// After a caught panic the shard has nothing left of the room: everybody starts over in a new one.
     pub(super) fn close_for_reconnect(&mut self, now: Instant) {
         let handles: Vec<ParticipantHandle> = self.participants.keys().copied().collect();
@@ -233,7 +249,9 @@ impl Room {
         self.updates.clear();
         self.departed.clear();
         self.out.media(Command::CloseRoom { room: self.handle });
-        self.out.happened(RoomEvent::RoomFinished);
+        if !self.kept {
+            self.out.happened(RoomEvent::RoomFinished);
+        }
         self.out.push(Output::Closed);
     }
 }

@@ -48,6 +48,7 @@ mod publication;
 mod publish;
 mod quality;
 mod reception;
+mod record;
 mod regression;
 mod requests;
 mod resume;

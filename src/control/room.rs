@@ -82,6 +82,10 @@ pub struct Room {
 
     /// When the last participant who counts left; None = nobody has left yet.
     pub(super) departed_at: Option<Instant>,
+    /// It is over in this process only.
+    pub(super) kept: bool,
+    /// `take_record` has something new to say.
+    pub(super) unsaved: bool,
 }
 
 pub(super) struct Departed {
@@ -99,8 +103,25 @@ impl Room {
         seed: u64,
         now: Instant,
     ) -> Self {
+        let mut room = Self::make(name, handle, settings, wall, seed, now);
+        room.open();
+        room.dispatch_configured_agents(now);
+        room.unsaved = true;
+        room.out.happened(RoomEvent::RoomStarted);
+        room
+    }
+
+    /// Nothing is asked of anybody yet.
+    pub(super) fn make(
+        name: RoomName,
+        handle: RoomHandle,
+        settings: RoomSettings,
+        wall: WallClock,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let mut ids = Ids::new(handle, seed);
-        let mut room = Self {
+        Self {
             name,
             handle,
             sid: ids.room_id(),
@@ -136,15 +157,23 @@ impl Room {
             streams_at: None,
             speakers: BTreeMap::new(),
             departed_at: None,
-        };
-        room.out.media(Command::OpenRoom {
-            room: handle,
-            sif_trailer: room.sif_trailer.clone(),
-            audio_last_n: room.settings.audio_last_n,
+            kept: false,
+            unsaved: false,
+        }
+    }
+
+    pub(super) fn open(&mut self) {
+        self.out.media(Command::OpenRoom {
+            room: self.handle,
+            sif_trailer: self.sif_trailer.clone(),
+            audio_last_n: self.settings.audio_last_n,
         });
-        room.dispatch_configured_agents(now);
-        room.out.happened(RoomEvent::RoomStarted);
-        room
+    }
+
+    pub(super) fn start_clock(&mut self, now: Instant) {
+        self.next_update_batch = now + UPDATE_BATCH_INTERVAL;
+        self.next_quality = now + QUALITY_INTERVAL;
+        self.last_room_update = now;
     }
 
     /// The signalling socket is gone without a `Leave`. A participant whose transport has been up stays until that
@@ -394,11 +423,7 @@ impl Room {
 
     /// When the room ends unless somebody joins; None while somebody who counts is in it.
     fn end_at(&self) -> Option<Instant> {
-        if self
-            .participants
-            .values()
-            .any(|participant| !participant.is_dependent())
-        {
+        if self.is_occupied() {
             return None;
         }
         Some(match self.departed_at {
@@ -452,6 +477,11 @@ impl Room {
                 .count(),
         )
         .unwrap_or(u32::MAX)
+    }
+
+    /// Closed here, and written down for the next process.
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     pub fn is_closed(&self) -> bool {

@@ -137,6 +137,7 @@ impl Room {
         self.connections.insert(connection, handle);
         self.identities.insert(identity, handle);
         let response = self.join_response(now, &participant);
+        self.unsaved |= !participant.is_dependent() && !self.is_occupied();
         self.participants.insert(handle, participant);
         self.send_data_rights(handle);
         self.out.signal_connection(connection, Message::Join(response));

@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::driver::Node;
+use super::journal::NotWritten;
 use super::registry::LiveRoom;
-use super::room_task::{Question, RoomInput, RpcOutcome};
+use super::room_task::{Change, Question, RoomInput, RpcOutcome};
 use crate::control::{AdministrationError, Room, TooManyDispatches};
 use crate::proto::livekit::{
     self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MoveParticipantRequest,
@@ -33,6 +34,10 @@ pub enum CreateRoomError {
     UnknownPreset,
     #[error("node has exceeded its configured limit")]
     NodeFull,
+    #[error("node is shutting down")]
+    Draining,
+    #[error(transparent)]
+    NotWritten(#[from] NotWritten),
     /// Every room of that name ended before it could answer.
     #[error("no response from servers")]
     Closing,
@@ -68,12 +73,13 @@ impl Node {
             configurations.push(preset.ok_or(CreateRoomError::UnknownPreset)?.clone());
         }
         configurations.push(configuration(request));
+        // A room that was there already is asked in the same way: whoever made it may still wait for its being written.
         self.with_room(&name, &configurations, |room, _| room.info())
             .await
             .map(|info| self.versioned(info))
     }
 
-    /// Asks the room of that name, after making it from `configurations` where there is none.
+    /// Asks the room of that name, and waits until what it then is has been written down, after making it from `configurations` where there is none.
     async fn with_room<R: Send + 'static>(
         &self,
         name: &RoomName,
@@ -90,9 +96,12 @@ impl Node {
         for _ in 0..CREATE_ATTEMPTS {
             let room = self
                 .find_or_create(name, configurations)
-                .ok_or(CreateRoomError::NodeFull)?;
-            if let Some(answer) = ask(&room, question.clone()).await {
-                return Ok(answer);
+                .ok_or_else(|| match self.is_draining() {
+                    true => CreateRoomError::Draining,
+                    false => CreateRoomError::NodeFull,
+                })?;
+            if let Some(answer) = change(&room, question.clone()).await {
+                return Ok(answer?);
             }
             // It was closing: the name is free for a new one.
             self.registry().forget_name(name, room.handle);
@@ -113,10 +122,10 @@ impl Node {
     }
 
     /// Everybody in it is told. The name is free when this returns.
-    pub async fn delete_room(&self, room: &str) -> Option<()> {
+    pub async fn delete_room(&self, room: &str) -> Option<Result<(), NotWritten>> {
         let name = RoomName(room.to_owned());
         let room = self.registry().find(&name)?;
-        let closed = ask(&room, |room, now| room.close(now, DisconnectReason::RoomDeleted)).await;
+        let closed = change(&room, |room, now| room.close(now, DisconnectReason::RoomDeleted)).await;
         self.registry().forget_name(&name, room.handle);
         closed
     }
@@ -195,11 +204,11 @@ impl Node {
         &self,
         room: &str,
         metadata: String,
-    ) -> Option<Result<livekit::Room, AdministrationError>> {
+    ) -> Option<Result<Result<livekit::Room, AdministrationError>, NotWritten>> {
         let updated = self
-            .ask(room, move |room, now| room.update_metadata(now, &metadata))
+            .change(room, move |room, now| room.update_metadata(now, &metadata))
             .await?;
-        Some(updated.map(|info| self.versioned(info)))
+        Some(updated.map(|updated| updated.map(|info| self.versioned(info))))
     }
 
     /// Calls a method of a participant and waits for its response.
@@ -254,8 +263,17 @@ impl Node {
     }
 
     /// The inner None: the room has no such dispatch.
-    pub async fn delete_dispatch(&self, room: &str, id: String) -> Option<Option<AgentDispatch>> {
-        self.ask(room, move |room, _| room.delete_dispatch(&id)).await
+    pub async fn delete_dispatch(&self, room: &str, id: String) -> Option<Result<Option<AgentDispatch>, NotWritten>> {
+        self.change(room, move |room, _| room.delete_dispatch(&id)).await
+    }
+
+    async fn change<R: Send + 'static>(
+        &self,
+        room: &str,
+        wanted: impl FnOnce(&mut Room, Instant) -> R + Send + 'static,
+    ) -> Option<Result<R, NotWritten>> {
+        let room = self.registry().find(&RoomName(room.to_owned()))?;
+        change(&room, wanted).await
     }
 
     async fn ask<R: Send + 'static>(
@@ -288,6 +306,25 @@ async fn ask<R: Send + 'static>(
         }
     });
     room.mailbox.send(RoomInput::Question(question)).await.ok()?;
+    answered.await.ok()
+}
+
+/// As `ask`, for what must be written down before it is answered.
+async fn change<R: Send + 'static>(
+    room: &LiveRoom,
+    wanted: impl FnOnce(&mut Room, Instant) -> R + Send + 'static,
+) -> Option<Result<R, NotWritten>> {
+    let (answer, answered) = oneshot::channel();
+    let change: Change = Box::new(move |room, now| {
+        let outcome = (!room.is_closed()).then(|| wanted(room, now));
+        Box::new(move |written| {
+            if let Some(outcome) = outcome {
+                // Whoever asked may have given up.
+                let _ = answer.send(written.map(|()| outcome));
+            }
+        })
+    });
+    room.mailbox.send(RoomInput::Change(change)).await.ok()?;
     answered.await.ok()
 }
 

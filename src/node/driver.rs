@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,15 +12,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{self, Connection, LoadShare, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
 use super::histogram::Histogram;
+use super::journal::Entry;
 use super::registry::{LiveRoom, Registry};
 use super::relay::Guests;
-use super::room_task::{self, Happening, MAILBOX, RoomInput, Telling};
+use super::room_task::{self, MAILBOX, RoomInput, Telling};
 use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
 use crate::proto::claims::{ApiKeys, Claims};
 use crate::proto::join_request::JoinParameters;
 use crate::proto::livekit::RoomConfiguration;
+use crate::proto::room_record::RoomRecord;
 use crate::types::{
     ParticipantHandle, RoomHandle, RoomName, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
 };
@@ -65,8 +67,10 @@ pub struct NodeConfig {
     pub max_tracks: u64,
     /// Bytes a second in both directions from which on nobody new is let in; 0 = no limit.
     pub max_bytes_per_second: f64,
-    /// Where what happens in rooms is told; rooms wait while it is full.
-    pub happenings: Option<mpsc::Sender<Happening>>,
+    /// Where rooms, and what happens in them, are written down; they wait while it is full. None: nothing is kept.
+    pub journal: Option<mpsc::Sender<Entry>>,
+    /// What is written down is there for the next process.
+    pub durable: bool,
 }
 
 impl Default for NodeConfig {
@@ -83,7 +87,8 @@ impl Default for NodeConfig {
             max_api_request_body_size: 10 << 20,
             max_tracks: 0,
             max_bytes_per_second: 0.0,
-            happenings: None,
+            journal: None,
+            durable: false,
         }
     }
 }
@@ -116,6 +121,9 @@ pub enum JoinFailure {
     NoSuchRoom,
     #[error("node has exceeded its configured limit")]
     NodeFull,
+    /// It lets nobody begin anything; asked again, a load balancer names another node.
+    #[error("node is shutting down")]
+    Draining,
     #[error(transparent)]
     Refused(JoinError),
     #[error("timed out while waiting for signal response")]
@@ -143,6 +151,7 @@ struct Inner {
     wall: WallClock,
     next_connection: AtomicU64,
     undecodable_frames: AtomicU64,
+    draining: AtomicBool,
 }
 
 impl Node {
@@ -180,6 +189,7 @@ impl Node {
                 wall: WallClock::new(Instant::now(), unix),
                 next_connection: AtomicU64::new(1),
                 undecodable_frames: AtomicU64::new(0),
+                draining: AtomicBool::new(false),
             }),
         }
     }
@@ -243,10 +253,17 @@ impl Node {
     /// Whether a join with these claims would find or make its room. `resume`: it has been let in before.
     ///
     /// # Errors
-    /// `NoSuchRoom`, `NodeFull`.
+    /// `NoSuchRoom`, `NodeFull`, `Draining`.
     pub fn check_room(&self, claims: &Claims, resume: bool) -> Result<(), JoinFailure> {
         if !resume && self.is_full() {
             return Err(JoinFailure::NodeFull);
+        }
+        if self.is_draining() {
+            // LiveKit: rooms that live here go on, and who belongs into them may still come.
+            return match self.inner.registry.find(&room_name(claims)) {
+                Some(_) => Ok(()),
+                None => Err(JoinFailure::Draining),
+            };
         }
         let may_create = self.inner.config.auto_create || claims.video.as_ref().is_some_and(|grant| grant.room_create);
         if may_create || self.inner.registry.find(&room_name(claims)).is_some() {
@@ -346,6 +363,15 @@ impl Node {
         self.inner.undecodable_frames.load(Ordering::Relaxed)
     }
 
+    /// From now on no room is made; those there are go on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
     /// Tells everybody in every room that the server stops, and waits until their sockets are closed (at most 2 s).
     pub async fn shut_down(&self) {
         for mailbox in self.inner.registry.mailboxes() {
@@ -372,7 +398,11 @@ impl Node {
     fn room(&self, name: &RoomName, claims: &Claims) -> Result<LiveRoom, JoinFailure> {
         let preset = self.inner.config.presets.get(&claims.room_preset);
         let configurations: Vec<RoomConfiguration> = preset.into_iter().chain(&claims.room_config).cloned().collect();
-        self.find_or_create(name, &configurations).ok_or(JoinFailure::NodeFull)
+        self.find_or_create(name, &configurations)
+            .ok_or_else(|| match self.is_draining() {
+                true => JoinFailure::Draining,
+                false => JoinFailure::NodeFull,
+            })
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -380,13 +410,41 @@ impl Node {
     }
 
     /// The live room of that name, or a new one on the least loaded shard. Later configurations win. None: the node is
-    /// full.
+    /// full, or makes no more rooms.
     pub(super) fn find_or_create(&self, name: &RoomName, configurations: &[RoomConfiguration]) -> Option<LiveRoom> {
-        let create = |handle| self.spawn_room(name.clone(), handle, configurations);
+        if self.is_draining() {
+            return self.inner.registry.find(name);
+        }
+        let create = |handle| {
+            self.spawn_room(name.clone(), handle, |mut settings, wall, seed, now| {
+                for configuration in configurations {
+                    apply(&mut settings, configuration);
+                }
+                Room::new(name.clone(), handle, settings, wall, seed, now)
+            })
+        };
         self.inner.registry.find_or_create(name, create)
     }
 
-    fn spawn_room(&self, name: RoomName, handle: RoomHandle, configurations: &[RoomConfiguration]) -> LiveRoom {
+    /// Makes the rooms of an earlier process again; to be called before anybody can ask for them.
+    pub fn restore(&self, records: Vec<RoomRecord>) {
+        for record in records {
+            let name = RoomName(record.room.as_ref().map(|room| room.name.clone()).unwrap_or_default());
+            let create = |handle| {
+                self.spawn_room(name.clone(), handle, |settings, wall, seed, now| {
+                    Room::restore(record, handle, settings, wall, seed, now)
+                })
+            };
+            self.inner.registry.find_or_create(&name, create);
+        }
+    }
+
+    fn spawn_room(
+        &self,
+        name: RoomName,
+        handle: RoomHandle,
+        make: impl FnOnce(RoomSettings, WallClock, u64, Instant) -> Room,
+    ) -> LiveRoom {
         let shards = &self.inner.shards;
         let index = (0..shards.len())
             .min_by_key(|index| shards[*index].load.load(Ordering::Relaxed))
@@ -395,14 +453,12 @@ impl Node {
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);
         settings.tcp_candidates.clone_from(&shard.tcp_candidates);
-        for configuration in configurations {
-            apply(&mut settings, configuration);
-        }
         let seed = rand::rng().random();
-        let room = Room::new(name.clone(), handle, settings, self.inner.wall, seed, Instant::now());
+        let room = make(settings, self.inner.wall, seed, Instant::now());
         let telling = Telling {
             tally: Tally::new(Arc::clone(&self.inner.counts)),
-            happenings: self.inner.config.happenings.clone(),
+            journal: self.inner.config.journal.clone(),
+            durable: self.inner.config.durable,
             guests: Guests::new(self.inner.config.relay.clone()),
         };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);

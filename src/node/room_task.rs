@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Outbox, ToClient};
 use super::counts::Tally;
+use super::journal::{Entry, Reply};
 use super::registry::Registry;
 use super::relay::Guests;
 use crate::control::{
@@ -15,7 +16,8 @@ use crate::control::{
 };
 use crate::io::ShardHandle;
 use crate::media::edge::{Command, Event};
-use crate::proto::livekit::{DisconnectReason, PerformRpcRequest, RpcError, SignalRequest};
+use crate::proto::livekit::{PerformRpcRequest, RpcError, SignalRequest};
+use crate::store::RoomChange;
 use crate::types::{Identity, RoomHandle, RoomName};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
@@ -29,6 +31,9 @@ pub(super) type Mailbox = mpsc::Sender<RoomInput>;
 
 /// Looks at the room, or changes it, between its other inputs; sends its answer itself.
 pub(super) type Question = Box<dyn FnOnce(&mut Room, Instant) + Send>;
+
+/// Changes the room; what it returns is called when that is written down.
+pub(super) type Change = Box<dyn FnOnce(&mut Room, Instant) -> Reply + Send>;
 
 /// The payload of the response, the error of the call, or why there was none.
 pub(super) type RpcOutcome = Result<Result<String, Box<RpcError>>, AdministrationError>;
@@ -46,6 +51,7 @@ pub(super) enum RoomInput {
     ConnectionClosed(ConnectionHandle),
     Event(Event),
     Question(Question),
+    Change(Change),
     PerformRpc {
         request: Box<PerformRpcRequest>,
         answer: oneshot::Sender<RpcOutcome>,
@@ -76,7 +82,8 @@ pub struct Happening {
 #[derive(Debug)]
 pub(super) struct Telling {
     pub(super) tally: Tally,
-    pub(super) happenings: Option<mpsc::Sender<Happening>>,
+    pub(super) journal: Option<mpsc::Sender<Entry>>,
+    pub(super) durable: bool,
     pub(super) guests: Guests,
 }
 
@@ -95,6 +102,8 @@ struct RoomTask {
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
     /// By number, oldest first; at most `MAX_EXPLANATIONS`.
     explanations: BTreeMap<u64, Explained>,
+    /// What has happened since the last entry of the journal, and who waits for the next.
+    entry: Entry,
     telling: Telling,
 }
 
@@ -117,6 +126,7 @@ pub(super) async fn run(
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
+        entry: Entry::default(),
         telling,
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
@@ -150,7 +160,9 @@ impl RoomTask {
             if self.room.poll_timeout().is_some_and(|due| due <= now) {
                 self.room.handle_timeout(now);
             }
-            if !self.carry_out(now).await {
+            let goes_on = self.carry_out(now).await;
+            self.write_down().await;
+            if !goes_on {
                 return;
             }
         }
@@ -175,6 +187,10 @@ impl RoomTask {
             }
             RoomInput::Event(event) => self.room.handle_event(now, event),
             RoomInput::Question(question) => question(&mut self.room, now),
+            RoomInput::Change(change) => {
+                let reply = change(&mut self.room, now);
+                self.entry.replies.push(reply);
+            }
             RoomInput::PerformRpc { request, answer } => match self.room.perform_rpc(now, *request) {
                 Ok(call) => {
                     self.calls.insert(call, answer);
@@ -184,7 +200,7 @@ impl RoomTask {
                 }
             },
             RoomInput::Explain { identity, answer } => self.explain(identity.as_ref(), answer),
-            RoomInput::Shutdown => self.room.close(now, DisconnectReason::ServerShutdown),
+            RoomInput::Shutdown => self.room.shut_down(now, self.telling.durable),
         }
     }
 
@@ -215,10 +231,9 @@ impl RoomTask {
                 Output::Happened(event) => {
                     log(&self.name, &event);
                     self.telling.tally.happened(&event);
-                    if let Some(happenings) = &self.telling.happenings {
+                    if self.telling.journal.is_some() {
                         let room = self.room.info();
-                        // Its end is that of the whole server.
-                        let _ = happenings.send(Happening { room, event }).await;
+                        self.entry.happened.push(Happening { room, event });
                     }
                 }
                 Output::Explained { query, explanation } => {
@@ -231,6 +246,26 @@ impl RoomTask {
         }
         self.telling.tally.set(self.room.sizes());
         true
+    }
+
+    /// Everything of this turn goes into the journal as one: it is written whole or not at all.
+    async fn write_down(&mut self) {
+        let mut entry = std::mem::take(&mut self.entry);
+        let Some(journal) = &self.telling.journal else {
+            return entry.reply(Ok(()));
+        };
+        entry.room = match self.room.take_record() {
+            Some(record) => Some(RoomChange::Keep(Box::new(record))),
+            None if self.room.is_closed() && !self.room.is_kept() => Some(RoomChange::Forget {
+                name: self.name.0.clone(),
+                sid: self.room.sid().0.clone(),
+            }),
+            None => None,
+        };
+        if !entry.is_empty() {
+            // Its end is that of the whole server: whoever waits hears that nobody answers.
+            let _ = journal.send(entry).await;
+        }
     }
 
     fn explain(&mut self, identity: Option<&Identity>, answer: Explained) {

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod join_request;
 pub mod json;
 pub mod relay;
+pub mod room_record;
 
 /// LiveKit's messages as prost structs (`livekit::SignalRequest`, …).
 pub use livekit_protocol as livekit;

@@ -59,7 +59,7 @@ impl From<JoinFailure> for Refusal {
         let status = match failure {
             // LiveKit: clients match the text; another 404 means "no /rtc/v1 here" to them.
             JoinFailure::NoSuchRoom => StatusCode::NOT_FOUND,
-            JoinFailure::NodeFull => StatusCode::SERVICE_UNAVAILABLE,
+            JoinFailure::NodeFull | JoinFailure::Draining => StatusCode::SERVICE_UNAVAILABLE,
             JoinFailure::Refused(
                 JoinError::IdentityEmpty | JoinError::IdentityTooLong { .. } | JoinError::NameTooLong { .. },
             ) => StatusCode::BAD_REQUEST,

@@ -1,13 +1,22 @@
 //! L2: what outlives the process, in SQLite.
 //!
-//! Owns files, tables and their migrations. Driven by `app` (which opens it) and by whoever keeps something in it, from
-//! threads that may block. Never decides what is worth keeping.
+//! Owns the file, its tables and their migrations. Driven by `app` (which opens it), by the journal in `node` and by
+//! webhooks, from threads that may block. Never decides what is worth keeping.
 
+mod database;
 mod outbox;
+mod rooms;
 
-pub use outbox::{NewLetter, Outbox, Waiting};
+pub use database::{Database, SharedDatabase};
+pub use outbox::{NewLetter, Waiting};
+pub use rooms::RoomChange;
 
 /// Any failure of the database; the text is for the log.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(#[from] rusqlite::Error);
+pub enum StoreError {
+    #[error("{0}")]
+    Database(#[from] rusqlite::Error),
+    /// The next process would not know what it reads.
+    #[error("the file was written by a later version of the server")]
+    TooNew,
+}

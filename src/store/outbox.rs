@@ -1,21 +1,12 @@
 //! Letters that wait for their receiver: written before anybody relies on them, removed when they have arrived.
-//!
-//! `rusqlite` and not an asynchronous pool: one writer, calls of some ten microseconds, no second engine to speak to.
-
-use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
-
-/// How long to wait for another process that is letting go of the file.
-const BUSY: Duration = Duration::from_secs(2);
-
-const SCHEMA_VERSION: i64 = 1;
+use super::database::{Database, signed};
 
 /// Rows of one lane leave in the order of their ids. Times are UNIX milliseconds.
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS webhook_outbox (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         url TEXT NOT NULL,
@@ -49,57 +40,25 @@ pub struct Waiting {
     pub due_ms: u64,
 }
 
-#[derive(Debug)]
-pub struct Outbox {
-    database: Connection,
+/// Their ids, in order.
+pub(super) fn append(connection: &Connection, letters: &[NewLetter], now_ms: u64) -> Result<Vec<i64>, StoreError> {
+    let mut ids = Vec::with_capacity(letters.len());
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO webhook_outbox (url, lane, body, created_ms, due_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
+    )?;
+    for letter in letters {
+        ids.push(insert.insert(params![letter.url, letter.lane, letter.body, signed(now_ms)])?);
+    }
+    Ok(ids)
 }
 
-impl Outbox {
-    /// Makes the file where there is none. It belongs to this process until it is closed: a second one would send
-    /// everything again.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Connection::open(path)?;
-        database.busy_timeout(BUSY)?;
-        database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        // A killed process loses nothing; a power cut may lose the last transactions, but not the order.
-        database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        database.pragma_update(None, "synchronous", "NORMAL")?;
-        Self::with(database)
-    }
-
-    /// Ends with the process.
-    pub fn in_memory() -> Result<Self, StoreError> {
-        Self::with(Connection::open_in_memory()?)
-    }
-
-    fn with(database: Connection) -> Result<Self, StoreError> {
-        database.execute_batch(SCHEMA)?;
-        database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        Ok(Self { database })
-    }
-
-    /// All of them or none; their ids, in order.
-    pub fn append(&mut self, letters: &[NewLetter], now_ms: u64) -> Result<Vec<i64>, StoreError> {
-        let transaction = self.database.transaction()?;
-        let mut ids = Vec::with_capacity(letters.len());
-        {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO webhook_outbox (url, lane, body, created_ms, due_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
-            )?;
-            for letter in letters {
-                ids.push(insert.insert(params![letter.url, letter.lane, letter.body, millis(now_ms)])?);
-            }
-        }
-        transaction.commit()?;
-        Ok(ids)
-    }
-
+impl Database {
     /// At most `limit`, oldest first.
     pub fn waiting(&self, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         let mut select = self
-            .database
+            .connection
             .prepare("SELECT id, url, lane, created_ms, attempts, due_ms FROM webhook_outbox ORDER BY id LIMIT ?1")?;
-        let rows = select.query_map([millis(limit as u64)], |row| {
+        let rows = select.query_map([signed(limit as u64)], |row| {
             Ok(Waiting {
                 id: row.get(0)?,
                 url: row.get(1)?,
@@ -115,14 +74,14 @@ impl Outbox {
     /// None: it has been removed.
     pub fn body(&self, id: i64) -> Result<Option<Vec<u8>>, StoreError> {
         let mut select = self
-            .database
+            .connection
             .prepare_cached("SELECT body FROM webhook_outbox WHERE id = ?1")?;
         Ok(select.query_row([id], |row| row.get(0)).optional()?)
     }
 
     pub fn remove(&mut self, id: i64) -> Result<(), StoreError> {
         let mut delete = self
-            .database
+            .connection
             .prepare_cached("DELETE FROM webhook_outbox WHERE id = ?1")?;
         delete.execute([id])?;
         Ok(())
@@ -130,16 +89,11 @@ impl Outbox {
 
     pub fn postpone(&mut self, id: i64, attempts: u32, due_ms: u64) -> Result<(), StoreError> {
         let mut update = self
-            .database
+            .connection
             .prepare_cached("UPDATE webhook_outbox SET attempts = ?2, due_ms = ?3 WHERE id = ?1")?;
-        update.execute(params![id, attempts, millis(due_ms)])?;
+        update.execute(params![id, attempts, signed(due_ms)])?;
         Ok(())
     }
-}
-
-/// SQLite's integers are signed.
-fn millis(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -156,9 +110,9 @@ mod tests {
 
     #[test]
     fn letters_wait_in_order_until_they_are_removed() {
-        let mut outbox = Outbox::in_memory().unwrap();
+        let mut outbox = Database::in_memory().unwrap();
         let ids = outbox
-            .append(&[letter("a", "1"), letter("b", "2"), letter("a", "3")], 1_000)
+            .write(&[], &[letter("a", "1"), letter("b", "2"), letter("a", "3")], 1_000)
             .unwrap();
         outbox.postpone(ids[0], 2, 5_000).unwrap();
         outbox.remove(ids[1]).unwrap();
@@ -175,7 +129,7 @@ mod tests {
         assert_eq!(outbox.body(ids[2]).unwrap().as_deref(), Some(b"3".as_slice()));
         assert_eq!(outbox.body(ids[1]).unwrap(), None);
         assert_eq!(outbox.waiting(1).unwrap().len(), 1);
-        let more = outbox.append(&[letter("a", "4")], 2_000).unwrap();
+        let more = outbox.write(&[], &[letter("a", "4")], 2_000).unwrap();
         assert!(more[0] > ids[2], "ids are never used again");
     }
 
@@ -183,15 +137,15 @@ mod tests {
     fn a_file_keeps_them_for_the_next_process_and_for_one_at_a_time() {
         let path = std::env::temp_dir().join(format!("outbox-{}-{:p}.db", std::process::id(), &SCHEMA));
         let _ = std::fs::remove_file(&path);
-        let mut first = Outbox::open(&path).unwrap();
-        first.append(&[letter("a", "1")], 1).unwrap();
+        let mut first = Database::open(&path).unwrap();
+        first.write(&[], &[letter("a", "1")], 1).unwrap();
         let second = Connection::open(&path).unwrap();
         assert!(
             second.execute("DELETE FROM webhook_outbox", []).is_err(),
             "the file is held"
         );
         drop((first, second));
-        let again = Outbox::open(&path).unwrap();
+        let again = Database::open(&path).unwrap();
         assert_eq!(again.waiting(10).unwrap().len(), 1);
         drop(again);
         std::fs::remove_file(&path).unwrap();

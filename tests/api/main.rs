@@ -3,9 +3,12 @@
 
 mod authorisation;
 mod client;
+mod draining;
+mod durable;
 mod explain;
 mod http;
 mod limits;
+mod process;
 mod server;
 mod serving;
 mod twirp;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use patchbay::api::webhooks::{HAPPENINGS, Target, WebhookSettings, Webhooks};
+use patchbay::api::webhooks::{Target, WebhookCounters, WebhookSettings, Webhooks};
+use patchbay::node::{JOURNAL, Journal};
 use patchbay::proto::claims::verify;
 use patchbay::proto::livekit::CreateRoomRequest;
-use patchbay::store::Outbox;
+use patchbay::store::{Database, SharedDatabase};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -112,10 +113,27 @@ impl Receiver {
     }
 }
 
+/// What takes happenings to their URLs.
+struct Mail {
+    journal: Journal,
+    webhooks: Webhooks,
+}
+
+impl Mail {
+    fn counters(&self) -> &Arc<WebhookCounters> {
+        self.webhooks.counters()
+    }
+
+    async fn stop(self) {
+        self.journal.stop().await;
+        self.webhooks.stop().await;
+    }
+}
+
 /// A server whose happenings go to `urls`.
-async fn with_webhooks(outbox: Outbox, urls: &[&str], change: impl FnOnce(&mut WebhookSettings)) -> (Server, Webhooks) {
-    let (sender, happenings) = mpsc::channel(HAPPENINGS);
-    let server = Server::with(|config| config.happenings = Some(sender)).await;
+async fn with_webhooks(database: Database, urls: &[&str], change: impl FnOnce(&mut WebhookSettings)) -> (Server, Mail) {
+    let (sender, entries) = mpsc::channel(JOURNAL);
+    let server = Server::with(|config| config.journal = Some(sender)).await;
     let targets = urls.iter().map(|url| Target::parse(url).unwrap()).collect();
     let mut settings = WebhookSettings {
         allow_private: true,
@@ -123,8 +141,10 @@ async fn with_webhooks(outbox: Outbox, urls: &[&str], change: impl FnOnce(&mut W
         ..WebhookSettings::new(targets, KEY.into())
     };
     change(&mut settings);
-    let webhooks = Webhooks::start(settings, outbox, server.node.clone(), happenings);
-    (server, webhooks)
+    let database = SharedDatabase::new(database);
+    let (webhooks, letterbox) = Webhooks::start(settings, database.clone(), server.node.clone());
+    let journal = Journal::start(server.node.clone(), entries, database, Some(letterbox));
+    (server, Mail { journal, webhooks })
 }
 
 async fn create(server: &Server, name: &str) {
@@ -150,7 +170,7 @@ fn named(event: &str, room: &str) -> (String, String) {
 #[tokio::test]
 async fn a_webhook_has_livekits_headers_and_signature() {
     let mut receiver = Receiver::start(&[]).await;
-    let (server, webhooks) = with_webhooks(Outbox::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
+    let (server, webhooks) = with_webhooks(Database::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
     create(&server, "room").await;
     let received = receiver.next().await;
     assert!(received.head.starts_with("POST /hook?a=b HTTP/1.1\r\n"));
@@ -168,7 +188,7 @@ async fn a_webhook_has_livekits_headers_and_signature() {
     assert_eq!(received.name(), named("room_started", "room"));
     assert!(received.id().starts_with("EV_"));
     assert!(received.event()["room"]["turnPassword"].is_string() && received.event()["room"]["version"].is_null());
-    server.node.delete_room("room").await.unwrap();
+    server.node.delete_room("room").await.unwrap().unwrap();
     assert_eq!(receiver.next().await.name(), named("room_finished", "room"));
     let counters = Arc::clone(webhooks.counters());
     webhooks.stop().await;
@@ -179,10 +199,10 @@ async fn a_webhook_has_livekits_headers_and_signature() {
 #[tokio::test]
 async fn a_failed_one_comes_again_before_what_followed_and_holds_up_no_other_room() {
     let mut receiver = Receiver::start(&[500, 503, 429]).await;
-    let (server, webhooks) = with_webhooks(Outbox::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
+    let (server, webhooks) = with_webhooks(Database::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
     create(&server, "a").await;
     let first = receiver.next().await;
-    server.node.delete_room("a").await.unwrap();
+    server.node.delete_room("a").await.unwrap().unwrap();
     create(&server, "b").await;
     let mut rest = Vec::new();
     while rest.len() < 5 {
@@ -209,9 +229,9 @@ async fn a_failed_one_comes_again_before_what_followed_and_holds_up_no_other_roo
 #[tokio::test]
 async fn one_that_its_receiver_refuses_is_not_sent_again() {
     let mut receiver = Receiver::start(&[400]).await;
-    let (server, webhooks) = with_webhooks(Outbox::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
+    let (server, webhooks) = with_webhooks(Database::in_memory().unwrap(), &[&receiver.url], |_| {}).await;
     create(&server, "a").await;
-    server.node.delete_room("a").await.unwrap();
+    server.node.delete_room("a").await.unwrap().unwrap();
     assert_eq!(receiver.next().await.name().0, "room_started");
     assert_eq!(receiver.next().await.name().0, "room_finished");
     let counters = Arc::clone(webhooks.counters());
@@ -224,9 +244,9 @@ async fn a_restart_loses_none() {
     let path = file();
     let mut receiver = Receiver::start(&[]).await;
     receiver.otherwise.store(503, Ordering::Relaxed);
-    let (server, webhooks) = with_webhooks(Outbox::open(&path).unwrap(), &[&receiver.url], |_| {}).await;
+    let (server, webhooks) = with_webhooks(Database::open(&path).unwrap(), &[&receiver.url], |_| {}).await;
     create(&server, "a").await;
-    server.node.delete_room("a").await.unwrap();
+    server.node.delete_room("a").await.unwrap().unwrap();
     create(&server, "b").await;
     let first = receiver.next().await;
     let counters = Arc::clone(webhooks.counters());
@@ -237,7 +257,7 @@ async fn a_restart_loses_none() {
     // The receiver is well again; another server goes on.
     while receiver.received.try_recv().is_ok() {}
     receiver.otherwise.store(200, Ordering::Relaxed);
-    let (_server, webhooks) = with_webhooks(Outbox::open(&path).unwrap(), &[&receiver.url], |_| {}).await;
+    let (_server, webhooks) = with_webhooks(Database::open(&path).unwrap(), &[&receiver.url], |_| {}).await;
     let mut delivered = Vec::new();
     while delivered.len() < 3 {
         delivered.push(receiver.next().await);
@@ -253,7 +273,7 @@ async fn a_restart_loses_none() {
             .any(|received| received.name() == named("room_started", "b"))
     );
     webhooks.stop().await;
-    assert_eq!(Outbox::open(&path).unwrap().waiting(10).unwrap(), []);
+    assert_eq!(Database::open(&path).unwrap().waiting(10).unwrap(), []);
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -262,18 +282,18 @@ async fn private_addresses_are_refused_and_filters_and_several_urls_work() {
     let (mut first, mut second) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
     let urls = [first.url.clone(), second.url.clone()];
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let (server, webhooks) = with_webhooks(Outbox::in_memory().unwrap(), &urls, |settings| {
+    let (server, webhooks) = with_webhooks(Database::in_memory().unwrap(), &urls, |settings| {
         settings.filter.exclude = vec!["room_started".into()];
     })
     .await;
     create(&server, "a").await;
-    server.node.delete_room("a").await.unwrap();
+    server.node.delete_room("a").await.unwrap().unwrap();
     let (one, other) = (first.next().await, second.next().await);
     assert_eq!((one.name().0.as_str(), one.id()), ("room_finished", other.id()));
     webhooks.stop().await;
 
     let mut third = Receiver::start(&[]).await;
-    let (server, webhooks) = with_webhooks(Outbox::in_memory().unwrap(), &[&third.url], |settings| {
+    let (server, webhooks) = with_webhooks(Database::in_memory().unwrap(), &[&third.url], |settings| {
         settings.allow_private = false;
     })
     .await;

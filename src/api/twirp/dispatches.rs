@@ -57,7 +57,7 @@ impl Endpoint for DeleteDispatch {
     async fn run(node: Node, _: Claims, request: DeleteAgentDispatchRequest) -> Result<AgentDispatch, TwirpError> {
         node.delete_dispatch(&request.room, request.dispatch_id)
             .await
-            .ok_or_else(TwirpError::nobody_answers)?
+            .ok_or_else(TwirpError::nobody_answers)??
             .ok_or_else(|| TwirpError::service(Code::NotFound, "dispatch ID not found"))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::endpoint::{Endpoint, Method, Right, Scope, method};
 use super::error::{Code, TwirpError};
-use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node};
+use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node, NotWritten};
 use crate::proto::claims::Claims;
 use crate::proto::livekit::{
     CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ForwardParticipantRequest, ForwardParticipantResponse,
@@ -77,8 +77,8 @@ impl Endpoint for DeleteRoom {
     async fn run(node: Node, _: Claims, request: DeleteRoomRequest) -> Result<DeleteRoomResponse, TwirpError> {
         node.delete_room(&request.room)
             .await
-            .map(|()| DeleteRoomResponse {})
-            .ok_or_else(TwirpError::no_room)
+            .ok_or_else(TwirpError::no_room)??;
+        Ok(DeleteRoomResponse {})
     }
 }
 
@@ -245,7 +245,7 @@ impl Endpoint for UpdateRoomMetadata {
     async fn run(node: Node, _: Claims, request: UpdateRoomMetadataRequest) -> Result<Room, TwirpError> {
         check_metadata(&node, &request.metadata)?;
         let updated = node.update_room_metadata(&request.room, request.metadata).await;
-        Ok(updated.ok_or_else(TwirpError::no_room)??)
+        Ok(updated.ok_or_else(TwirpError::no_room)???)
     }
 }
 
@@ -381,6 +381,12 @@ pub(super) fn check(size: usize, max: usize, fault: &str) -> Result<(), TwirpErr
     Ok(())
 }
 
+impl From<NotWritten> for TwirpError {
+    fn from(error: NotWritten) -> Self {
+        Self::service(Code::Internal, error)
+    }
+}
+
 impl From<AdministrationError> for TwirpError {
     fn from(error: AdministrationError) -> Self {
         let code = match error {
@@ -402,7 +408,8 @@ impl From<CreateRoomError> for TwirpError {
                 Code::InvalidArgument
             }
             CreateRoomError::NodeFull => Code::ResourceExhausted,
-            CreateRoomError::Closing => Code::Unavailable,
+            CreateRoomError::NotWritten(error) => return error.into(),
+            CreateRoomError::Closing | CreateRoomError::Draining => Code::Unavailable,
         };
         Self::service(code, error)
     }

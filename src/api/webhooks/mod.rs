@@ -2,19 +2,19 @@
 //!
 //! Owns what an event says, the order in which events of one room arrive, retries and the judgement of addresses. Every
 //! event is in the outbox (`store`) before it is sent and until its receiver has taken it, so that neither a restart
-//! nor a receiver that is away loses one; what is sent twice has the same id. Driven by the node's happenings; never
-//! touches a room.
+//! nor a receiver that is away loses one; what is sent twice has the same id. Driven by the
+//! node's journal, for which it makes letters of happenings; never touches a room.
 
 mod address;
 mod client;
 mod event;
 mod postman;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use client::{Target, UrlError};
@@ -22,11 +22,11 @@ pub use event::{EVENTS, Filter};
 
 use self::client::Client;
 use self::postman::Postman;
-use crate::node::{Happening, Node};
-use crate::store::Outbox;
+use crate::node::{Letterbox, Node};
+use crate::store::SharedDatabase;
 
-/// Happenings of all rooms that wait to be written down; a room that finds it full waits.
-pub const HAPPENINGS: usize = 4096;
+/// Batches of letters on the way from the journal; it waits while there are more.
+const WRITTEN: usize = 64;
 
 /// How long an event is tried for, where the configuration does not say. LiveKit: 30 s.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -110,32 +110,39 @@ impl WebhookCounters {
 #[derive(Debug)]
 pub struct Webhooks {
     counters: Arc<WebhookCounters>,
-    stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Webhooks {
-    /// Goes on with what the outbox holds from before. Reads certificates and the outbox: blocks for milliseconds.
-    pub fn start(settings: WebhookSettings, outbox: Outbox, node: Node, happenings: mpsc::Receiver<Happening>) -> Self {
+    /// Goes on with what the outbox holds from before; what happens from now on is to come through the letterbox. Reads
+    /// certificates and the outbox: blocks for milliseconds.
+    pub fn start(settings: WebhookSettings, database: SharedDatabase, node: Node) -> (Self, Letterbox) {
         let counters = Arc::<WebhookCounters>::default();
         let client = Client::new(settings.allow_private);
-        let outbox = Arc::new(Mutex::new(outbox));
-        let postman = Postman::new(settings, client, outbox, node, Arc::clone(&counters));
-        let (stop, stopped) = oneshot::channel();
-        Self {
+        let (written, letters) = mpsc::channel(WRITTEN);
+        let lost = Arc::clone(&counters);
+        let letterbox = Letterbox {
+            compose: postman::composer(&settings, node.clone(), Arc::clone(&counters)),
+            written,
+            lost: Box::new(move |count| {
+                lost.waiting.fetch_sub(count, Ordering::Relaxed);
+                lost.lost.fetch_add(count, Ordering::Relaxed);
+            }),
+        };
+        let postman = Postman::new(settings, client, database, node, Arc::clone(&counters));
+        let webhooks = Self {
             counters,
-            stop,
-            task: tokio::spawn(postman.run(happenings, stopped)),
-        }
+            task: tokio::spawn(postman.run(letters)),
+        };
+        (webhooks, letterbox)
     }
 
     pub fn counters(&self) -> &Arc<WebhookCounters> {
         &self.counters
     }
 
-    /// Writes down what has happened until now and sends what can be sent within two seconds. The outbox is closed then.
+    /// Sends what can be sent within two seconds. To be called when the letterbox is closed.
     pub async fn stop(self) {
-        let _ = self.stop.send(());
         if let Err(error) = self.task.await {
             tracing::error!(%error, "webhooks have ended early");
         }

@@ -1,8 +1,9 @@
-//! Takes what happens, writes it down, and brings it to every URL: in order within a room, side by side between rooms.
+//! Makes letters of what happens, and brings what is in the outbox to every URL: in order within a room, side by side
+//! between rooms.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -10,19 +11,17 @@ use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rand::RngExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::client::{Client, Target};
+use super::client::Client;
 use super::event::write;
 use super::{STOP_LIMIT, WebhookCounters, WebhookSettings};
 use crate::node::{Happening, Node, new_id};
 use crate::proto::claims::{Claims, sign};
-use crate::store::{NewLetter, Outbox, StoreError};
+use crate::store::{NewLetter, SharedDatabase, Waiting};
 
-/// Happenings written down in one transaction.
-const BATCH: usize = 256;
 /// Letters in the outbox; a receiver that is away for a day at ten a second. Further ones are lost, and counted.
 const MAX_WAITING: usize = 1_000_000;
 /// Exchanges under way at a time.
@@ -83,22 +82,51 @@ pub(super) struct Postman {
 struct Shared {
     settings: WebhookSettings,
     client: Client,
-    outbox: Arc<Mutex<Outbox>>,
+    database: SharedDatabase,
     node: Node,
+}
+
+/// The letters about a happening, one for each URL.
+pub(super) fn composer(
+    settings: &WebhookSettings,
+    node: Node,
+    counters: Arc<WebhookCounters>,
+) -> Box<dyn FnMut(Happening) -> Vec<NewLetter> + Send> {
+    let urls: Vec<String> = settings.targets.iter().map(|target| target.url.clone()).collect();
+    let (filter, full_room) = (settings.filter.clone(), settings.full_room);
+    Box::new(move |happening| {
+        let written = write(happening, new_id("EV_"), node.unix().as_secs(), full_room);
+        if !filter.passes(written.event) {
+            return Vec::new();
+        }
+        let count = urls.len() as u64;
+        if counters.waiting.load(Ordering::Relaxed) + count > MAX_WAITING as u64 {
+            tracing::error!(count, "the outbox is full: webhooks are lost");
+            counters.lost.fetch_add(count, Ordering::Relaxed);
+            return Vec::new();
+        }
+        counters.waiting.fetch_add(count, Ordering::Relaxed);
+        let letter = |url: &String| NewLetter {
+            url: url.clone(),
+            lane: written.room.clone(),
+            body: written.body.clone().into_bytes(),
+        };
+        urls.iter().map(letter).collect()
+    })
 }
 
 impl Postman {
     pub(super) fn new(
         settings: WebhookSettings,
         client: Client,
-        outbox: Arc<Mutex<Outbox>>,
+        database: SharedDatabase,
         node: Node,
         counters: Arc<WebhookCounters>,
     ) -> Self {
         let shared = Shared {
             settings,
             client,
-            outbox,
+            database,
             node,
         };
         let mut postman = Self {
@@ -114,51 +142,63 @@ impl Postman {
 
     /// What an earlier process did not bring to its end. Letters to URLs that are no longer configured are thrown away.
     fn load(&mut self) {
-        let mut outbox = lock(&self.shared.outbox);
-        let waiting = match outbox.waiting(MAX_WAITING) {
+        let database = self.shared.database.clone();
+        let waiting = match database.with(|database| database.waiting(MAX_WAITING)) {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(%error, "cannot read the outbox");
                 return;
             }
         };
-        let mut found = Vec::new();
-        let mut discarded = 0;
-        for letter in waiting {
-            let targets = &self.shared.settings.targets;
-            match targets.iter().position(|target| target.url == letter.url) {
-                Some(target) => found.push((target, letter)),
-                None => {
-                    discarded += 1;
-                    if let Err(error) = outbox.remove(letter.id) {
-                        tracing::error!(%error, "cannot remove from the outbox");
-                    }
-                }
+        let count = waiting.len();
+        let is_known = |letter: &Waiting| {
+            self.shared
+                .settings
+                .targets
+                .iter()
+                .any(|target| target.url == letter.url)
+        };
+        let (found, unknown): (Vec<Waiting>, Vec<Waiting>) = waiting.into_iter().partition(is_known);
+        for letter in &unknown {
+            if let Err(error) = database.with(|database| database.remove(letter.id)) {
+                tracing::error!(%error, "cannot remove from the outbox");
             }
         }
-        drop(outbox);
-        if !found.is_empty() || discarded > 0 {
-            tracing::info!(waiting = found.len(), discarded, "webhooks from before this start");
-        }
-        for (target, letter) in found {
-            let lane = Lane {
-                target,
-                room: letter.lane.into(),
-            };
-            self.add(
-                lane,
-                Letter {
-                    id: letter.id,
-                    created_ms: letter.created_ms,
-                    attempts: letter.attempts,
-                    due_ms: letter.due_ms,
-                },
+        if count > 0 {
+            tracing::info!(
+                waiting = found.len(),
+                discarded = unknown.len(),
+                "webhooks from before this start"
             );
         }
+        found.into_iter().for_each(|letter| {
+            self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+            self.take(letter);
+        });
+    }
+
+    /// A letter that is in the outbox, and counted as waiting.
+    fn take(&mut self, letter: Waiting) {
+        let targets = &self.shared.settings.targets;
+        let Some(target) = targets.iter().position(|target| target.url == letter.url) else {
+            return;
+        };
+        let lane = Lane {
+            target,
+            room: letter.lane.into(),
+        };
+        self.add(
+            lane,
+            Letter {
+                id: letter.id,
+                created_ms: letter.created_ms,
+                attempts: letter.attempts,
+                due_ms: letter.due_ms,
+            },
+        );
     }
 
     fn add(&mut self, lane: Lane, letter: Letter) {
-        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let letters = self.lanes.entry(lane.clone()).or_default();
         letters.push_back(letter);
         // A lane with letters is either due or under way.
@@ -167,27 +207,20 @@ impl Postman {
         }
     }
 
-    pub(super) async fn run(mut self, mut happenings: mpsc::Receiver<Happening>, mut stopped: oneshot::Receiver<()>) {
-        let mut batch = Vec::new();
+    /// Until the journal ends.
+    pub(super) async fn run(mut self, mut letters: mpsc::Receiver<Vec<Waiting>>) {
         loop {
             self.start_due();
             let next_due = self.next_due();
             tokio::select! {
-                count = happenings.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
-                    self.write_down(&mut batch).await;
-                }
+                written = letters.recv() => match written {
+                    Some(written) => written.into_iter().for_each(|letter| self.take(letter)),
+                    None => break,
+                },
                 Some(outcome) = self.under_way.join_next() => self.settle(outcome),
                 () = until(next_due) => {}
-                _ = &mut stopped => break,
             }
         }
-        while let Ok(happening) = happenings.try_recv() {
-            batch.push(happening);
-        }
-        self.write_down(&mut batch).await;
         let _ = tokio::time::timeout(STOP_LIMIT, self.finish()).await;
     }
 
@@ -198,64 +231,6 @@ impl Postman {
             match self.under_way.join_next().await {
                 Some(outcome) => self.settle(outcome),
                 None => return,
-            }
-        }
-    }
-
-    async fn write_down(&mut self, batch: &mut Vec<Happening>) {
-        let now = self.shared.node.unix();
-        let settings = &self.shared.settings;
-        let mut letters = Vec::new();
-        let mut lanes = Vec::new();
-        for happening in batch.drain(..) {
-            let written = write(happening, new_id("EV_"), now.as_secs(), settings.full_room);
-            if !settings.filter.passes(written.event) {
-                continue;
-            }
-            let room: Arc<str> = written.room.as_str().into();
-            for (target, Target { url, .. }) in settings.targets.iter().enumerate() {
-                letters.push(NewLetter {
-                    url: url.clone(),
-                    lane: written.room.clone(),
-                    body: written.body.clone().into_bytes(),
-                });
-                lanes.push(Lane {
-                    target,
-                    room: Arc::clone(&room),
-                });
-            }
-        }
-        if letters.is_empty() {
-            return;
-        }
-        let count = letters.len() as u64;
-        if self.counters.waiting.load(Ordering::Relaxed) + count > MAX_WAITING as u64 {
-            tracing::error!(count, "the outbox is full: webhooks are lost");
-            self.counters.lost.fetch_add(count, Ordering::Relaxed);
-            return;
-        }
-        let now_ms = millis(now);
-        let appended = self
-            .shared
-            .with_outbox(move |outbox| outbox.append(&letters, now_ms))
-            .await;
-        match appended {
-            Ok(ids) => {
-                for (lane, id) in lanes.into_iter().zip(ids) {
-                    self.add(
-                        lane,
-                        Letter {
-                            id,
-                            created_ms: now_ms,
-                            attempts: 0,
-                            due_ms: now_ms,
-                        },
-                    );
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, count, "cannot write to the outbox: webhooks are lost");
-                self.counters.lost.fetch_add(count, Ordering::Relaxed);
             }
         }
     }
@@ -338,17 +313,6 @@ impl Postman {
 }
 
 impl Shared {
-    async fn with_outbox<R: Send + 'static>(
-        &self,
-        call: impl FnOnce(&mut Outbox) -> Result<R, StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
-        let outbox = Arc::clone(&self.outbox);
-        match tokio::task::spawn_blocking(move || call(&mut lock(&outbox))).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-
     /// One try. What it ends in is in the outbox when this returns.
     async fn deliver(&self, target: usize, letter: Letter) -> Fate {
         let now = self.node.unix();
@@ -356,7 +320,7 @@ impl Shared {
         let fate = if u128::from(age) > self.settings.max_age.as_millis() {
             Fate::Expired
         } else {
-            match self.with_outbox(move |outbox| outbox.body(letter.id)).await {
+            match self.database.call(move |database| database.body(letter.id)).await {
                 Ok(Some(body)) => match self.send(target, now, body.into()).await {
                     Ok(fate) => fate,
                     Err(error) => self.failed(letter, error),
@@ -368,10 +332,11 @@ impl Shared {
         let kept = match &fate {
             Fate::Failed { due_ms, .. } => {
                 let (attempts, due_ms) = (letter.attempts + 1, *due_ms);
-                self.with_outbox(move |outbox| outbox.postpone(letter.id, attempts, due_ms))
+                self.database
+                    .call(move |database| database.postpone(letter.id, attempts, due_ms))
                     .await
             }
-            _ => self.with_outbox(move |outbox| outbox.remove(letter.id)).await,
+            _ => self.database.call(move |database| database.remove(letter.id)).await,
         };
         if let Err(error) = kept {
             tracing::error!(%error, "cannot write to the outbox: a webhook may be sent again after the next start");
@@ -423,11 +388,6 @@ fn is_passing(status: StatusCode) -> bool {
         StatusCode::TOO_MANY_REQUESTS,
     ];
     passing.contains(&status) || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
-}
-
-fn lock(outbox: &Mutex<Outbox>) -> std::sync::MutexGuard<'_, Outbox> {
-    // SQLite's own transactions keep it whole.
-    outbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn until(instant: Option<Instant>) {
