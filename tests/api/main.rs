@@ -6,6 +6,8 @@ mod client;
 mod explain;
 mod http;
 mod limits;
+#[cfg(feature = "load-test")]
+mod load_test;
 mod server;
 mod serving;
 mod twirp;
