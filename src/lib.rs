@@ -18,6 +18,7 @@
 //! | [`node`] | 2 | the tokio driver: a task per room, shard handles |
 //! | [`signal`] | 3 | the `/rtc` WebSocket |
 //! | [`api`] | 3 | HTTP beside it: health, validate, the built-in page |
+//! | `load` | 3 | the load tester (feature `load-test`) |
 //! | [`app`] | 4 | configuration, command line, wiring |
 //!
 //! Cores (`rtc`, `media`, `turn`, `control`) hold no socket, thread, clock or randomness: inputs are `handle_*`, outputs
@@ -27,6 +28,8 @@ pub mod api;
 pub mod app;
 pub mod control;
 pub mod io;
+#[cfg(feature = "load-test")]
+pub mod load;
 #[cfg_attr(
     not(test),
     deny(

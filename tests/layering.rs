@@ -23,9 +23,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signal", &["types", "proto", "node"]),
     ("api", &["types", "proto", "node", "store"]),
     (
+        "load",
+        &[
+            "types",
+            "proto",
+            "rtp",
+            "io::DatagramBatch",
+            "io::Offload",
+            "io::UdpSocket",
+        ],
+    ),
+    (
         "app",
         &[
             "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "io", "store", "node", "signal", "api",
+            "load",
         ],
     ),
 ];

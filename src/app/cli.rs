@@ -19,6 +19,9 @@ pub enum Action {
     Serve(Box<Loaded>),
     /// Look for what would not work.
     Examine(Box<Loaded>),
+    /// Measure a server.
+    #[cfg(feature = "load-test")]
+    Load(Box<crate::load::Options>),
     /// Done already; the text belongs on standard output.
     Print(String),
 }
@@ -122,6 +125,11 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> Result<Action, CliErr
         Some(("generate-keys", _)) => generate_keys().map(Action::Print),
         Some(("ports", matches)) => Ok(Action::Print(ports(&load_from(matches)?.config))),
         Some(("doctor", matches)) => Ok(Action::Examine(Box::new(load_from(matches)?))),
+        #[cfg(feature = "load-test")]
+        Some(("load-test", matches)) => {
+            let options = <crate::load::Options as clap::FromArgMatches>::from_arg_matches(matches)?;
+            Ok(Action::Load(Box::new(options)))
+        }
         Some(("help-verbose", _)) => Ok(Action::Print(command(false).render_long_help().to_string())),
         Some((name, _)) => Err(CliError::Other(format!("unknown command {name}"))),
     }
@@ -187,7 +195,7 @@ fn command(hidden: bool) -> Command {
         .arg(grant("room-list", "May list rooms"))
         .arg(grant("room-record", "May record rooms"))
         .arg(grant("ingress-admin", "May administer ingress"));
-    Command::new("patchbay")
+    let command = Command::new("patchbay")
         .about("WebRTC media server; without a command it serves")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
@@ -213,7 +221,13 @@ fn command(hidden: bool) -> Command {
             Command::new("doctor")
                 .about("Look for what would keep clients from connecting: ports, addresses, clock, STUN, TURN and TLS"),
         )
-        .subcommand(Command::new("help-verbose").about("Print help with all configuration flags"))
+        .subcommand(Command::new("help-verbose").about("Print help with all configuration flags"));
+    #[cfg(feature = "load-test")]
+    let command = command.subcommand(<crate::load::Options as clap::Args>::augment_args(
+        Command::new("load-test")
+            .about("Measure a server with clients by the hundred: this one or any that speaks LiveKit's protocol"),
+    ));
+    command
 }
 
 fn configuration_flags(hidden: bool) -> Vec<Arg> {

@@ -32,6 +32,14 @@ pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config, Reload) -> Result<(
             ExitCode::SUCCESS
         }
         Ok(Action::Examine(loaded)) => doctor::run(&loaded.config),
+        #[cfg(feature = "load-test")]
+        Ok(Action::Load(options)) => match crate::load::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("{failure}");
+                ExitCode::from(failure.exit_code())
+            }
+        },
         Ok(Action::Serve(loaded)) => {
             logging::init(&loaded.config.logging);
             for notice in loaded.notices {
@@ -46,6 +54,8 @@ pub fn main<E: std::fmt::Display>(serve: impl FnOnce(Config, Reload) -> Result<(
                 load: Box::new(|| match cli::run(std::env::args())? {
                     Action::Serve(loaded) => Ok(*loaded),
                     Action::Print(text) => Err(CliError::Other(text)),
+                    #[cfg(feature = "load-test")]
+                    Action::Load(_) => Err(CliError::Other("not serving".to_owned())),
                     Action::Examine(_) => Err(CliError::Other("not serving".to_owned())),
                 }),
             };

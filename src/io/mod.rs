@@ -7,6 +7,7 @@
 //! Media over TCP and the TURN server are at home here too: connections that `door` has let in belong to the thread whose
 //! transport they are for, and the TURN server's core to one of the threads.
 
+mod batch;
 mod counters;
 mod door;
 mod interfaces;
@@ -21,6 +22,7 @@ mod sys;
 mod tests;
 mod udp;
 
+pub use batch::DatagramBatch;
 pub use counters::{IoCounters, IoSnapshot};
 pub use door::{Door, Tls, TlsError};
 pub use interfaces::{LocalAddress, local_addresses};

@@ -105,7 +105,7 @@ impl Receiver {
 
 /// Everything but a broken descriptor or argument, which is a bug: a signal, nothing there, no memory for a moment, an
 /// ICMP error about something sent earlier.
-fn is_transient(error: &io::Error) -> bool {
+pub(super) fn is_transient(error: &io::Error) -> bool {
     !matches!(
         error.raw_os_error(),
         Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL)

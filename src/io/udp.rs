@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -88,6 +88,14 @@ impl UdpSocket {
         self.local
     }
 
+    /// Sends one datagram, or says `WouldBlock`.
+    ///
+    /// # Errors
+    /// What `sendto` says.
+    pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.socket.send_to(datagram, &to.into())
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -117,6 +125,13 @@ impl UdpSocket {
     /// The source address that a send must name; None where the binding says it already.
     pub(super) fn source(&self, from: SocketAddr) -> Option<IpAddr> {
         (self.wildcard && !from.ip().is_unspecified()).then(|| from.ip())
+    }
+}
+
+/// For event loops of others; shards have their own.
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

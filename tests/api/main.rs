@@ -8,6 +8,8 @@ mod durable;
 mod explain;
 mod http;
 mod limits;
+#[cfg(feature = "load-test")]
+mod load_test;
 mod process;
 mod server;
 mod serving;

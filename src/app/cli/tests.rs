@@ -12,6 +12,8 @@ fn serve(arguments: &[&str]) -> Config {
         Action::Serve(loaded) => loaded.config,
         Action::Print(text) => panic!("{arguments:?} printed {text}"),
         Action::Examine(_) => panic!("{arguments:?} examines"),
+        #[cfg(feature = "load-test")]
+        Action::Load(_) => panic!("{arguments:?} measures"),
     }
 }
 
@@ -19,6 +21,8 @@ fn printed(arguments: &[&str]) -> String {
     match run_with(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}")) {
         Action::Print(text) => text,
         Action::Serve(_) | Action::Examine(_) => panic!("{arguments:?} serves"),
+        #[cfg(feature = "load-test")]
+        Action::Load(_) => panic!("{arguments:?} measures"),
     }
 }
 
