@@ -32,9 +32,9 @@ e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
 
-bench: setup ## join times with a real browser
+bench: setup ## join and layer switch times with a real browser
 	cargo build --release
-	cd tests/e2e && node ../../benches/join.mjs
+	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
 
 load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
 	cargo bench --bench load -- $(LOAD)

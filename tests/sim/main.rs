@@ -24,6 +24,7 @@ mod recovery;
 mod remb;
 mod replay;
 mod rules;
+mod schedule;
 mod seeds;
 mod signalling;
 mod sources;
