@@ -32,10 +32,10 @@ e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
 
-bench: setup ## what a subscription costs by their number; join times with a real browser
+bench: setup ## what a subscription costs by their number; join and layer switch times with a real browser
 	cargo bench --bench subscriptions
 	cargo build --release
-	cd tests/e2e && node ../../benches/join.mjs
+	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
 
 load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
 	cargo bench --bench load -- $(LOAD)

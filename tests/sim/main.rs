@@ -26,6 +26,7 @@ mod recovery;
 mod remb;
 mod replay;
 mod rules;
+mod schedule;
 mod seeds;
 mod signalling;
 mod sources;

@@ -16,6 +16,9 @@ const FILES = {
   '/livekit-client.umd.js': ['../node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript; charset=utf-8'],
 };
 
+/** Of a browser behind a link. Pages from localhost may do what insecure ones may not. */
+const LINK_PAGE = 'http://localhost/';
+
 const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -41,33 +44,55 @@ export async function picturesScript() {
   return constants + (await readFile(here('page/pictures.js'), 'utf8'));
 }
 
+/** What stands under that address, and its type; null where nothing does. */
+async function fileAt(url) {
+  const { pathname } = new URL(url, 'http://localhost');
+  if (pathname === '/pictures.js') return [await picturesScript(), 'text/javascript; charset=utf-8'];
+  const [path, type] = FILES[pathname] ?? [];
+  return path ? [await readFile(here(path)), type] : null;
+}
+
 async function serveFiles() {
   const server = createServer(async (request, response) => {
-    const { pathname } = new URL(request.url, 'http://localhost');
-    const [path, type] = FILES[pathname] ?? [null, 'text/javascript; charset=utf-8'];
-    if (!path && pathname !== '/pictures.js') return response.writeHead(404).end();
+    const [body, type] = (await fileAt(request.url)) ?? [];
+    if (!type) return response.writeHead(404).end();
     response.writeHead(200, { 'content-type': type });
-    response.end(path ? await readFile(here(path)) : await picturesScript());
+    response.end(body);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return server;
 }
 
-/** Chromium with generated cameras; `open` gives a page of its own cookie jar, its console kept in the artefacts. */
-export async function startBrowser(label) {
-  const files = await serveFiles();
+/** Answers what a page asks of its own origin without a network, which its browser's namespace has no server in. */
+async function answerFiles(context) {
+  await context.route(`${LINK_PAGE}**`, async (route) => {
+    const [body, contentType] = (await fileAt(route.request().url())) ?? [];
+    await route.fulfill(contentType ? { body, contentType } : { status: 404 });
+  });
+}
+
+/**
+ * Chromium with generated cameras; `open` gives a page of its own cookie jar, its console kept in the artefacts. With a
+ * `link` (see link.mjs) it runs at the link's far end, and finds the server at the near one.
+ */
+export async function startBrowser(label, { link } = {}) {
+  const files = link ? null : await serveFiles();
   const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
+    executablePath: link ? here('at_link.sh') : (process.env.CHROMIUM_BIN ?? '/usr/bin/chromium'),
+    env: link ? { ...process.env, LINK_PID: String(link.pid) } : process.env,
     headless: true,
     ignoreDefaultArgs: ['--mute-audio'],
     args: ['--headless=new', ...FLAGS],
   });
   const log = createWriteStream(`${ARTEFACTS}${label}.pages.log`);
   return {
-    peerPage: `http://127.0.0.1:${files.address().port}/`,
+    peerPage: files ? `http://127.0.0.1:${files.address().port}/` : LINK_PAGE,
+    /** Where the server is, seen from here. */
+    serverHost: link?.here ?? '127.0.0.1',
     async open(url, name, { context: contextOptions = {}, prepare } = {}) {
       const context = await browser.newContext(contextOptions);
+      if (link) await answerFiles(context);
       const page = await context.newPage();
       page.on('console', (message) => log.write(`${name} ${message.type()}: ${message.text()}\n`));
       page.on('pageerror', (error) => log.write(`${name} uncaught: ${error.stack}\n`));
@@ -77,8 +102,8 @@ export async function startBrowser(label) {
     },
     async close() {
       await browser.close();
-      files.closeAllConnections();
-      files.close();
+      files?.closeAllConnections();
+      files?.close();
       log.end();
     },
   };

@@ -75,10 +75,22 @@ class World {
     return this.server.token(this.room, identity, options);
   }
 
-  /** A page with a participant who has not connected yet: for joins that must fail. `browser`: chromium or firefox. */
+  /** What the server says of who is sent what and why, for one participant. */
+  async explain(identity) {
+    const headers = { authorization: `Bearer ${await this.token('admin', { grant: { roomAdmin: true } })}` };
+    const answer = await fetch(`${this.server.url}/debug/rooms/${this.room}/participants/${identity}/explain`, { headers });
+    if (!answer.ok) throw new Error(`no explanation: ${answer.status} ${await answer.text()}`);
+    return (await answer.json()).participants[0];
+  }
+
+  /**
+   * A page with a participant who has not connected yet: for joins that must fail. `browser`: chromium, firefox, or one
+   * that the story file has started itself (startBrowser).
+   */
   async page(name, { browser = 'chromium' } = {}) {
-    const opener = browser === 'firefox' ? await (firefox ??= startFirefox(label)) : this.#browser;
-    const page = await opener.open(this.#browser.peerPage, name);
+    const own = typeof browser === 'object' ? browser : this.#browser;
+    const opener = browser === 'firefox' ? await (firefox ??= startFirefox(label)) : own;
+    const page = await opener.open(own.peerPage, name);
     this.#pages.push(page);
     const said = [];
     // Firefox is driven without it.
@@ -97,7 +109,8 @@ class World {
   /** A browser participant. `token` options: grant, metadata, attributes, name. `lacks`: video codecs it cannot receive. */
   async join(identity, { token, form = this.form, secret, options, connect, browser, lacks } = {}) {
     const peer = await this.page(identity, { browser });
-    await peer.connect({ url: this.server.signal, token: await this.token(identity, token), form, secret, options, connect, lacks });
+    const url = browser?.serverHost ? this.server.signal.replace('127.0.0.1', browser.serverHost) : this.server.signal;
+    await peer.connect({ url, token: await this.token(identity, token), form, secret, options, connect, lacks });
     return peer;
   }
 

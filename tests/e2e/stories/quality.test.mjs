@@ -1,5 +1,6 @@
 // What viewers ask for, what publishers encode because of it, and in which codec.
 
+import assert from 'node:assert/strict';
 import { story } from '../harness/story.mjs';
 
 const CAMERA = { source: 'camera' };
@@ -29,6 +30,47 @@ story('an adaptive viewer gets what its element shows', {}, async (world) => {
   await bob.still('alice');
   await bob.show('alice', CAMERA, 640, 360);
   await bob.sees('alice', 'magenta');
+});
+
+story('a frame rate asked for leaves the rest out', {}, async (world) => {
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map((identity) => world.join(identity)));
+  await alice.publishPicture({ colour: 'cyan', ...LAYERS, fps: 24 });
+  await bob.seesHeight('alice', 360);
+  await bob.seesRate('alice', 17, 30);
+  await bob.setFps('alice', CAMERA, 5);
+  await bob.seesRate('alice', 3, 9);
+  await bob.sees('alice', 'cyan');
+  await bob.setFps('alice', CAMERA, 30);
+  await bob.seesRate('alice', 17, 30);
+});
+
+const capped = (kbps) => ({ 'patchbay.max_bitrate_kbps': String(kbps) });
+
+story('what does not fit a viewer\'s cap is paused, and says so', {}, async (world) => {
+  const alice = await world.join('alice');
+  await alice.publishPicture({ colour: 'magenta', ...LAYERS, noise: 0.3 });
+  await alice.sends(['vp8 h', 'vp8 q']);
+  const bob = await world.join('bob', { token: { attributes: capped(3_000) } });
+  await bob.seesHeight('alice', 360);
+  assert.equal((await world.explain('bob')).reception.cap_kbps, 3_000);
+
+  // Less than the lowest layer takes.
+  await world.api.updateParticipant(world.room, 'bob', { attributes: capped(64) });
+  await bob.expect('trackStreamStateChanged', { identity: 'alice', values: ['paused'] });
+  await bob.still('alice');
+  const { receives } = await world.explain('bob');
+  assert.equal(receives[0].reason, 'paused');
+
+  // Enough for the lower layer and not for the upper one.
+  const after = await bob.mark();
+  await world.api.updateParticipant(world.room, 'bob', { attributes: capped(260) });
+  await bob.expect('trackStreamStateChanged', { identity: 'alice', values: ['active'] }, { after });
+  await bob.seesHeight('alice', 180);
+  await bob.sees('alice', 'magenta');
+  const limited = (await world.explain('bob')).receives[0];
+  assert.equal(limited.reason, 'participant_cap');
+  await world.api.updateParticipant(world.room, 'bob', { attributes: { 'patchbay.max_bitrate_kbps': '' } });
+  await bob.seesHeight('alice', 360);
 });
 
 story('what nobody watches is not encoded', {}, async (world) => {

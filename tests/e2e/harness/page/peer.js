@@ -3,7 +3,7 @@
 // Every method that waits does so on room events, video frames and sound, with a deadline, and on failure says what it
 // had seen instead. Nothing is tried twice.
 
-/* global LivekitClient, paintPicture, readPicture, openTone, listenTo */
+/* global LivekitClient, paintPicture, noisePattern, paintNoise, readPicture, openTone, listenTo */
 /* exported peer */
 
 const connections = [];
@@ -39,6 +39,7 @@ const peer = (() => {
   const DEADLINE_MS = 20_000;
   const REASONS = ['OK', 'NOT_FOUND', 'NOT_ALLOWED', 'LIMIT_EXCEEDED', 'QUEUED']; // of RequestResponse
   const TICK_MS = 50; // sound has no event of its own
+  const MOMENTS = 20_000; // frames remembered of a track: ten minutes
 
   let room = null;
   const events = [];
@@ -123,15 +124,17 @@ const peer = (() => {
 
   function watch(track, publication, participant) {
     unwatch(track);
-    const entry = { who: participant.identity, source: publication.source, name: publication.trackName, track, frames: 0, lastFrame: 0, seen: [] };
+    const entry = { who: participant.identity, source: publication.source, name: publication.trackName, track, frames: 0, lastFrame: 0, seen: [], subscribed: performance.now(), moments: [] };
     const element = track.attach();
     element.muted = track.kind === Track.Kind.Video;
     document.body.append(element);
     if (track.kind === Track.Kind.Video) {
       entry.video = element;
-      const onFrame = () => {
+      const onFrame = (now, { height }) => {
         entry.frames += 1;
         entry.lastFrame = performance.now();
+        entry.moments.push([entry.lastFrame, height]);
+        if (entry.moments.length > MOMENTS) entry.moments.shift();
         entry.firstFrame ??= entry.lastFrame;
         nudge();
         if (watched.get(track.sid) === entry) element.requestVideoFrameCallback(onFrame);
@@ -214,19 +217,55 @@ const peer = (() => {
       return { connected, firstFrame: firstFrame - start };
     },
 
+    /** The clock of everything below that is in ms. */
+    now: () => performance.now(),
+    /** `identity`'s frames since the call before: when it was subscribed to, and [when, lines] of each frame. */
+    framesOf(identity, wanted = { source: Track.Source.Camera }) {
+      const entry = find(identity, wanted);
+      return { subscribed: entry.subscribed, now: performance.now(), frames: entry.moments.splice(0) };
+    },
+    /** Waits until `identity`'s picture moves at a rate for which `from` ≤ frames a second ≤ `to`; over a second each time. */
+    async seesRate(identity, from, to) {
+      const rates = [];
+      const deadline = performance.now() + DEADLINE_MS;
+      for (;;) {
+        const before = find(identity, { source: Track.Source.Camera }).frames;
+        const start = performance.now();
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        const rate = ((find(identity, { source: Track.Source.Camera }).frames - before) * 1_000) / (performance.now() - start);
+        rates.push(Math.round(rate * 10) / 10);
+        if (rate >= from && rate <= to) return;
+        if (performance.now() > deadline) throw new Error(`waited for ${from} to ${to} frames a second, not ${rates}`);
+      }
+    },
+    /** Asks for a quality: ms until the first frame of `height` lines. */
+    async timeQuality(identity, quality, height) {
+      const entry = find(identity, { source: Track.Source.Camera });
+      entry.moments.length = 0;
+      const start = performance.now();
+      this.setQuality(identity, { source: Track.Source.Camera }, quality);
+      const [at] = await until(`${identity}'s picture at ${height} lines`, () => entry.moments.find(([, lines]) => lines === height));
+      return at - start;
+    },
+
     /** Leaves, and stops the generators. */
     async leave() {
       await room?.disconnect();
       sources.forEach((source) => source.stop());
     },
 
-    async publishPicture({ colour, name = 'camera', source = Track.Source.Camera, width = 320, height = 180, fps = 15, ...options }) {
+    /** `noise`: the share of the picture that no encoder can predict, so that an encoding takes the rate it may take. */
+    async publishPicture({ colour, name = 'camera', source = Track.Source.Camera, width = 320, height = 180, fps = 15, noise = 0, ...options }) {
       const canvas = document.createElement('canvas');
       canvas.width = width;
       canvas.height = height;
       const context = canvas.getContext('2d');
       let counter = 0;
-      const paint = () => paintPicture(context, width, height, colour, (counter = (counter + 1) & 0xff));
+      const grain = noise > 0 ? noisePattern() : null;
+      const paint = () => {
+        paintPicture(context, width, height, colour, (counter = (counter + 1) & 0xff));
+        if (grain) paintNoise(context, grain, width / 4, height * (1 - noise), width / 2, height * noise);
+      };
       paint();
       const timer = setInterval(paint, 1000 / fps);
       const track = canvas.captureStream(fps).getVideoTracks()[0];
@@ -259,6 +298,9 @@ const peer = (() => {
       remotePublication(identity, wanted).setVideoQuality(LivekitClient.VideoQuality[quality]);
     },
 
+    setFps(identity, wanted, fps) {
+      remotePublication(identity, wanted).setVideoFPS(fps);
+    },
     setDimensions(identity, wanted, width, height) {
       remotePublication(identity, wanted).setVideoDimensions({ width, height });
     },

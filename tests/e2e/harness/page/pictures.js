@@ -5,7 +5,7 @@
 // and read the same picture.
 
 /* global PALETTE, COLOUR_TOLERANCE -- from palette.mjs */
-/* exported paintPicture, readPicture, openTone, listenTo */
+/* exported paintPicture, noisePattern, paintNoise, readPicture, openTone, listenTo */
 
 const BITS = 8;
 
@@ -19,6 +19,25 @@ function paintPicture(context, width, height, colour, counter) {
     context.fillStyle = (counter >> (BITS - 1 - bit)) & 1 ? '#fff' : '#000';
     context.fillRect(row.x + bit * row.block, row.y, row.block, row.height);
   }
+}
+
+const GRAIN = 256;
+
+/** Grey dots, of which paintNoise shows another part every time. */
+function noisePattern() {
+  const pattern = new OffscreenCanvas(GRAIN, GRAIN);
+  const context = pattern.getContext('2d');
+  const dots = context.createImageData(GRAIN, GRAIN);
+  for (let i = 0; i < dots.data.length; i += 4) dots.data.fill(64 + Math.random() * 128, i, i + 3).fill(255, i + 3, i + 4);
+  context.putImageData(dots, 0, 0);
+  return pattern;
+}
+
+/** Dots of 4 by 4 pixels. */
+function paintNoise(context, pattern, x, y, width, height) {
+  const [w, h] = [width / 4, height / 4];
+  context.imageSmoothingEnabled = false;
+  context.drawImage(pattern, Math.random() * (GRAIN - w), Math.random() * (GRAIN - h), w, h, x, y, width, height);
 }
 
 function average(context, x, y, width, height) {
