@@ -7,6 +7,7 @@ use super::settings::PROTOCOL_VERSION;
 
 /// The first protocol number with a behaviour (LiveKit: `protocol_version.go`, where the test is "greater than").
 const SUBSCRIBER_PRIMARY: u32 = 3;
+const TRANSCEIVER_REUSE: u32 = 4;
 const CONNECTION_QUALITY: u32 = 5;
 const ICE_LITE: u32 = 6;
 const TRACK_UNPUBLISHED: u32 = 7;
@@ -41,6 +42,10 @@ impl Client {
 
     pub(super) fn accepts_subscriber_primary(&self) -> bool {
         self.protocol >= SUBSCRIBER_PRIMARY
+    }
+
+    pub(super) fn reuses_transceivers(&self) -> bool {
+        self.protocol >= TRANSCEIVER_REUSE
     }
 
     pub(super) fn reads_connection_quality(&self) -> bool {

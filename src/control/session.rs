@@ -80,7 +80,9 @@ impl Room {
         let client = Client::new(parameters.client_info);
         let handle = self.ids.participant_handle();
         let single = parameters.single_connection;
-        let quirks = quirks(&client, parameters.disable_ice_lite || !self.settings.ice_lite);
+        let mut quirks = quirks(&client, parameters.disable_ice_lite || !self.settings.ice_lite);
+        // LiveKit: a line that changes its stream is not played in step.
+        quirks.no_transceiver_reuse |= self.settings.sync_streams || !client.reuses_transceivers();
         let role = if single { Role::Single } else { Role::Publisher };
         let publisher = self.new_peer(role, quirks.clone());
         let subscriber = (!single).then(|| self.new_peer(Role::Subscriber, quirks));

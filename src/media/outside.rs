@@ -16,7 +16,7 @@ use crate::types::{DataTrackHandle, DropReason, RoomHandle, SubscriptionHandle, 
 /// never sees a tenth of it; beyond, coalesced ones (levels, quality) are dropped and edges are still taken.
 const MAX_EVENTS: usize = 65_536;
 
-/// Descriptors that the first one makes room for, 1 KiB: what a frame and a few voices take.
+/// Descriptors that room is made for at least, 1 KiB: what a frame and a few voices take.
 const FIRST_QUEUED: usize = 32;
 
 /// The resolution of timers: epoll's.
@@ -118,7 +118,7 @@ impl Outside<'_> {
             Some(target) if !target.is_connected => Err(DropReason::Disabled),
             Some(target) if target.queue.len() + target.waiting.len() >= MAX_QUEUED => Err(DropReason::QueueFull),
             Some(target) => {
-                if target.queue.capacity() == 0 {
+                if target.queue.len() == target.queue.capacity() {
                     target.queue.reserve(FIRST_QUEUED);
                 }
                 target.queue.push(descriptor);

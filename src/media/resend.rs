@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::types::MediaKind;
 
 /// Numbers that were sent again lately. At 30 % loss of 5 Mbit/s, half a second; when more are asked for, the oldest entry
-/// is forgotten and at worst a packet is sent once more than needed. 1.5 KiB, from the first request on.
+/// is forgotten and at worst a packet is sent once more than needed. 1 KiB, from the first request on.
 const REMEMBERED: usize = 128;
 /// LiveKit: a packet is sent again at most three times. At 30 % loss one in a hundred would then be missing for good, so
 /// twice as often.
@@ -15,13 +15,32 @@ const MAX_RESENDS: u8 = 6;
 /// floor covers the receiver's own timer.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Eight bytes, so that all of them stay well below a subscription's 4 KiB.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     /// Low half of the extended number.
     sequence: u32,
-    /// Milliseconds since the first, wrapping.
-    at: u32,
-    times: u8,
+    /// Milliseconds since the first, wrapping after six days, above how often it was sent again.
+    answered: u32,
+}
+
+const TIMES_BITS: u32 = 3;
+const TIMES: u32 = (1 << TIMES_BITS) - 1;
+const _: () = assert!(size_of::<Request>() == 8 && (MAX_RESENDS as u32) <= TIMES);
+
+impl Request {
+    fn times(&self) -> u8 {
+        (self.answered & TIMES) as u8
+    }
+
+    fn age(&self, now: u32) -> Duration {
+        let shifted = (now << TIMES_BITS).wrapping_sub(self.answered & !TIMES);
+        Duration::from_millis(u64::from(shifted >> TIMES_BITS))
+    }
+
+    fn set(&mut self, now: u32, times: u8) {
+        self.answered = now << TIMES_BITS | u32::from(times) & TIMES;
+    }
 }
 
 /// Which packets were sent again, and when: a small table, oldest overwritten first. How many may be is the transport's
@@ -38,10 +57,7 @@ impl RecentRequests {
     pub fn may_resend(&mut self, now: Instant, sequence: u64, rtt: Duration) -> bool {
         let at = self.millis(now);
         let known = self.requests.iter().find(|request| request.sequence == sequence as u32);
-        known.is_none_or(|request| {
-            let since = Duration::from_millis(u64::from(at.wrapping_sub(request.at)));
-            request.times < MAX_RESENDS && since >= rtt.max(MIN_INTERVAL)
-        })
+        known.is_none_or(|request| request.times() < MAX_RESENDS && request.age(at) >= rtt.max(MIN_INTERVAL))
     }
 
     /// It is sent again now.
@@ -49,11 +65,11 @@ impl RecentRequests {
         let at = self.millis(now);
         let sequence = sequence as u32;
         if let Some(request) = self.requests.iter_mut().find(|request| request.sequence == sequence) {
-            request.times += 1;
-            request.at = at;
+            request.set(at, request.times().saturating_add(1));
             return;
         }
-        let request = Request { sequence, at, times: 1 };
+        let mut request = Request { sequence, answered: 0 };
+        request.set(at, 1);
         if self.requests.len() < REMEMBERED {
             // At the first, so that no later one allocates.
             self.requests.reserve_exact(REMEMBERED - self.requests.len());

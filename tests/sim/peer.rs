@@ -484,8 +484,11 @@ impl Peer {
             for part in frame.parts {
                 let sequence = SeqNo::from(outgoing.sequence);
                 outgoing.sequence += 1;
+                let is_audio = outgoing.source.codec.kind() == MediaKind::Audio;
                 let mut values = ExtensionValues {
-                    audio_level: (outgoing.source.codec.kind() == MediaKind::Audio).then_some(outgoing.level),
+                    audio_level: is_audio.then_some(outgoing.level),
+                    // str0m writes both or neither.
+                    voice_activity: is_audio.then_some(outgoing.level > -50),
                     ..Default::default()
                 };
                 if let Some(descriptor) = part.descriptor {

@@ -205,6 +205,72 @@ fn hidden_participants_count_without_showing() {
 }
 
 #[test]
+fn streams_in_step_get_a_line_each() {
+    for sync_streams in [false, true] {
+        let mut world = World::with(RoomSettings {
+            sync_streams,
+            ..RoomSettings::default()
+        });
+        let alice = world.join(entry("alice"));
+        let bob = world.join(entry("bob"));
+        let mut lines = Vec::new();
+        for cid in ["one", "two"] {
+            let track = world.publish(alice, camera(cid)).sid;
+            world.after_ms(1000);
+            let mids = &world.client(bob).mids;
+            lines.extend(mids.iter().find(|(_, sid)| **sid == track).map(|(mid, _)| mid.clone()));
+            world.unpublish(alice, cid);
+            world.after_ms(1000);
+        }
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0] == lines[1], !sync_streams, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_still_shown_is_not_stopped() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    let track = world.publish(alice, camera("cam"));
+    world.after_ms(1000);
+    let subscriptions = world.commands(|command| match command {
+        Command::Subscribe(subscribe) => Some(subscribe.subscription),
+        _ => None,
+    });
+    let shown = |spatial| Event::LayerSent {
+        subscription: subscriptions[0],
+        spatial,
+    };
+    world.event(shown(2));
+    qualities(&mut world, alice);
+    world.send(bob, settings(&track.sid, |it| it.quality = 0));
+    world.after_ms(6500);
+    assert_eq!(
+        qualities(&mut world, alice),
+        [0usize; 0],
+        "the key frame of the new one is late"
+    );
+    world.event(shown(0));
+    world.after_ms(1100);
+    assert_eq!(qualities(&mut world, alice), [1]);
+}
+
+#[test]
+fn a_room_is_opened_with_its_number_of_voices() {
+    let mut world = World::with(RoomSettings {
+        audio_last_n: 3,
+        ..RoomSettings::default()
+    });
+    world.join(entry("alice"));
+    let voices = world.commands(|command| match command {
+        Command::OpenRoom { audio_last_n, .. } => Some(*audio_last_n),
+        _ => None,
+    });
+    assert_eq!(voices, [3]);
+}
+
+#[test]
 fn a_limit_keeps_further_tracks_waiting_for_a_place() {
     let mut limited = RoomSettings::default();
     limited.limits.subscription_limit_video = 2;

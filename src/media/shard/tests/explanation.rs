@@ -1,7 +1,7 @@
 use super::world::*;
 use crate::media::edge::{Command, Event, Explanation, LayerReason, SubscriptionSettings};
-use crate::rtp::rtcp::NackPair;
-use crate::types::{Layer, MediaKind, ParticipantHandle, RoomHandle, Ssrc};
+use crate::rtp::{RtpHeader, rtcp::NackPair};
+use crate::types::{Bitrate, Extension, Layer, MediaKind, ParticipantHandle, RoomHandle, Ssrc};
 
 fn explain(world: &mut World, participant: Option<ParticipantHandle>) -> Explanation {
     world.events();
@@ -190,4 +190,64 @@ fn one_participant_is_told_of_what_concerns_it() {
             .iter()
             .any(|event| matches!(event, Event::Explanation { .. }))
     );
+}
+
+#[test]
+fn a_voice_is_whole_or_nothing_of_it_comes() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let voice = world.publish_audio(alice, "0");
+    world.subscribe(bob, voice);
+    assert_eq!(world.reasons(), [LayerReason::NotSent]);
+    let mut speak = |world: &mut World, packets: std::ops::Range<u16>| {
+        for sequence in packets {
+            let header = RtpHeader {
+                marker: false,
+                pt: OPUS,
+                sequence,
+                timestamp: u32::from(sequence) * 960,
+                ssrc: Ssrc(5),
+            };
+            world.send(alice, header, &[(Extension::Mid, b"0")], &[7; 80]);
+            world.pass(20);
+        }
+    };
+    speak(&mut world, 0..100);
+    assert_eq!(world.reasons(), [LayerReason::Best]);
+    let report = explain(&mut world, None);
+    let encoding = &report.tracks[0].encodings[0];
+    // 50 packets a second of 80 bytes and their headers.
+    assert!(
+        encoding.is_flowing && (50..80).contains(&encoding.rate.as_kbps()),
+        "{encoding:?}"
+    );
+    // It is taken off what pictures may cost.
+    assert!(report.receptions[0].allocated > Bitrate::ZERO);
+    let reasons = report.subscriptions[0]
+        .decisions
+        .iter()
+        .map(|decision| decision.layers.reason);
+    assert_eq!(reasons.last(), Some(LayerReason::Best));
+    let mute = |muted| Command::MuteTrack { track: voice, muted };
+    world.command(mute(true));
+    assert_eq!(world.reasons(), [LayerReason::Muted]);
+    world.command(mute(false));
+    speak(&mut world, 200..210);
+    assert_eq!(world.reasons(), [LayerReason::Best]);
+}
+
+#[test]
+fn a_picture_from_what_is_stored_is_counted() {
+    let mut world = World::new();
+    let (alice, bob) = (world.join(), world.join());
+    let camera = world.publish_video(alice, "1", &[]);
+    for at in 0..2 {
+        world.video(alice, 70, at, "", &vp8(at == 0, true, at, 500));
+        world.pass(33);
+    }
+    world.subscribe(bob, camera);
+    world.deliver();
+    let sent = explain(&mut world, None).subscriptions.remove(0);
+    assert_eq!((sent.repair.keyframe_replays, sent.repair.keyframe_requests), (1, 0));
+    assert_eq!((sent.packets, sent.freezes), (2, 0));
 }
