@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench fuzz load setup toolchain
+.PHONY: run test lint unit sim e2e bench fuzz load ideal setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -36,8 +36,11 @@ bench: setup ## join times with a real browser
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs
 
-load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
-	cargo bench --bench load -- $(LOAD)
+load: toolchain ## clients by the hundred against a server started for it (LOAD="--profile meeting --duration 60s"; see BENCHMARKS.md)
+	cargo run --release -- load-test $(or $(LOAD),--profile livestream --scale 0.5)
+
+ideal: toolchain ## the server against the least that forwarding the same packets can cost, in turns (IDEAL="--profile meeting")
+	cargo bench --bench ideal -- $(or $(IDEAL),--profile livestream --scale 0.5)
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)
