@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench durability fuzz load setup toolchain
+.PHONY: run test lint unit sim e2e bench network durability fuzz load ideal setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -37,8 +37,11 @@ bench: setup ## what a subscription costs by their number; join and layer switch
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
 
-load: toolchain ## one publisher, many subscribers: CPU per forwarded packet (LOAD="--subscribers 200 --seconds 60")
-	cargo bench --bench load -- $(LOAD)
+load: toolchain ## clients by the hundred against a server started for it (LOAD="--profile meeting --duration 60s"; see BENCHMARKS.md)
+	cargo run --release -- load-test $(or $(LOAD),--profile livestream --scale 0.5)
+
+ideal: toolchain ## the server against the least that forwarding the same packets can cost, in turns (IDEAL="--profile meeting")
+	cargo bench --bench ideal -- $(or $(IDEAL),--profile livestream --scale 0.5)
 
 durability: toolchain ## the server killed at 200 moments, which must lose nothing that it has acknowledged (DURABILITY_SEED=…)
 	DURABILITY_POINTS=$(or $(DURABILITY_POINTS),200) cargo test --test api -- --nocapture a_kill_at_any_moment

@@ -189,11 +189,16 @@ impl Publisher {
             VideoCodec::H264 => Codec::H264,
             VideoCodec::Av1 => Codec::Av1,
         };
-        let pt = |codec| {
-            let params = rtc.codec_config().find(|params| params.spec().codec == codec);
-            params.map(|params| params.pt())
+        // The first that the server took: of H.264 and VP9 several profiles were offered.
+        let pt = |mid: Option<Mid>, codec| {
+            let negotiated = rtc.media(mid?)?.remote_pts();
+            let params = rtc.codec_config().params().iter();
+            let mut pts = params
+                .filter(|params| params.spec().codec == codec)
+                .map(|params| params.pt());
+            pts.find(|pt| negotiated.contains(pt))
         };
-        let (video, audio) = (pt(codec), pt(Codec::Opus));
+        let (video, audio) = (pt(self.camera, codec), pt(self.microphone, Codec::Opus));
         let phase = |every: Duration| every * (self.index % 16) / 16;
         let mut streams = Vec::new();
         let mut add = |mid, rid, pt, frames: Option<Vec<FrameSizes>>| {

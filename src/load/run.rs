@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let report = local.block_on(&runtime, test.conduct(key, secret));
     if report.is_ok() {
         let _ = stop.send(true);
-        local.block_on(&runtime, tokio::time::sleep(PARTING));
+        local.block_on(&runtime, async { tokio::time::sleep(PARTING).await });
     }
     let report = report?;
     let text = if options.json { report.json() } else { report.table() };

@@ -35,12 +35,17 @@ impl Server {
         } else {
             Command::new(&program)
         };
-        let command = command.arg("--config-body").arg(&body).stdin(Stdio::null());
+        let command = command
+            .arg("--config-body")
+            .arg(&body)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         let process = match command.spawn() {
             Err(_) if pinned => Command::new(&program)
                 .arg("--config-body")
                 .arg(&body)
                 .stdin(Stdio::null())
+                .stdout(Stdio::null())
                 .spawn(),
             other => other,
         };
