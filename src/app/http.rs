@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -192,7 +192,7 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
     match place {
         Some(Place::Signal(form)) => signal::connect(&site.node, claims, parts, form).await,
         Some(Place::Validate(form)) => signal::validate(&site.node, claims, &parts, form),
-        Some(Place::Agent) => StatusCode::NOT_FOUND.into_response(),
+        Some(Place::Agent) => signal::connect_worker(&site.node, claims, parts).await,
         Some(Place::Front) if !(site.development && api::wants_page(&parts)) => api::health(&site.node),
         Some(Place::DevToken) if site.development && parts.method == Method::POST => {
             api::dev_token(&site.node, body).await
