@@ -64,6 +64,7 @@ mod subscribe;
 mod subscription;
 mod track_info;
 mod updates;
+mod whip;
 mod wishes;
 mod workers;
 
@@ -83,4 +84,5 @@ pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};
 pub use room::Room;
 pub use session::server_info;
 pub use settings::{Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings};
+pub use whip::{IceFragment, WhipOffer};
 pub use workers::{WorkerHandle, Workers, WorkersOutput};

@@ -19,8 +19,8 @@ mod tests;
 mod workers;
 
 pub use crate::control::{
-    AdministrationError, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack, ReceivedTrack,
-    RoomEvent, RoomExplanation, TrackNames, WaitingReason, WaitingTrack,
+    AdministrationError, IceFragment, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack,
+    ReceivedTrack, RoomEvent, RoomExplanation, TrackNames, WaitingReason, WaitingTrack, WhipOffer,
 };
 pub use crate::media::edge::{
     Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,

@@ -15,3 +15,4 @@ mod serving;
 mod twirp;
 mod webhooks;
 mod websocket;
+mod whip;
