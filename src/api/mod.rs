@@ -7,6 +7,7 @@ pub mod explain;
 mod page;
 pub mod twirp;
 pub mod webhooks;
+pub mod whip;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::twirp::{self, ApiStatistics};
-use crate::api::{self, cors, explain};
+use crate::api::{self, cors, explain, whip};
 use crate::node::Node;
 use crate::signal::{self, Form};
 
@@ -48,6 +48,8 @@ pub enum Place {
     Signal(Form),
     Validate(Form),
     Agent,
+    /// Publishers over HTTP.
+    Whip,
     /// Health, and in development mode the built-in page.
     Front,
     /// In development mode only.
@@ -62,6 +64,7 @@ pub const PLACES: &[(&str, Place)] = &[
     ("/rtc/validate", Place::Validate(Form::V0)),
     ("/rtc/v1/validate", Place::Validate(Form::V1)),
     ("/agent", Place::Agent),
+    (whip::PATH, Place::Whip),
     ("/dev/token", Place::DevToken),
 ];
 
@@ -72,6 +75,7 @@ pub struct Site {
     /// The built-in page and its token endpoint are offered.
     pub development: bool,
     pub statistics: Arc<ApiStatistics>,
+    pub whip: whip::Sessions,
 }
 
 /// What is behind a listener.
@@ -192,10 +196,14 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
     match place {
         Some(Place::Signal(form)) => signal::connect(&site.node, claims, parts, form).await,
         Some(Place::Validate(form)) => signal::validate(&site.node, claims, &parts, form),
-        Some(Place::Agent) => StatusCode::NOT_FOUND.into_response(),
+        Some(Place::Agent) => signal::connect_worker(&site.node, claims, parts).await,
         Some(Place::Front) if !(site.development && api::wants_page(&parts)) => api::health(&site.node),
         Some(Place::DevToken) if site.development && parts.method == Method::POST => {
             api::dev_token(&site.node, body).await
+        }
+        Some(Place::Whip) => whip::answer(&site.node, &site.whip, claims, path, &parts, body).await,
+        None if path.starts_with(whip::PREFIX) => {
+            whip::answer(&site.node, &site.whip, claims, path, &parts, body).await
         }
         None if path.starts_with(twirp::PREFIX) => {
             twirp::answer(&site.node, &site.statistics, claims, path, &parts, body).await

@@ -210,6 +210,7 @@ impl Server {
             node: node.clone(),
             development: config.development,
             statistics: Arc::clone(&statistics),
+            whip: Default::default(),
         };
         let metrics = Metrics {
             node: node.clone(),

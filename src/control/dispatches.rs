@@ -1,10 +1,12 @@
 //! Which agents a room asks for: from its configuration, and from the server API while it lives.
 //!
-//! Only kept here; finding a worker for them is not a room's affair.
+//! What becomes of them is in `jobs`.
 
 use std::time::Instant;
 
 use livekit_protocol::{AgentDispatch, AgentDispatchState, CreateAgentDispatchRequest, RoomAgentDispatch};
+
+use crate::types::Identity;
 
 use super::room::Room;
 
@@ -66,6 +68,7 @@ impl Room {
             attributes: request.attributes,
         };
         self.dispatches.push(dispatch.clone());
+        self.launch_dispatch(&dispatch);
         self.unsaved = true;
         dispatch
     }
@@ -77,9 +80,16 @@ impl Room {
     }
 
     /// None: there is no such dispatch.
-    pub fn delete_dispatch(&mut self, id: &str) -> Option<AgentDispatch> {
+    pub fn delete_dispatch(&mut self, now: Instant, id: &str) -> Option<AgentDispatch> {
         let at = self.dispatches.iter().position(|dispatch| dispatch.id == id)?;
         self.unsaved = true;
-        Some(self.dispatches.remove(at))
+        let dispatch = self.dispatches.remove(at);
+        self.end_jobs(now, &dispatch);
+        // Its agents leave, whatever they think of it.
+        let jobs = dispatch.state.iter().flat_map(|state| &state.jobs);
+        for state in jobs.filter_map(|job| job.state.as_ref()) {
+            let _ = self.remove_participant(now, &Identity(state.participant_identity.clone()));
+        }
+        Some(dispatch)
     }
 }

@@ -141,6 +141,9 @@ impl Room {
         if self.identities.get(&participant.identity) == Some(&handle) {
             self.identities.remove(&participant.identity);
         }
+        if participant.claims.is_agent() {
+            self.end_job_of(now, &participant.identity.0, reason);
+        }
         self.speakers.remove(&handle);
         for other in self.participants.values_mut() {
             other.told_quality.remove(&handle);

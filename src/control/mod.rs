@@ -33,6 +33,7 @@ mod dispatches;
 mod dynacast;
 mod explanation;
 mod ids;
+mod jobs;
 mod join;
 mod layers;
 mod leave;
@@ -63,7 +64,9 @@ mod subscribe;
 mod subscription;
 mod track_info;
 mod updates;
+mod whip;
 mod wishes;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -79,4 +82,7 @@ pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;
 pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};
 pub use room::Room;
+pub use session::server_info;
 pub use settings::{Limits, PING_INTERVAL, PING_TIMEOUT, PROTOCOL_VERSION, RoomSettings};
+pub use whip::{IceFragment, WhipOffer};
+pub use workers::{WorkerHandle, Workers, WorkersOutput};

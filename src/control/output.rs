@@ -34,6 +34,12 @@ pub enum Output {
         query: u64,
         explanation: Box<RoomExplanation>,
     },
+    /// To the pool of workers: an agent is needed. The job has no id yet.
+    LaunchJob(Box<livekit_protocol::Job>),
+    /// To the pool: the job is over, whatever its worker does.
+    EndJob { job: String, failed: bool },
+    /// To the pool: agents of this dispatch that are still looked for are not needed any more.
+    WithdrawJobs { dispatch: String },
     /// The room is over: forget it. Nothing follows.
     Closed,
 }

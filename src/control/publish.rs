@@ -6,8 +6,8 @@ use std::time::Instant;
 use livekit_protocol::request_response::{Reason, Request};
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    AddTrackRequest, AudioTrackFeature, MuteTrackRequest, TimedVersion, TrackInfo, TrackPublishedResponse, TrackSource,
-    TrackUnpublishedResponse, UpdateLocalAudioTrack, UpdateLocalVideoTrack,
+    AddTrackRequest, AudioTrackFeature, JobType, MuteTrackRequest, TimedVersion, TrackInfo, TrackPublishedResponse,
+    TrackSource, TrackUnpublishedResponse, UpdateLocalAudioTrack, UpdateLocalVideoTrack,
 };
 
 use crate::media::edge::{Command, LayerShape, Publish};
@@ -390,6 +390,7 @@ impl Room {
         self.changed_now(handle);
         if first {
             self.room_changed(now);
+            self.launch_for(handle, JobType::JtPublisher);
         }
         if let Some(participant) = self.participants.get(&handle) {
             self.out.happened(RoomEvent::TrackPublished {

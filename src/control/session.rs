@@ -6,7 +6,7 @@ use std::time::Instant;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{DisconnectReason, IceServer, JoinResponse, ServerInfo};
+use livekit_protocol::{DisconnectReason, IceServer, JobType, JoinResponse, ServerInfo};
 
 use crate::media::edge::{Command, OpenTransport};
 use crate::proto::claims::Claims;
@@ -172,6 +172,9 @@ impl Room {
         } else if !self.participants.get(&handle).is_some_and(Participant::is_dependent) {
             self.room_changed(now);
         }
+        if !replaced {
+            self.launch_for(handle, JobType::JtParticipant);
+        }
         self.send_refresh_token(now, handle);
         self.open_subscriber(now, handle);
         self.reconcile_subscriber(now, handle);
@@ -289,7 +292,8 @@ fn quirks(client: &Client, full_ice: bool) -> ClientQuirks {
     quirks
 }
 
-pub(super) fn server_info(settings: &RoomSettings) -> ServerInfo {
+/// What clients and workers are told of the server.
+pub fn server_info(settings: &RoomSettings) -> ServerInfo {
     ServerInfo {
         version: settings.server_version.clone(),
         protocol: i32::try_from(PROTOCOL_VERSION).unwrap_or(i32::MAX),

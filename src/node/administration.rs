@@ -264,7 +264,7 @@ impl Node {
 
     /// The inner None: the room has no such dispatch.
     pub async fn delete_dispatch(&self, room: &str, id: String) -> Option<Result<Option<AgentDispatch>, NotWritten>> {
-        self.change(room, move |room, _| room.delete_dispatch(&id)).await
+        self.change(room, move |room, now| room.delete_dispatch(now, &id)).await
     }
 
     async fn change<R: Send + 'static>(

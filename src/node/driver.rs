@@ -16,7 +16,10 @@ use super::journal::Entry;
 use super::registry::{LiveRoom, Registry};
 use super::relay::Guests;
 use super::room_task::{self, MAILBOX, RoomInput, Telling};
-use crate::control::{ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, playout_delay};
+use super::workers::{Pool, PoolInput, WorkerConnection};
+use crate::control::{
+    ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, WorkerHandle, Workers, playout_delay, server_info,
+};
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
 use crate::proto::claims::{ApiKeys, Claims};
@@ -152,6 +155,7 @@ struct Inner {
     next_connection: AtomicU64,
     undecodable_frames: AtomicU64,
     draining: AtomicBool,
+    pool: Pool,
 }
 
 impl Node {
@@ -174,11 +178,14 @@ impl Node {
             })
             .collect();
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let wall = WallClock::new(Instant::now(), unix);
+        let workers = Workers::new(server_info(&config.room), wall, rand::rng().random());
         Self {
             inner: Arc::new(Inner {
                 keys: RwLock::new(Arc::new(std::mem::take(&mut config.keys))),
                 config,
                 shards,
+                pool: Pool::start(workers, Arc::clone(&registry)),
                 registry,
                 counts: Arc::default(),
                 traffic: Mutex::new(Traffic {
@@ -186,7 +193,7 @@ impl Node {
                     bytes: 0,
                     per_second: 0.0,
                 }),
-                wall: WallClock::new(Instant::now(), unix),
+                wall,
                 next_connection: AtomicU64::new(1),
                 undecodable_frames: AtomicU64::new(0),
                 draining: AtomicBool::new(false),
@@ -353,6 +360,12 @@ impl Node {
         Ok((connection, first))
     }
 
+    /// A worker with these claims has connected; it must register itself.
+    pub async fn connect_worker(&self, claims: &Claims) -> WorkerConnection {
+        let handle = WorkerHandle(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
+        self.inner.pool.connect(handle, self.signer(claims)).await
+    }
+
     /// Counts a signalling frame that was neither protobuf nor JSON.
     pub fn count_undecodable(&self) {
         self.inner.undecodable_frames.fetch_add(1, Ordering::Relaxed);
@@ -374,6 +387,7 @@ impl Node {
 
     /// Tells everybody in every room that the server stops, and waits until their sockets are closed (at most 2 s).
     pub async fn shut_down(&self) {
+        self.inner.pool.send(PoolInput::Shutdown).await;
         for mailbox in self.inner.registry.mailboxes() {
             let _ = mailbox.send(RoomInput::Shutdown).await;
         }
@@ -460,6 +474,7 @@ impl Node {
             journal: self.inner.config.journal.clone(),
             durable: self.inner.config.durable,
             guests: Guests::new(self.inner.config.relay.clone()),
+            pool: self.inner.pool.clone(),
         };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let registry = Arc::clone(&self.inner.registry);

@@ -16,10 +16,11 @@ mod relay;
 mod room_task;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use crate::control::{
-    AdministrationError, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack, ReceivedTrack,
-    RoomEvent, RoomExplanation, TrackNames, WaitingReason, WaitingTrack,
+    AdministrationError, IceFragment, JoinError, LayerName, MetadataError, ParticipantExplanation, PublishedTrack,
+    ReceivedTrack, RoomEvent, RoomExplanation, TrackNames, WaitingReason, WaitingTrack, WhipOffer,
 };
 pub use crate::media::edge::{
     Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
@@ -32,3 +33,4 @@ pub use explanation::ExplainError;
 pub use histogram::Histogram;
 pub use journal::{Entry, JOURNAL, Journal, Letterbox, NotWritten};
 pub use room_task::{Happening, RoomGone};
+pub use workers::{ToWorker, WorkerConnection};

@@ -11,12 +11,13 @@ use super::counts::Tally;
 use super::journal::{Entry, Reply};
 use super::registry::Registry;
 use super::relay::Guests;
+use super::workers::{Pool, PoolInput};
 use crate::control::{
     AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
 };
 use crate::io::ShardHandle;
 use crate::media::edge::{Command, Event};
-use crate::proto::livekit::{PerformRpcRequest, RpcError, SignalRequest};
+use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest};
 use crate::store::RoomChange;
 use crate::types::{Identity, RoomHandle, RoomName};
 
@@ -61,6 +62,12 @@ pub(super) enum RoomInput {
         identity: Option<Identity>,
         answer: Explained,
     },
+    /// What became of a job that the room asked for.
+    JobAssigned(Box<Job>),
+    JobUpdated {
+        job: String,
+        state: Box<JobState>,
+    },
     /// Everybody is told, then the room ends.
     Shutdown,
 }
@@ -85,6 +92,7 @@ pub(super) struct Telling {
     pub(super) journal: Option<mpsc::Sender<Entry>>,
     pub(super) durable: bool,
     pub(super) guests: Guests,
+    pub(super) pool: Pool,
 }
 
 /// The room has ended.
@@ -95,6 +103,7 @@ pub struct RoomGone;
 struct RoomTask {
     room: Room,
     name: RoomName,
+    handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
     shard: ShardHandle,
     outboxes: HashMap<ConnectionHandle, Outbox>,
@@ -118,9 +127,11 @@ pub(super) async fn run(
     registry: Arc<Registry>,
     telling: Telling,
 ) {
+    let pool = telling.pool.clone();
     let task = RoomTask {
         room,
         name: name.clone(),
+        handle,
         inbox,
         shard: shard.clone(),
         outboxes: HashMap::new(),
@@ -134,6 +145,7 @@ pub(super) async fn run(
         let _ = shard.send(Command::CloseRoom { room: handle }).await;
     }
     registry.remove(&name, handle);
+    pool.send(PoolInput::RoomOver(handle)).await;
 }
 
 impl RoomTask {
@@ -200,6 +212,8 @@ impl RoomTask {
                 }
             },
             RoomInput::Explain { identity, answer } => self.explain(identity.as_ref(), answer),
+            RoomInput::JobAssigned(job) => self.room.job_assigned(*job),
+            RoomInput::JobUpdated { job, state } => self.room.job_updated(&job, *state),
             RoomInput::Shutdown => self.room.shut_down(now, self.telling.durable),
         }
     }
@@ -235,6 +249,14 @@ impl RoomTask {
                         let room = self.room.info();
                         self.entry.happened.push(Happening { room, event });
                     }
+                }
+                Output::LaunchJob(job) => self.telling.pool.launch(self.handle, job).await,
+                Output::EndJob { job, failed } => {
+                    tracing::info!(room = %self.name, job, failed, "an agent's job ends");
+                    self.telling.pool.send(PoolInput::End(job)).await;
+                }
+                Output::WithdrawJobs { dispatch } => {
+                    self.telling.pool.send(PoolInput::Withdraw(dispatch)).await;
                 }
                 Output::Explained { query, explanation } => {
                     if let Some(answer) = self.explanations.remove(&query) {

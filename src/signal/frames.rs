@@ -3,10 +3,11 @@
 use axum::body::Bytes;
 use axum::extract::ws::Message;
 use axum::http::Uri;
-use prost::Message as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::auth::query_pairs;
-use crate::proto::json::{signal_request_from_json, signal_response_to_json};
+use crate::proto::json::{from_json, to_json};
 use crate::proto::livekit::{SignalRequest, SignalResponse};
 
 /// What the next message to this client is written as. Starts in binary; the client's latest frame decides.
@@ -19,8 +20,8 @@ pub(super) enum Encoding {
 
 /// One frame from the client, as far as it concerns a session.
 #[derive(Debug, PartialEq)]
-pub(super) enum Incoming {
-    Request(Box<SignalRequest>),
+pub(super) enum Incoming<M = SignalRequest> {
+    Request(Box<M>),
     /// Not protobuf, or not JSON: LiveKit ends the connection.
     Undecodable,
     /// Ping or pong; the socket has answered already.
@@ -40,14 +41,22 @@ impl Encoding {
 
     /// Reads a frame and takes its form for the answers.
     pub(super) fn read(&mut self, frame: &Message) -> Incoming {
+        self.read_message(frame)
+    }
+
+    /// As `read`, of any message.
+    pub(super) fn read_message<M: prost::Message + Default + DeserializeOwned>(
+        &mut self,
+        frame: &Message,
+    ) -> Incoming<M> {
         let request = match frame {
             Message::Binary(bytes) => {
                 *self = Self::Binary;
-                SignalRequest::decode(bytes.as_ref()).ok()
+                M::decode(bytes.as_ref()).ok()
             }
             Message::Text(text) => {
                 *self = Self::Json;
-                signal_request_from_json(text).ok()
+                from_json(text).ok()
             }
             Message::Ping(_) | Message::Pong(_) => return Incoming::Control,
             Message::Close(_) => return Incoming::Closed,
@@ -57,11 +66,14 @@ impl Encoding {
 
     /// None for a message that has no JSON form (an enum number its type does not know).
     pub(super) fn write(self, message: &SignalResponse) -> Option<Message> {
+        self.write_message(message)
+    }
+
+    /// As `write`, of any message.
+    pub(super) fn write_message<M: prost::Message + Serialize>(self, message: &M) -> Option<Message> {
         match self {
             Self::Binary => Some(Message::Binary(Bytes::from(message.encode_to_vec()))),
-            Self::Json => signal_response_to_json(message)
-                .ok()
-                .map(|text| Message::Text(text.into())),
+            Self::Json => to_json(message).ok().map(|text| Message::Text(text.into())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! L3: the `/rtc` WebSocket and what decides who may open one.
+//! L3: the `/rtc` WebSocket of clients, the `/agent` WebSocket of workers, and what decides who may open one.
 //!
 //! Owns tokens on the way in, LiveKit's statuses and texts for those who do not get in, and the frames of those who do.
 //! Driven by the HTTP entry in `app`. Never decides anything about a room: it asks the node.
@@ -10,6 +10,7 @@ mod frames;
 mod session;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::request::Parts;
@@ -18,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 
 pub use admission::{Form, Strictness};
 pub use auth::{Refusal, authenticate, query_pairs};
+pub use worker::connect_worker;
 
 use self::frames::Encoding;
 use crate::node::Node;
@@ -62,10 +64,7 @@ pub async fn connect(node: &Node, claims: Option<Claims>, mut parts: Parts, form
         Ok(joined) => joined,
         Err(failure) => return Refusal::from(failure).into_response(),
     };
-    let limit = match node.config().signal_message_size_limit {
-        0 => MAX_MESSAGE,
-        limit => limit.min(MAX_MESSAGE),
-    };
+    let limit = message_limit(node);
     let node = node.clone();
     let encoding = Encoding::asked_for(&parts.uri);
     upgrade
@@ -75,6 +74,14 @@ pub async fn connect(node: &Node, claims: Option<Claims>, mut parts: Parts, form
         .max_message_size(limit)
         .max_frame_size(limit)
         .on_upgrade(move |socket| session::run(node, socket, encoding, connection, first))
+}
+
+/// Bytes of one message.
+fn message_limit(node: &Node) -> usize {
+    match node.config().signal_message_size_limit {
+        0 => MAX_MESSAGE,
+        limit => limit.min(MAX_MESSAGE),
+    }
 }
 
 /// RFC 6455 §4.2.1: both headers name the upgrade, in any case, perhaps among other tokens.

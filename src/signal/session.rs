@@ -11,13 +11,13 @@ use crate::node::{Connection, Node, ToClient};
 use crate::proto::livekit::{Pong, SignalResponse, signal_request, signal_response};
 
 /// LiveKit: the server pings the WebSocket this often, and asks for no answer.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A client that takes nothing for this long has gone, or never reads: its socket is dropped.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the last messages and the close frame may take to leave.
-const CLOSE_FLUSH: Duration = Duration::from_millis(250);
+pub(super) const CLOSE_FLUSH: Duration = Duration::from_millis(250);
 
 /// How long the client's own close frame is waited for; closing TCP earlier could lose what it has not read yet.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);

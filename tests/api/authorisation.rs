@@ -109,8 +109,43 @@ const PATHS: &[(&str, &[&str], Otherwise)] = &[
     ("/rtc/validate", &["roomJoin"], Otherwise::Refused),
     ("/rtc/v1/validate", &["roomJoin"], Otherwise::Refused),
     ("/agent", &[], Otherwise::Open),
+    ("/whip/v1", &[], Otherwise::Open),   // what needs a right there is in WHIP
     ("/dev/token", &[], Otherwise::Open), // not there outside development mode
 ];
+
+/// Requests of WHIP, their content type, and the tokens that open them.
+const WHIP: &[(&str, &str, &str, &[&str])] = &[
+    ("POST", "/whip/v1", "application/sdp", &["roomJoin"]),
+    (
+        "PATCH",
+        "/whip/v1/PA_nobody",
+        "application/trickle-ice-sdpfrag",
+        &["roomJoin"],
+    ),
+    ("DELETE", "/whip/v1/PA_nobody", "text/plain", &["roomJoin"]),
+];
+
+#[tokio::test]
+async fn publishing_over_http_opens_for_its_right_and_for_no_other() {
+    let server = Server::start().await;
+    for (method, target, content_type, opens) in WHIP {
+        for kind in GOOD.iter().chain(BAD).map(Some).chain([None]) {
+            let authorization = kind.map(|kind| format!("authorization: Bearer {}", token(&server, kind)));
+            let content_type = format!("content-type: {content_type}");
+            let mut headers = vec![content_type.as_str(), "if-match: x"];
+            headers.extend(authorization.as_deref());
+            let answer = request(server.address, method, target, &headers, "no description").await;
+            let may = kind.is_some_and(|kind| !BAD.contains(kind) && opens.contains(kind));
+            assert_eq!(
+                answer.status != 401,
+                may,
+                "{method} {target} with {kind:?}: {} {}",
+                answer.status,
+                answer.body
+            );
+        }
+    }
+}
 
 #[tokio::test]
 async fn every_method_opens_for_its_right_and_for_no_other() {

@@ -1,6 +1,7 @@
 //! The server as a client sees it over HTTP and WebSocket: statuses, headers and texts as LiveKit's own server gave them
 //! to the same requests, and signalling sessions. Media is silent here: no transport ever connects.
 
+mod agents;
 mod authorisation;
 mod client;
 mod draining;
@@ -16,3 +17,4 @@ mod serving;
 mod twirp;
 mod webhooks;
 mod websocket;
+mod whip;

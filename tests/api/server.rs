@@ -82,6 +82,7 @@ impl Server {
             node: node.clone(),
             development: false,
             statistics: Default::default(),
+            whip: Default::default(),
         };
         let (stopping, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, site, stopped));

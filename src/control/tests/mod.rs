@@ -3,6 +3,7 @@
 mod data;
 mod endings;
 mod explaining;
+mod jobs;
 mod joining;
 mod lifecycle;
 mod pausing;

@@ -7,7 +7,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    AddTrackRequest, ClientInfo, JoinResponse, LeaveRequest, ParticipantInfo, SessionDescription, SignalRequest,
+    AddTrackRequest, ClientInfo, Job, JoinResponse, LeaveRequest, ParticipantInfo, SessionDescription, SignalRequest,
     SimulcastCodec, TrackInfo, TrackSource, TrackType, VideoLayer, VideoQuality,
 };
 
@@ -29,6 +29,9 @@ pub(super) struct World {
     pub explained: Vec<RoomExplanation>,
     /// Ends of calls: payload, or the number of the error.
     pub answers: Vec<(String, Result<String, u32>)>,
+    /// Agents that were asked for, and jobs that ended (with a failure).
+    pub jobs: Vec<Job>,
+    pub ended_jobs: Vec<(String, bool)>,
     pub over: bool,
     /// False: transports stay unconnected.
     pub network: bool,
@@ -216,6 +219,8 @@ impl World {
             happened: Vec::new(),
             explained: Vec::new(),
             answers: Vec::new(),
+            jobs: Vec::new(),
+            ended_jobs: Vec::new(),
             over: false,
             network: true,
             next_connection: 0,
@@ -417,6 +422,9 @@ impl World {
                 Output::Happened(event) => self.happened.push(event),
                 Output::Explained { explanation, .. } => self.explained.push(*explanation),
                 Output::RpcAnswered { call, answer } => self.answers.push((call, answer.map_err(|error| error.code))),
+                Output::LaunchJob(job) => self.jobs.push(*job),
+                Output::EndJob { job, failed } => self.ended_jobs.push((job, failed)),
+                Output::WithdrawJobs { .. } => {}
                 Output::Closed => self.over = true,
             }
         }

@@ -1,0 +1,173 @@
+//! Jobs of a room's dispatches: when one is asked for, what became of it, and what ends it.
+//!
+//! Finding a worker is the pool's affair (`workers`); a room says what it needs and keeps the answer where `ListDispatch`
+//! shows it.
+
+use std::time::Instant;
+
+use livekit_protocol::{AgentDispatch, DisconnectReason, Job, JobState, JobStatus, JobType, ParticipantInfo};
+
+use crate::types::ParticipantHandle;
+
+use super::output::Output;
+use super::participant::Participant;
+use super::room::Room;
+
+/// Jobs kept of one dispatch, ended ones among them: one for each participant of a large room. The oldest that has ended
+/// is forgotten first; while none has, further ones run without being listed.
+const MAX_JOBS: usize = 1024;
+
+impl Room {
+    /// A dispatch is new: an agent for the room, and one for each of those who are in it.
+    pub(super) fn launch_dispatch(&mut self, dispatch: &AgentDispatch) {
+        self.launch(dispatch, JobType::JtRoom, None);
+        let targets: Vec<(ParticipantInfo, bool)> = self
+            .participants
+            .values()
+            .filter(|participant| !participant.is_dependent())
+            .map(|participant| (participant.info(), participant.is_publisher))
+            .collect();
+        for (info, is_publisher) in targets {
+            self.launch(dispatch, JobType::JtParticipant, Some(info.clone()));
+            if is_publisher {
+                self.launch(dispatch, JobType::JtPublisher, Some(info));
+            }
+        }
+    }
+
+    /// Of a restored room: an agent that was never there is looked for again. One that was comes back by itself.
+    pub(super) fn launch_missing(&mut self) {
+        let without_jobs =
+            |dispatch: &&AgentDispatch| dispatch.state.as_ref().is_none_or(|state| state.jobs.is_empty());
+        let missing: Vec<AgentDispatch> = self.dispatches.iter().filter(without_jobs).cloned().collect();
+        for dispatch in missing {
+            self.launch(&dispatch, JobType::JtRoom, None);
+        }
+    }
+
+    /// Somebody has joined (`JtParticipant`) or published for the first time (`JtPublisher`). LiveKit: agents are not
+    /// sent after agents.
+    pub(super) fn launch_for(&mut self, handle: ParticipantHandle, kind: JobType) {
+        let counts = |participant: &&Participant| !participant.is_dependent();
+        let Some(info) = self.participants.get(&handle).filter(counts).map(Participant::info) else {
+            return;
+        };
+        for dispatch in self.dispatches.clone() {
+            self.launch(&dispatch, kind, Some(info.clone()));
+        }
+    }
+
+    fn launch(&mut self, dispatch: &AgentDispatch, kind: JobType, participant: Option<ParticipantInfo>) {
+        let job = Job {
+            dispatch_id: dispatch.id.clone(),
+            r#type: kind as i32,
+            room: Some(self.info()),
+            participant,
+            metadata: dispatch.metadata.clone(),
+            agent_name: dispatch.agent_name.clone(),
+            deployment: dispatch.deployment.clone(),
+            attributes: dispatch.attributes.clone(),
+            ..Default::default()
+        };
+        self.out.push(Output::LaunchJob(Box::new(job)));
+    }
+
+    /// A worker has taken the job.
+    pub fn job_assigned(&mut self, job: Job) {
+        let Some(dispatch) = self
+            .dispatches
+            .iter_mut()
+            .find(|dispatch| dispatch.id == job.dispatch_id)
+        else {
+            // It was deleted meanwhile.
+            self.out.push(Output::EndJob {
+                job: job.id,
+                failed: false,
+            });
+            return;
+        };
+        let jobs = &mut dispatch.state.get_or_insert_default().jobs;
+        if jobs.len() >= MAX_JOBS {
+            match jobs.iter().position(|job| !is_running(job)) {
+                Some(ended) => drop(jobs.remove(ended)),
+                None => return,
+            }
+        }
+        jobs.push(job);
+        self.unsaved = true;
+    }
+
+    /// What its worker says of it.
+    pub fn job_updated(&mut self, id: &str, state: JobState) {
+        if let Some(known) = self.job_state(id) {
+            *known = state;
+            self.unsaved = true;
+        }
+    }
+
+    /// The agent has left. LiveKit: that ends its job, and the worker is told.
+    pub(super) fn end_job_of(&mut self, now: Instant, identity: &str, reason: DisconnectReason) {
+        let failed = !matches!(
+            reason,
+            DisconnectReason::ClientInitiated | DisconnectReason::RoomClosed | DisconnectReason::RoomDeleted
+        );
+        let is_its = |job: &&mut Job| {
+            job.state
+                .as_ref()
+                .is_some_and(|state| state.participant_identity == identity)
+        };
+        let ended: Vec<String> = self
+            .jobs()
+            .filter(|job| is_running(job))
+            .filter(is_its)
+            .map(|job| job.id.clone())
+            .collect();
+        for job in ended {
+            self.end_job(now, job, failed);
+        }
+    }
+
+    /// The dispatch is no more: its agents go.
+    pub(super) fn end_jobs(&mut self, now: Instant, dispatch: &AgentDispatch) {
+        let jobs = dispatch.state.iter().flat_map(|state| &state.jobs);
+        for job in jobs.filter(|job| is_running(job)) {
+            self.end_job(now, job.id.clone(), false);
+        }
+        self.out.push(Output::WithdrawJobs {
+            dispatch: dispatch.id.clone(),
+        });
+    }
+
+    fn end_job(&mut self, now: Instant, id: String, failed: bool) {
+        let now = i64::try_from(self.wall.unix(now).as_nanos()).unwrap_or(i64::MAX);
+        if let Some(state) = self.job_state(&id) {
+            (state.updated_at, state.ended_at) = (now, now);
+            let (status, error) = match failed {
+                true => (JobStatus::JsFailed, "agent worker left the room"),
+                false => (JobStatus::JsSuccess, ""),
+            };
+            state.status = status as i32;
+            state.error = error.into();
+            self.unsaved = true;
+        }
+        self.out.push(Output::EndJob { job: id, failed });
+    }
+
+    fn job_state(&mut self, id: &str) -> Option<&mut JobState> {
+        let job = self.jobs().find(|job| job.id == id)?;
+        Some(job.state.get_or_insert_default())
+    }
+
+    fn jobs(&mut self) -> impl Iterator<Item = &mut Job> {
+        let states = self
+            .dispatches
+            .iter_mut()
+            .filter_map(|dispatch| dispatch.state.as_mut());
+        states.flat_map(|state| state.jobs.iter_mut())
+    }
+}
+
+fn is_running(job: &Job) -> bool {
+    let status = job.state.as_ref().map(JobState::status).unwrap_or_default();
+    matches!(status, JobStatus::JsPending | JobStatus::JsRunning)
+}
