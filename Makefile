@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench fuzz load setup toolchain
+.PHONY: run test lint unit sim e2e network bench fuzz load setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -31,6 +31,10 @@ sim: toolchain ## calls over bad networks in virtual time, over 30 seeds instead
 e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
+
+network: setup ## a browser on bad networks: every row of tests/e2e/stories/network.test.mjs, with its figures (root)
+	cargo test --no-run
+	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs
 
 bench: setup ## join and layer switch times with a real browser
 	cargo build --release
