@@ -6,6 +6,7 @@ use super::encoding::SenderReportAnchor;
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
 use super::pacer::Kind;
+use super::playout::Heard;
 use super::remb::Load;
 use super::slots::Slot;
 use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
@@ -126,10 +127,14 @@ impl Fanout {
         }
         subscription.acknowledged = true;
         if let Some(playout) = &mut subscription.playout {
-            let highest = subscription.rewriter.extend(block.highest_sequence as u16);
-            // Pictures count 90 kHz.
-            let jitter = Duration::from_nanos(u64::from(block.jitter) * 100_000 / 9);
-            playout.handle_report(highest, jitter, outside.now);
+            let heard = Heard {
+                highest: subscription.rewriter.extend(block.highest_sequence as u16),
+                // Pictures count 90 kHz.
+                jitter: Duration::from_nanos(u64::from(block.jitter) * 100_000 / 9),
+                loss: f32::from(block.fraction_lost) / 256.0,
+                rtt: subscription.rtt,
+            };
+            playout.handle_report(heard, outside.now);
         }
         let since = subscription.loss.handle_report(block, outside.now);
         if let Some(target) = outside.transports.get_mut(transport) {

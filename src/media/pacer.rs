@@ -679,9 +679,12 @@ impl<'a> Elements<'a> {
         put(Extension::AbsSendTime, &mark.abs_send_time);
         put(Extension::TransportCc, &mark.transport_cc);
         put(Extension::AudioLevel, info.audio_level.as_slice());
-        match &subscription.playout {
-            Some(playout) => put(Extension::PlayoutDelay, playout.extension()),
-            None => put(Extension::PlayoutDelay, info.playout_delay.as_slice().as_flattened()),
+        match (&subscription.playout, &info.playout_delay) {
+            // A publisher that has a wish of its own is asked before the path, and the room before both.
+            (Some(playout), theirs) if playout.bounds().is_some() || theirs.is_none() => {
+                put(Extension::PlayoutDelay, playout.extension());
+            }
+            (_, theirs) => put(Extension::PlayoutDelay, theirs.as_slice().as_flattened()),
         }
         put(Extension::VideoOrientation, info.video_orientation.as_slice());
         put(Extension::AbsCaptureTime, stored.abs_capture_time);

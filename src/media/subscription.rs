@@ -229,15 +229,16 @@ impl Subscription {
         self.extensions.id(Extension::TransportCc).is_some()
     }
 
-    /// The room's wish for the receiver's jitter buffer. Not where packets are resent as they were: the value may be
-    /// another by then.
+    /// `bounds`: the room's wish for the receiver's jitter buffer. Nothing is said where packets are resent as they were:
+    /// the value may be another by then.
     pub fn set_playout(&mut self, bounds: Option<PlayoutDelay>) {
         let can_say = self.kind == MediaKind::Video
             && self.marks.is_none()
             && self.extensions.id(Extension::PlayoutDelay).is_some();
-        let bounds = bounds.filter(|_| can_say);
-        if bounds != self.playout.map(|playout| playout.bounds()) {
-            self.playout = bounds.map(Playout::new);
+        if !can_say {
+            self.playout = None;
+        } else if self.playout.is_none_or(|playout| playout.bounds() != bounds) {
+            self.playout = Some(Playout::new(bounds));
         }
     }
 

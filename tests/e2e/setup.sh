@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts in place what the end-to-end tests need: Chromium from the system's packages, the clients from npm and PyPI at
-# the pinned versions. Does nothing where it is done already. CHROMIUM_BIN and FIREFOX_BIN name other browsers to use
+# Puts in place what the end-to-end tests need: Chromium and iproute2 from the system's packages, the clients from npm and
+# PyPI at the pinned versions. Does nothing where it is done already. CHROMIUM_BIN and FIREFOX_BIN name other browsers to use
 # instead. Firefox and the sound server it needs come from Debian's packages; where there are none (Ubuntu), its stories
 # are left out.
 set -eu
@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 packages=
 [ -n "${CHROMIUM_BIN:-}" ] || command -v chromium >/dev/null || packages="$packages chromium"
 command -v npm >/dev/null || packages="$packages nodejs npm"
+command -v ip >/dev/null || packages="$packages iproute2"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 if [ -n "$packages" ]; then
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
