@@ -32,16 +32,12 @@ e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
 
-<<<<<<< HEAD
-bench: setup ## what a subscription costs by their number; join and layer switch times with a real browser
-	cargo bench --bench subscriptions
-=======
 network: setup ## a browser on bad networks: every row of tests/e2e/stories/network.test.mjs, with its figures (root)
 	cargo test --no-run
 	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs
 
-bench: setup ## join and layer switch times with a real browser
->>>>>>> browser
+bench: setup ## what a subscription costs by their number; join and layer switch times with a real browser
+	cargo bench --bench subscriptions
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
 
