@@ -97,12 +97,12 @@ impl Fanout {
     pub fn allocate(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
-        let audio = self.gather(outside, slot, &mut candidates);
+        self.gather(outside, slot, &mut candidates);
         let Some(transport) = outside.transports.get_mut(slot) else {
             return;
         };
         let now = outside.now;
-        let budget = transport.budget(now, audio);
+        let budget = transport.budget(now, Bitrate::ZERO);
         let allocation = &mut transport.allocation;
         let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
         allocation.outcome = Some(outcome);
@@ -116,10 +116,9 @@ impl Fanout {
         self.candidates = candidates; // keeps its memory
     }
 
-    /// Collects the pictures that are to be sent on the transport; returns what its sound costs.
-    fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) -> Bitrate {
+    /// Collects the pictures that are to be sent on the transport.
+    fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) {
         let delay = outside.transports.get(slot).and_then(|its| its.reception.playout_delay);
-        let mut audio = Bitrate::ZERO;
         let mut at = 0;
         while let Some(subscriber) = subscriber(outside, slot, at) {
             at += 1;
@@ -135,20 +134,11 @@ impl Fanout {
                 idle(outside, subscription, track);
                 continue;
             }
-            if track.is_unheard {
-                continue;
+            if subscription.kind == MediaKind::Audio {
+                continue; // it is sent whatever there is
             }
             let offered = track.offered(outside.now);
-            if subscription.kind == MediaKind::Audio {
-                audio.0 += offered.best(max_layer).map_or(0, |layer| offered.rate(layer).0);
-                continue;
-            }
-            let priority = match (subscription.settings.priority, track.is_screen) {
-                (0, true) => SCREEN_PRIORITY,
-                (0, false) => CAMERA_PRIORITY,
-                (priority, _) => priority,
-            };
-            let importance = (priority, track.is_screen);
+            let importance = importance(subscription, track);
             let allotment = subscription.allotment;
             candidates.push(Candidate::new(
                 subscriber,
@@ -158,7 +148,6 @@ impl Fanout {
                 allotment,
             ));
         }
-        audio
     }
 
     fn carry_out(&mut self, outside: &mut Outside<'_>, candidate: &Candidate, is_urgent: bool) {
@@ -187,6 +176,16 @@ impl Fanout {
         }
         room_report::note(outside, subscription, track);
     }
+}
+
+/// Priority, and screens before others of the same.
+pub fn importance(subscription: &Subscription, track: &Track) -> (u8, bool) {
+    let priority = match (subscription.settings.priority, track.is_screen) {
+        (0, true) => SCREEN_PRIORITY,
+        (0, false) => CAMERA_PRIORITY,
+        (priority, _) => priority,
+    };
+    (priority, track.is_screen)
 }
 
 /// The subscription at this place of the transport's list.

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use super::allocation::importance;
 use super::edge::Event;
 use super::encoding::Encoding;
 use super::fanout::Fanout;
@@ -137,7 +138,7 @@ impl Release<'_> {
         };
         let refused = waiting.admit(self.now, pace, queue, self.ready, class, size);
         (0..refused).for_each(|_| self.stats.count_drop(DropReason::QueueFull));
-        while let Some((slot, newest)) = waiting.overflow(pace.rate) {
+        while let Some((slot, newest)) = waiting.overflow(pace.rate, |slot| rank(fanout, slot)) {
             let packets = waiting.cut(slot);
             (0..packets).for_each(|_| self.stats.count_drop(DropReason::Congested));
             if let Some(subscription) = fanout.subscriptions.get_mut(slot) {
@@ -473,6 +474,12 @@ fn origin<'f>(fanout: &'f Fanout, descriptor: &Descriptor) -> Option<(&'f Subscr
     let track = fanout.tracks.get(subscription.track)?;
     let encoding = track.encodings.get(usize::from(descriptor.source.encoding))?;
     Some((subscription, encoding))
+}
+
+/// How important a subscription is beside others.
+fn rank(fanout: &Fanout, slot: Slot) -> Option<(u8, bool)> {
+    let subscription = fanout.subscriptions.get(slot)?;
+    Some(importance(subscription, fanout.tracks.get(subscription.track)?))
 }
 
 /// The next packet of a probe at `rate`: a recent one again where there is one, else padding.

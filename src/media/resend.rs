@@ -20,11 +20,11 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 struct Request {
     /// Low half of the extended number.
     sequence: u32,
-    /// Milliseconds since the first, wrapping after six days, above how often it was sent again.
+    /// Milliseconds since the first, wrapping after three days, above how often it was sent again.
     answered: u32,
 }
 
-const TIMES_BITS: u32 = 3;
+const TIMES_BITS: u32 = 4;
 const TIMES: u32 = (1 << TIMES_BITS) - 1;
 const _: () = assert!(size_of::<Request>() == 8 && (MAX_RESENDS as u32) <= TIMES);
 

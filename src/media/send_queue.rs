@@ -128,7 +128,11 @@ impl SendQueue {
 
     /// How long what waits will take to leave.
     pub fn delay(&self, rate: Bitrate) -> Duration {
-        Duration::from_secs_f64(self.len() as f64 * self.packet * 8.0 / rate.0.max(1) as f64)
+        self.time_for(self.len(), rate)
+    }
+
+    fn time_for(&self, packets: usize, rate: Bitrate) -> Duration {
+        Duration::from_secs_f64(packets as f64 * self.packet * 8.0 / rate.0.max(1) as f64)
     }
 
     /// Sorts what was queued in this turn, and leaves in `queued` what leaves now, in order. Returns how many
@@ -183,9 +187,9 @@ impl SendQueue {
         }
     }
 
-    /// Whose video is to be cut because too much waits: that of which most waits, for it is what fills the queue, and the
-    /// last of its numbers here.
-    pub fn overflow(&self, rate: Bitrate) -> Option<(Slot, u64)> {
+    /// Whose video is to be cut because too much waits, and the last of its numbers here: what alone is too much; else the
+    /// least important, of equals that of which most waits.
+    pub fn overflow<R: Ord>(&self, rate: Bitrate, importance: impl Fn(Slot) -> R) -> Option<(Slot, u64)> {
         if self.delay(rate) <= MAX_DELAY {
             return None;
         }
@@ -202,9 +206,12 @@ impl SendQueue {
                 *newest = sequence.max(*newest);
             }
         }
-        // Of equals the one that came first.
-        let most = owners.iter().flatten().rev().max_by_key(|(_, packets, _)| *packets);
-        most.map(|(owner, _, newest)| (*owner, *newest))
+        let owners = || owners.iter().flatten();
+        let alone = |packets: usize| self.time_for(packets, rate) > MAX_DELAY;
+        let most = owners().max_by_key(|(_, packets, _)| *packets);
+        let least = || owners().min_by_key(|(owner, packets, _)| (importance(*owner), std::cmp::Reverse(*packets)));
+        let cut = most.filter(|(_, packets, _)| alone(*packets)).or_else(least);
+        cut.map(|(owner, _, newest)| (*owner, *newest))
     }
 
     /// Forgets what waits of a subscription's video; how many packets.

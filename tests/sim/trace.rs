@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// One line a datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     from: Instant,
     pub lines: Vec<Line>,

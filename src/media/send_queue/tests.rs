@@ -120,9 +120,9 @@ fn what_would_wait_too_long_is_cut() {
     let mut world = World::new();
     let frame: Vec<_> = (0..300).map(|n| (Kind::Media, n)).collect();
     world.turn(&frame[..240]);
-    assert_eq!(world.queue.overflow(PACE.rate), None);
+    assert_eq!(world.queue.overflow(PACE.rate, |_| 0), None);
     world.turn(&frame[240..]);
-    assert_eq!(world.queue.overflow(PACE.rate), Some((world.slot, 299)));
+    assert_eq!(world.queue.overflow(PACE.rate, |_| 0), Some((world.slot, 299)));
     let cut = world.queue.cut(world.slot);
     assert!((290..300).contains(&cut), "{cut}");
     assert!(world.queue.is_empty());
@@ -138,11 +138,26 @@ fn who_fills_the_queue_is_cut_not_who_came_last() {
         world.slot = slot;
         world.turn(&numbers.map(|n| (Kind::Media, n)).collect::<Vec<_>>());
     }
-    assert_eq!(world.queue.overflow(PACE.rate), Some((screen, 259)));
+    assert_eq!(world.queue.overflow(PACE.rate, |_| 0), Some((screen, 259)));
     assert!(world.queue.cut(screen) > 200);
-    assert_eq!(world.queue.overflow(PACE.rate), None);
+    assert_eq!(world.queue.overflow(PACE.rate, |_| 0), None);
     assert!(world.queue.video.iter().all(|waits| waits.subscription == camera));
     assert!(world.queue.len() >= 16, "the camera goes on");
+}
+
+#[test]
+fn a_screen_is_not_cut_where_cameras_can_be() {
+    let mut world = World::new();
+    let mut slots = Slots::default();
+    let [screen, first, second] = [(); 3].map(|()| slots.insert(()));
+    for (slot, count) in [(screen, 180), (first, 40), (second, 60)] {
+        world.slot = slot;
+        world.turn(&(0..count).map(|n| (Kind::Media, n)).collect::<Vec<_>>());
+    }
+    let cut = world.queue.overflow(PACE.rate, |slot| slot == screen);
+    assert_eq!(cut, Some((second, 59)), "the larger of the cameras");
+    world.queue.cut(second);
+    assert_eq!(world.queue.overflow(PACE.rate, |slot| slot == screen), None);
 }
 
 #[test]
