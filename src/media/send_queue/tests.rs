@@ -152,3 +152,11 @@ fn the_repair_budget_is_a_share_of_what_is_sent() {
         assert!((part - share).abs() < 0.01, "{loss}: {part}");
     }
 }
+
+#[test]
+fn what_is_spare_leaves_the_reserve_alone() {
+    let mut budget = RepairBudget::default();
+    while budget.take(1000, 0.3, RepairBudget::RESERVE) {}
+    let kept = std::iter::from_fn(|| budget.take(1000, 0.3, 0.0).then_some(1000.0)).sum::<f64>();
+    assert!((kept - RepairBudget::RESERVE).abs() <= 1000.0, "{kept}");
+}
