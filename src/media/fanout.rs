@@ -12,6 +12,7 @@ use super::encoding::Arrived;
 use super::estimator::Acknowledged;
 use super::loudest::Loudest;
 use super::outside::Outside;
+use super::repairs::Lost;
 use super::replay::{begin, note_layer};
 use super::slots::{Slot, Slots};
 use super::speakers::{SpeakerSettings, Speakers};
@@ -46,6 +47,8 @@ pub struct Fanout {
     /// Reused between calls.
     pub acknowledged: Vec<Acknowledged>,
     /// Reused between calls.
+    pub lost: Vec<Lost>,
+    /// Reused between calls.
     pub candidates: Vec<Candidate>,
     pub speakers: Speakers,
     /// Where only the loudest voices are forwarded.
@@ -76,6 +79,7 @@ impl Fanout {
             nack_pairs: Vec::new(),
             streams: Vec::new(),
             acknowledged: Vec::new(),
+            lost: Vec::new(),
             candidates: Vec::new(),
             speakers: Speakers::new(speakers),
             loudest: None,
@@ -201,6 +205,9 @@ impl Fanout {
             match subscription.forward(slot, track, packet) {
                 Ok(descriptor) => {
                     outside.queue(subscription.transport, descriptor);
+                    if packet.info.end && !packet.late {
+                        Self::watch_tail(outside, subscription, descriptor.sequence_out);
+                    }
                     if was.0 != subscription.rewriter.source() {
                         begin(outside, slot, subscription, track, packet);
                     } else if was.1 != subscription.cut() {
@@ -427,6 +434,7 @@ impl Fanout {
         if subscription.ends_at.is_some_and(|at| at <= now) {
             return self.drop_subscription(outside, slot);
         }
+        self.repair_tail(outside, slot);
         self.report_to_subscriber(outside, slot);
         self.arm_subscription(outside, slot);
     }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use super::encoding::SenderReportAnchor;
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
-use super::pacer::Kind;
 use super::playout::Heard;
 use super::remb::Load;
 use super::slots::Slot;
 use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
 use super::timeline::ticks;
-use crate::rtp::rtcp::{self, NackPairs, Packet, ReportBlock, SenderInfo};
+use crate::rtp::rtcp::{self, Packet, ReportBlock, SenderInfo};
 use crate::types::{DropReason, MediaKind, Ssrc};
 
 /// LiveKit: receiver reports every second.
@@ -69,6 +68,7 @@ impl Fanout {
                     let (now, scratch) = (outside.now, &mut self.acknowledged);
                     source.sending_rate.handle_feedback(now, &feedback, scratch);
                 }
+                self.repair_lost(outside, transport, &feedback);
             }
             Packet::Remb { bitrate, .. } => {
                 if let Some(source) = outside.transports.get_mut(transport) {
@@ -79,12 +79,17 @@ impl Fanout {
             Packet::Fir { requests, .. } => {
                 requests.for_each(|request| self.on_keyframe_request(outside, transport, request.media));
             }
+            Packet::ExtendedReport { sender, reference_time } => {
+                // RFC 3611 §4.5: at once, so that the delay is none. A receiver that sends nothing itself knows no other
+                // round trip, by which it would ask for lost packets again.
+                if let Some(reference_time) = reference_time {
+                    outside.rtcp(transport, |writer| {
+                        writer.reference_time_answer(LOCAL_SSRC, sender, reference_time)
+                    });
+                }
+            }
             // NACKs are taken by `on_rtcp`; the rest is not acted on.
-            Packet::Nack { .. }
-            | Packet::SourceDescription(_)
-            | Packet::Goodbye(_)
-            | Packet::ExtendedReport { .. }
-            | Packet::Unknown { .. } => {}
+            Packet::Nack { .. } | Packet::SourceDescription(_) | Packet::Goodbye(_) | Packet::Unknown { .. } => {}
         }
     }
 
@@ -155,60 +160,6 @@ impl Fanout {
         }
     }
 
-    /// At most `limit` numbers are looked at; returns how many more may be.
-    fn on_nack(
-        &mut self,
-        outside: &mut Outside<'_>,
-        transport: Slot,
-        media: Ssrc,
-        pairs: NackPairs<'_>,
-        limit: usize,
-    ) -> usize {
-        let now = outside.now;
-        let Some((slot, subscription)) = self.sent_as(outside, transport, media) else {
-            outside.stats.count_drop(DropReason::UnknownSsrc);
-            return limit;
-        };
-        if subscription.ssrc != media {
-            return limit; // a lost retransmission is asked for by its original
-        }
-        let (transport, track) = (subscription.transport, subscription.track);
-        let mut left = limit;
-        for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(limit) {
-            left -= 1;
-            let Some(subscription) = self.subscriptions.get_mut(slot) else {
-                break;
-            };
-            subscription.repair.nacked = subscription.repair.nacked.wrapping_add(1);
-            let sequence_out = subscription.rewriter.extend(sequence);
-            let encodings = self.tracks.get(track).map_or(&[][..], |track| &track.encodings);
-            let Some(descriptor) = subscription.again(slot, encodings, sequence_out, Kind::Retransmission, now) else {
-                outside.stats.count_drop(DropReason::RtxUnavailable);
-                continue;
-            };
-            let Some(target) = outside.transports.get_mut(transport) else {
-                break;
-            };
-            let rtt = match target.sending_rate.rtt() {
-                Some(rtt) if subscription.rtt_measured => rtt.min(subscription.rtt),
-                rtt => rtt.unwrap_or(subscription.rtt),
-            };
-            if !subscription.requests.may_resend(now, sequence_out, rtt) {
-                outside.stats.count_drop(DropReason::RtxUnavailable);
-                continue;
-            }
-            let loss = target.sending_rate.loss();
-            let size = target.waiting.packet_size();
-            if subscription.kind == MediaKind::Video && !target.waiting.budget.take(size, loss) {
-                outside.stats.count_drop(DropReason::RtxBudget);
-                continue;
-            }
-            subscription.requests.note(now, sequence_out);
-            outside.queue(transport, descriptor);
-        }
-        left
-    }
-
     fn on_keyframe_request(&mut self, outside: &mut Outside<'_>, transport: Slot, media: Ssrc) {
         let Some((_, subscription)) = self.sent_as(outside, transport, media) else {
             return outside.stats.count_drop(DropReason::UnknownSsrc);
@@ -226,7 +177,7 @@ impl Fanout {
     }
 
     /// The subscription that this transport is sent with this SSRC (its RTX stream's included).
-    fn sent_as(&mut self, outside: &Outside<'_>, transport: Slot, ssrc: Ssrc) -> Option<(Slot, &mut Subscription)> {
+    pub fn sent_as(&mut self, outside: &Outside<'_>, transport: Slot, ssrc: Ssrc) -> Option<(Slot, &mut Subscription)> {
         let slot = *outside.transports.get(transport)?.sending.get(&ssrc)?;
         Some((slot, self.subscriptions.get_mut(slot)?))
     }
@@ -343,32 +294,6 @@ impl Fanout {
             let bitrate = transport.receiving.remb.update(load);
             let ssrc = transport.receiving.last_ssrc;
             outside.rtcp(slot, |writer| writer.remb(LOCAL_SSRC, bitrate, ssrc.as_slice()));
-        }
-    }
-
-    /// Asks publishers for packets that are missing. The timer of the track has found it due.
-    pub fn ask_retransmissions(&mut self, outside: &mut Outside<'_>, slot: Slot) {
-        let now = outside.now;
-        let Some(track) = self.tracks.get_mut(slot) else { return };
-        let mut lost_for_good = 0u8;
-        for (index, encoding) in (0u32..).zip(&mut track.encodings) {
-            let Some(media) = encoding.ssrc else { continue };
-            if encoding.nack.poll_timeout().is_some_and(|at| at <= now) {
-                let pairs = &mut self.nack_pairs;
-                encoding.nack.handle_timeout(now, pairs);
-                if !pairs.is_empty() {
-                    let asked: u32 = pairs.iter().map(|pair| 1 + pair.blp.count_ones()).sum();
-                    outside.stats.nacks_sent += u64::from(asked);
-                    encoding.counts.nacked = encoding.counts.nacked.wrapping_add(asked);
-                    outside.rtcp(track.transport, |writer| writer.nack(LOCAL_SSRC, media, pairs));
-                }
-            }
-            if encoding.nack.take_keyframe_request() {
-                lost_for_good |= 1u8.checked_shl(index).unwrap_or(0);
-            }
-        }
-        for encoding in (0..8).filter(|bit| lost_for_good >> bit & 1 == 1) {
-            self.request_keyframe(outside, slot, encoding);
         }
     }
 }

@@ -265,6 +265,13 @@ impl Release<'_> {
         // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
         let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
         let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
+        let is_copy = descriptor.kind == Kind::Retransmission;
+        let is_watched = is_copy || transport.waiting.is_lossy && descriptor.kind == Kind::Media;
+        if written.numbered && is_watched && subscription.kind == MediaKind::Video {
+            let number = transport.sending_rate.next_sequence();
+            let of = (descriptor.subscription, descriptor.sequence_out);
+            transport.waiting.in_flight.handle_sent(self.now, number, of, is_copy);
+        }
         transport.sending_rate.handle_sent(self.now, sealed, written.numbered);
         if descriptor.kind == Kind::Media {
             transport.waiting.budget.earn(sealed);

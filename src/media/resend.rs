@@ -8,9 +8,9 @@ use crate::types::MediaKind;
 /// Numbers that were sent again lately. At 30 % loss of 5 Mbit/s, half a second; when more are asked for, the oldest entry
 /// is forgotten and at worst a packet is sent once more than needed. 1 KiB, from the first request on.
 const REMEMBERED: usize = 128;
-/// LiveKit: a packet is sent again at most three times. At 30 % loss one in a hundred would then be missing for good, so
-/// twice as often.
-const MAX_RESENDS: u8 = 6;
+/// LiveKit: a packet is sent again at most three times. At 30 % loss one in a hundred would then be missing for good;
+/// libwebrtc asks ten times.
+const MAX_RESENDS: u8 = 10;
 /// A request for a packet that was sent again less than a round trip ago is about the copy before; on fast paths this
 /// floor covers the receiver's own timer.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -58,6 +58,11 @@ impl RecentRequests {
         let at = self.millis(now);
         let known = self.requests.iter().find(|request| request.sequence == sequence as u32);
         known.is_none_or(|request| request.times() < MAX_RESENDS && request.age(at) >= rtt.max(MIN_INTERVAL))
+    }
+
+    /// Whether it was sent again lately.
+    pub fn is_known(&self, sequence: u64) -> bool {
+        self.requests.iter().any(|request| request.sequence == sequence as u32)
     }
 
     /// It is sent again now.
@@ -167,10 +172,10 @@ mod tests {
         };
         assert!(ask(now, 70_000));
         assert!(!ask(now + rtt / 2, 70_000));
-        for n in 1..6 {
+        for n in 1..u32::from(MAX_RESENDS) {
             assert!(ask(now + rtt * n, 70_000));
         }
-        assert!(!ask(now + rtt * 9, 70_000), "not for ever");
+        assert!(!ask(now + rtt * 20, 70_000), "not for ever");
         assert!(ask(now, 70_001));
     }
 

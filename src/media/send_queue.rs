@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::estimator::SendingRate;
 use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
+use super::repairs::InFlight;
 use super::slots::Slot;
 use crate::types::Bitrate;
 
@@ -86,6 +87,12 @@ pub struct SendQueue {
     newest: Option<(Slot, u64)>,
     fills: u64,
     pub budget: RepairBudget,
+    /// What nothing is known of yet.
+    pub in_flight: InFlight,
+    /// So much is lost lately that all video is watched, not only retransmissions.
+    pub is_lossy: bool,
+    /// When something was last known to be lost.
+    pub last_loss: Option<Instant>,
 }
 
 impl SendQueue {
@@ -99,6 +106,9 @@ impl SendQueue {
             newest: None,
             fills: 0,
             budget: RepairBudget::default(),
+            in_flight: InFlight::default(),
+            is_lossy: false,
+            last_loss: None,
         }
     }
 
@@ -113,6 +123,7 @@ impl SendQueue {
     pub fn clear(&mut self) {
         self.repairs.clear();
         self.video.clear();
+        self.in_flight.clear();
         self.release_at = None;
     }
 
@@ -268,15 +279,18 @@ pub struct RepairBudget {
 impl Default for RepairBudget {
     fn default() -> Self {
         Self {
-            bytes: Self::MAX / 2.0,
+            bytes: Self::MAX * 0.75,
             sent: 0,
         }
     }
 }
 
 impl RepairBudget {
-    /// What can be saved up for a burst of loss.
-    const MAX: f64 = 32_768.0;
+    /// What can be saved up: it bridges the second that passes before a sudden loss is known for what it is (0.3 of
+    /// 1.8 Mbit/s).
+    const MAX: f64 = 65_536.0;
+    /// Half of it is for the first copies on a path that is not congested, where they do not make the queue longer.
+    pub const RESERVE: f64 = Self::MAX / 2.0;
     const SHARE: f64 = 0.2;
     /// Loss up to which `SHARE` is enough.
     const LOW_LOSS: f64 = 0.1;
@@ -289,15 +303,16 @@ impl RepairBudget {
         self.sent += size as u64;
     }
 
-    /// Whether a retransmission of `size` bytes may be sent; counts it if so. `loss` is 0.0..=1.0.
-    pub fn take(&mut self, size: usize, loss: f64) -> bool {
+    /// Whether a retransmission of `size` bytes may be sent, `reserve` of the budget left alone; counts it if so. `loss` is
+    /// 0.0..=1.0.
+    pub fn take(&mut self, size: usize, loss: f64, reserve: f64) -> bool {
         let share = if loss < Self::LOW_LOSS {
             Self::SHARE
         } else {
             (Self::FACTOR * loss / (1.0 - loss).max(0.01)).clamp(Self::SHARE, Self::MAX_SHARE)
         };
         self.bytes = (self.bytes + std::mem::take(&mut self.sent) as f64 * share).min(Self::MAX);
-        let affordable = self.bytes >= size as f64;
+        let affordable = self.bytes - reserve >= size as f64;
         if affordable {
             self.bytes -= size as f64;
         }

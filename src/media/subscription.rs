@@ -106,6 +106,8 @@ pub struct Subscription {
     pub next_report: Option<Instant>,
     pub sent_report: Option<SentReport>,
     pub loss: LossReports,
+    /// The end of the newest frame, and when it is sent again unless something has followed it.
+    pub tail: Option<(u64, Instant)>,
     pub scorer: QualityScorer,
     pub scored: Scored,
     pub repair: RepairCounts,
@@ -176,6 +178,7 @@ impl Subscription {
             next_report: None,
             sent_report: None,
             loss: LossReports::default(),
+            tail: None,
             scorer: track.new_scorer(now),
             scored: Scored::default(),
             repair: RepairCounts::default(),
@@ -538,7 +541,11 @@ impl Subscription {
     /// When the timer is due.
     pub fn deadline(&self) -> Option<Instant> {
         let generated = self.schedule.map(|schedule| schedule.next());
-        [generated, self.next_report, self.ends_at].into_iter().flatten().min()
+        let tail = self.tail.map(|(_, at)| at);
+        [generated, self.next_report, self.ends_at, tail]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Bytes of memory held beside the struct itself.

@@ -11,7 +11,7 @@ use patchbay::types::Codec;
 use crate::{
     impairment::Conditions,
     network::Measures,
-    oracles::{check_numbers, seen},
+    oracles::{check_numbers, seen, trace_frames},
     peer::Incoming,
     receiver::Shown,
     seeds::{Figure, at_least, ms},
@@ -203,6 +203,19 @@ impl Drop for Call {
             println!("{line}");
             at += STEP;
         }
+        for camera in &self.cameras {
+            trace_frames(
+                &self.world,
+                camera.publisher,
+                &camera.track,
+                &camera.subscription,
+                self.from,
+            );
+        }
+        for (reason, count) in self.world.shard.stats().drops().filter(|(_, count)| *count > 0) {
+            println!("dropped: {reason:?} {count}");
+        }
+        println!("{:?}", self.world.shard.stats());
     }
 }
 

@@ -189,6 +189,72 @@ pub fn seen(world: &World, publisher: usize, track: &Published, by: &Subscribed,
     seen
 }
 
+/// With `SIM_TRACE` set: what became of the frames of the encoding that was being sent, by temporal layer.
+pub fn trace_frames(world: &World, publisher: usize, track: &Published, by: &Subscribed, from: Instant) {
+    let incoming = world.received(by);
+    let mut parts: BTreeMap<(u8, u32), BTreeMap<u16, Instant>> = BTreeMap::new();
+    for packet in &incoming.packets {
+        if let Some(tag) = packet.tag {
+            let unit = parts.entry((tag.encoding, tag.frame)).or_default();
+            unit.entry(tag.part).or_insert(packet.at);
+        }
+    }
+    let shown: BTreeMap<(u8, u32), Instant> = incoming
+        .receiver
+        .shown
+        .iter()
+        .map(|shown| ((shown.tag.encoding, shown.tag.frame), shown.at))
+        .collect();
+    let mut counts: BTreeMap<(u8, u8), [usize; 6]> = BTreeMap::new();
+    let mut delays: BTreeMap<u8, Vec<Duration>> = BTreeMap::new();
+    for outgoing in &world.peers[publisher].outgoing {
+        if !track.ssrcs.contains(&*outgoing.ssrc) {
+            continue;
+        }
+        for (at, tag) in outgoing.frames.iter().filter(|(at, _)| *at >= from) {
+            let Some(got) = parts.get(&(tag.encoding, tag.frame)) else {
+                continue;
+            };
+            let whole = got.values().max().filter(|_| got.len() == usize::from(tag.parts));
+            let decoded = shown.get(&(tag.encoding, tag.frame));
+            let class = match (whole, decoded) {
+                (_, Some(when)) if *when <= *at + DEADLINE => 0,
+                (_, Some(_)) => 1,
+                (None, _) => 2,
+                (Some(whole), _) if *whole > *at + DEADLINE => 3,
+                (Some(_), None)
+                    if tag
+                        .references
+                        .iter()
+                        .flatten()
+                        .all(|unit| shown.contains_key(&(tag.encoding, unit / 4))) =>
+                {
+                    4
+                }
+                (Some(_), None) => 5,
+            };
+            counts.entry((tag.encoding, tag.temporal)).or_default()[class] += 1;
+            if let Some(whole) = whole {
+                delays.entry(tag.encoding).or_default().push(*whole - *at);
+            }
+        }
+    }
+    println!("frames by (encoding, temporal): in time, late, never whole, whole late, passed over, without reference");
+    for (layer, counts) in counts {
+        println!("  {layer:?} {counts:?}");
+    }
+    for (encoding, mut delays) in delays {
+        delays.sort();
+        let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize].as_millis();
+        println!(
+            "  whole after, encoding {encoding}: p50 {} p90 {} p99 {} ms",
+            at(0.5),
+            at(0.9),
+            at(0.99)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::media::Shape;

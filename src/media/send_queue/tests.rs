@@ -172,15 +172,23 @@ fn retransmissions_have_a_limit() {
 fn the_repair_budget_is_a_share_of_what_is_sent() {
     for (loss, share) in [(0.0, 0.2f64), (0.05, 0.2), (0.2, 0.375), (0.3, 0.643), (0.9, 1.5)] {
         let mut budget = RepairBudget::default();
-        while budget.take(100, loss) {}
+        while budget.take(100, loss, 0.0) {}
         let mut taken = 0.0;
         for _ in 0..10_000 {
             budget.earn(1000);
-            while budget.take(100, loss) {
+            while budget.take(100, loss, 0.0) {
                 taken += 100.0;
             }
         }
         let part = taken / 1e7;
         assert!((part - share).abs() < 0.01, "{loss}: {part}");
     }
+}
+
+#[test]
+fn what_is_spare_leaves_the_reserve_alone() {
+    let mut budget = RepairBudget::default();
+    while budget.take(1000, 0.3, RepairBudget::RESERVE) {}
+    let kept = std::iter::from_fn(|| budget.take(1000, 0.3, 0.0).then_some(1000.0)).sum::<f64>();
+    assert!((kept - RepairBudget::RESERVE).abs() <= 1000.0, "{kept}");
 }

@@ -36,6 +36,12 @@ mod fmt {
     pub(super) const APPLICATION: u8 = 15;
 }
 
+/// Block types of extended reports (RFC 3611 §4.4, §4.5).
+mod xr {
+    pub(super) const RECEIVER_REFERENCE_TIME: u8 = 4;
+    pub(super) const DELAY_SINCE_LAST_REPORT: u8 = 5;
+}
+
 /// Unique identifier of draft-alvestrand-rmcat-remb-03 §2.2.
 const REMB_IDENTIFIER: [u8; 4] = *b"REMB";
 

@@ -1,7 +1,7 @@
 //! Reading compound RTCP packets.
 
 use super::super::cursor::Reader;
-use super::{REMB_IDENTIFIER, TransportFeedback, fmt, pt};
+use super::{REMB_IDENTIFIER, TransportFeedback, fmt, pt, xr};
 use crate::types::{DropReason, Ssrc};
 
 /// One packet of a compound.
@@ -37,9 +37,10 @@ pub enum Packet<'a> {
         bitrate: u64,
         ssrcs: Ssrcs<'a>,
     },
-    /// RFC 3611; its blocks are not read.
+    /// RFC 3611. Of its blocks only the receiver's reference time (§4.4) is read: the middle 32 bits of it.
     ExtendedReport {
         sender: Ssrc,
+        reference_time: Option<u32>,
     },
     /// A packet type or feedback format that is not acted on.
     Unknown {
@@ -235,9 +236,24 @@ fn read(format: u8, packet_type: u8, body: &[u8]) -> Option<Packet<'_>> {
         }
         (pt::EXTENDED_REPORT, _) => Packet::ExtendedReport {
             sender: Ssrc(reader.u32()?),
+            reference_time: reference_time(&mut reader),
         },
         _ => Packet::Unknown { packet_type, format },
     })
+}
+
+/// The first receiver reference time block of an extended report (RFC 3611 §4.4), as its answer quotes it.
+fn reference_time(reader: &mut Reader<'_>) -> Option<u32> {
+    loop {
+        let kind = reader.u8()?;
+        reader.u8()?;
+        let words = reader.u16()?;
+        let block = reader.bytes(usize::from(words) * 4)?;
+        if kind == xr::RECEIVER_REFERENCE_TIME {
+            let [_, _, a, b, c, d, _, _] = *block.first_chunk()?;
+            return Some(u32::from_be_bytes([a, b, c, d]));
+        }
+    }
 }
 
 /// Iterator of the reception reports of a sender or receiver report.

@@ -127,6 +127,36 @@ fn feedback_messages() {
 }
 
 #[test]
+fn a_reference_time_is_read_behind_other_blocks_and_answered() {
+    // RFC 3611 §4.1: a loss report of one word behind its head; §4.4: the time.
+    let asked = [
+        0x80, 207, 0, 6, 0, 0, 0, 3, //
+        1, 0, 0, 1, 9, 9, 9, 9, //
+        4, 0, 0, 2, 0, 1, 2, 3, 4, 5, 6, 7,
+    ];
+    let Packet::ExtendedReport { sender, reference_time } = one(&asked) else {
+        panic!()
+    };
+    assert_eq!((sender, reference_time), (Ssrc(3), Some(0x0203_0405)));
+    let answer = written(|writer| writer.reference_time_answer(Ssrc(1), sender, 0x0203_0405).unwrap());
+    assert_eq!(
+        answer,
+        [
+            0x80, 207, 0, 5, 0, 0, 0, 1, 5, 0, 0, 3, 0, 0, 0, 3, 2, 3, 4, 5, 0, 0, 0, 1
+        ]
+    );
+    // Cut short within the block.
+    let cut = [0x80, 207, 0, 3, 0, 0, 0, 3, 4, 0, 0, 2, 0, 1, 2, 3];
+    assert!(matches!(
+        one(&cut),
+        Packet::ExtendedReport {
+            reference_time: None,
+            ..
+        }
+    ));
+}
+
+#[test]
 fn remb_keeps_18_bits() {
     for (bitrate, want) in [
         (0, 0),
@@ -169,7 +199,13 @@ fn a_bad_packet_does_not_hide_the_next() {
     assert!(matches!(packets[0], Err(DropReason::Malformed)));
     assert!(matches!(packets[1], Ok(Packet::Pli { .. })));
     assert!(matches!(packets[2], Ok(Packet::Unknown { packet_type: 199, .. })));
-    assert!(matches!(packets[3], Ok(Packet::ExtendedReport { sender: Ssrc(3) })));
+    assert!(matches!(
+        packets[3],
+        Ok(Packet::ExtendedReport {
+            sender: Ssrc(3),
+            reference_time: None
+        })
+    ));
     assert!(matches!(packets[4], Err(DropReason::Truncated)));
     assert_eq!(packets.len(), 5);
 }

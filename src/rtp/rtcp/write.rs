@@ -1,7 +1,7 @@
 //! Writing compound RTCP packets.
 
 use super::super::cursor;
-use super::{FirRequest, NackPair, REMB_IDENTIFIER, ReportBlock, SenderInfo, fmt, pt};
+use super::{FirRequest, NackPair, REMB_IDENTIFIER, ReportBlock, SenderInfo, fmt, pt, xr};
 use crate::types::{DropReason, Ssrc};
 
 /// Report blocks of one report: the count field has five bits (RFC 3550 §6.4.1).
@@ -105,6 +105,18 @@ impl<'b> Writer<'b> {
             out.u32(0)?;
             out.u32(request.media.0)?;
             out.put(&[request.sequence, 0, 0, 0])
+        })
+    }
+
+    /// The answer to a receiver's reference time that has just arrived (RFC 3611 §4.5): its sender, and the middle 32 bits
+    /// of the time.
+    pub fn reference_time_answer(&mut self, sender: Ssrc, of: Ssrc, reference_time: u32) -> Result<(), DropReason> {
+        self.packet(0, pt::EXTENDED_REPORT, |out| {
+            out.u32(sender.0)?;
+            out.put(&[xr::DELAY_SINCE_LAST_REPORT, 0, 0, 3])?;
+            out.u32(of.0)?;
+            out.u32(reference_time)?;
+            out.u32(1) // 15 µs; nothing would say that none has arrived
         })
     }
 

@@ -51,6 +51,67 @@ fn a_subscriber_gets_what_it_asks_for_on_the_rtx_stream() {
     assert_eq!(world.take(bob).len(), 0, "too old to help");
 }
 
+/// The original number of a retransmission.
+fn original(got: &Got) -> Option<u16> {
+    let packet = got.rtp();
+    let (osn, _) = packet.payload().split_first_chunk()?;
+    (packet.pt() == Pt(101)).then_some(u16::from_be_bytes(*osn))
+}
+
+#[test]
+fn a_copy_that_is_reported_lost_is_followed_by_another() {
+    let (mut world, alice, bob, ssrc) = watched();
+    let got = world.take(bob);
+    let lost = got[4].sequence();
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(lost)));
+    world.deliver();
+    world.video(alice, 7, 10, "", &vp8(false, true, 10, 500));
+    world.deliver();
+    assert_eq!(world.take(bob).iter().filter_map(original).collect::<Vec<_>>(), [lost]);
+    world.pass(30);
+    // Ten pictures, the copy, a picture.
+    let mut arrivals: Vec<Option<i64>> = (0..12).map(|n| Some(n * 40)).collect();
+    arrivals[10] = None;
+    let report = |world: &mut World| {
+        world.send_rtcp(bob, |writer| {
+            writer.transport_feedback(Ssrc(9), ssrc, 1, 0, &arrivals).map(|_| ())
+        });
+        world.deliver();
+    };
+    report(&mut world);
+    let again = world.take(bob);
+    assert_eq!(again.iter().filter_map(original).collect::<Vec<_>>(), [lost]);
+    report(&mut world);
+    assert!(world.take(bob).is_empty(), "once for each copy");
+}
+
+#[test]
+fn the_end_of_a_picture_that_nothing_follows_is_sent_once_more() {
+    let (mut world, alice, bob, ssrc) = watched();
+    world.pass(300);
+    assert!(
+        !world.take(bob).iter().any(|got| original(got).is_some()),
+        "nothing is lost"
+    );
+    let asked = {
+        world.video(alice, 7, 10, "", &vp8(false, true, 10, 500));
+        world.deliver();
+        world.take(bob)[0].sequence()
+    };
+    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(asked)));
+    world.deliver();
+    world.take(bob);
+    world.video(alice, 7, 11, "", &vp8(false, true, 11, 500));
+    world.pass(60);
+    world.video(alice, 7, 12, "", &vp8(false, true, 12, 500));
+    world.deliver();
+    let last = world.take(bob).last().unwrap().sequence();
+    world.pass(90);
+    assert!(world.take(bob).is_empty());
+    world.pass(1000);
+    assert_eq!(world.take(bob).iter().filter_map(original).collect::<Vec<_>>(), [last]);
+}
+
 #[test]
 fn a_plain_resend_is_the_same_datagram() {
     let mut world = World::new();
