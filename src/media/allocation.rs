@@ -16,7 +16,7 @@ use super::subscription::Subscription;
 use super::timers::TimerId;
 use super::track::Track;
 use super::transport::MediaTransport;
-use crate::types::{Bitrate, MediaKind, SubscriptionHandle};
+use crate::types::{MediaKind, SubscriptionHandle};
 
 /// LiveKit: what a client that has set no priority gives to cameras and to screens.
 const CAMERA_PRIORITY: u8 = 1;
@@ -49,12 +49,13 @@ impl Allocation {
 }
 
 impl MediaTransport {
-    pub fn budget(&self, now: Instant, audio: Bitrate) -> Budget {
+    pub fn budget(&self, now: Instant) -> Budget {
         Budget {
             estimate: self.sending_rate.estimate(),
             measured: self.sending_rate.is_measured(now),
             cap: self.reception.max_bitrate,
-            audio,
+            audio: self.waiting.beside.voice(),
+            other: self.waiting.beside.other(),
             may_pause: self.reception.may_pause,
         }
     }
@@ -88,12 +89,13 @@ impl Fanout {
     pub fn allocate(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
-        let audio = self.gather(outside, slot, &mut candidates);
+        self.gather(outside, slot, &mut candidates);
         let Some(transport) = outside.transports.get_mut(slot) else {
             return;
         };
         let now = outside.now;
-        let budget = transport.budget(now, audio);
+        transport.waiting.beside.advance(now);
+        let budget = transport.budget(now);
         let allocation = &mut transport.allocation;
         let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
         allocation.outcome = Some(outcome);
@@ -107,10 +109,9 @@ impl Fanout {
         self.candidates = candidates; // keeps its memory
     }
 
-    /// Collects the pictures that are to be sent on the transport; returns what its sound costs.
-    fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) -> Bitrate {
+    /// Collects the pictures that are to be sent on the transport.
+    fn gather(&mut self, outside: &mut Outside<'_>, slot: Slot, candidates: &mut Vec<Candidate>) {
         let delay = outside.transports.get(slot).and_then(|its| its.reception.playout_delay);
-        let mut audio = Bitrate::ZERO;
         let mut at = 0;
         while let Some(subscriber) = subscriber(outside, slot, at) {
             at += 1;
@@ -126,14 +127,10 @@ impl Fanout {
                 idle(outside, subscription, track);
                 continue;
             }
-            if track.is_unheard {
-                continue;
+            if subscription.kind == MediaKind::Audio {
+                continue; // its cost is measured where it leaves
             }
             let offered = track.offered(outside.now);
-            if subscription.kind == MediaKind::Audio {
-                audio.0 += offered.best(max_layer).map_or(0, |layer| offered.rate(layer).0);
-                continue;
-            }
             let priority = match (subscription.settings.priority, track.is_screen) {
                 (0, true) => SCREEN_PRIORITY,
                 (0, false) => CAMERA_PRIORITY,
@@ -149,7 +146,6 @@ impl Fanout {
                 allotment,
             ));
         }
-        audio
     }
 
     fn carry_out(&mut self, outside: &mut Outside<'_>, candidate: &Candidate, is_urgent: bool) {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::beside::{Beside, Share};
 use super::estimator::SendingRate;
 use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
@@ -83,6 +84,7 @@ pub struct SendQueue {
     newest: Option<(Slot, u64)>,
     fills: u64,
     pub budget: RepairBudget,
+    pub beside: Beside,
 }
 
 impl SendQueue {
@@ -96,6 +98,7 @@ impl SendQueue {
             newest: None,
             fills: 0,
             budget: RepairBudget::default(),
+            beside: Beside::new(now),
         }
     }
 
@@ -186,16 +189,19 @@ impl SendQueue {
         Some((back.subscription, back.sequence_out))
     }
 
-    /// Forgets what waits of a subscription's video; how many packets.
+    /// Forgets what waits of a subscription, retransmissions too; how many packets.
     pub fn cut(&mut self, subscription: Slot) -> usize {
-        let before = self.video.len();
+        let before = self.len();
         self.video.retain(|descriptor| descriptor.subscription != subscription);
-        before - self.video.len()
+        self.repairs
+            .retain(|descriptor| descriptor.subscription != subscription);
+        before - self.len()
     }
 
     /// A packet has left, or anything else that shares the path: `size` bytes of UDP payload.
-    pub fn spend(&mut self, size: usize) {
+    pub fn spend(&mut self, share: Share, size: usize) {
         self.pacing.spend(size);
+        self.beside.handle_sent(share, size);
     }
 
     /// A video packet has left.
