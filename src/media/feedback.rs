@@ -6,7 +6,6 @@ use super::encoding::SenderReportAnchor;
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
 use super::pacer::Kind;
-use super::playout::Heard;
 use super::remb::Load;
 use super::slots::Slot;
 use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
@@ -127,7 +126,7 @@ impl Fanout {
         }
         subscription.acknowledged = true;
         if let Some(playout) = &mut subscription.playout {
-            let heard = Heard {
+            let heard = super::playout::Heard {
                 highest: subscription.rewriter.extend(block.highest_sequence as u16),
                 // Pictures count 90 kHz.
                 jitter: Duration::from_nanos(u64::from(block.jitter) * 100_000 / 9),
