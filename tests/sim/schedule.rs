@@ -115,7 +115,7 @@ mod tests {
         let steps = parse("rate=10M queue=300ms,delay=20ms; at=10s rate=800k; at=1m30s", FROM);
         assert_eq!(steps, Err("\"at=1m30s\" is no condition of a link".into()));
         let steps = parse(
-            "rate=10M queue=200ms,delay=20ms; at=1.5s only=down rate=800k; at=2s loss=10% rate=none",
+            "rate=10M queue=200ms,delay=20ms; at=1.5s only=down rate=800k; at=2s only=up cut; at=3s cut=no loss=10% rate=none",
             FROM,
         );
         let first = Conditions {
@@ -138,7 +138,13 @@ mod tests {
             up,
             down,
         };
-        let wanted = [step(0, first, first), step(1500, first, slow), step(2000, lossy, lossy)];
+        let cut = Conditions { up: false, ..first };
+        let wanted = [
+            step(0, first, first),
+            step(1500, first, slow),
+            step(2000, cut, slow),
+            step(3000, lossy, lossy),
+        ];
         assert_eq!(steps, Ok(wanted.to_vec()));
         let odd = parse(
             "burst=5/3% reorder=2%/20ms duplicate=1% jitter=50ms cut; cut=no burst=1/0% reorder=0%/0ms",

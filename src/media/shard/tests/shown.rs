@@ -252,6 +252,31 @@ fn extensions_arrive_under_the_subscribers_own_ids() {
         None,
         "only where the publisher wrote it"
     );
+
+    // A lossy path is given time for retransmissions, unless the publisher says better.
+    let lossy = ReportBlock {
+        fraction_lost: 77,
+        ..block
+    };
+    world.send_rtcp(bob, |writer| writer.receiver_report(Ssrc(1), &[lossy]));
+    let theirs_said: &[(Extension, &[u8])] = &[(Extension::PlayoutDelay, &[0, 0x10, 0x20])];
+    for (sequence, elements) in [(3, &[][..]), (4, theirs_said)] {
+        let timestamp = u32::from(sequence) * 3000;
+        let header = RtpHeader {
+            sequence,
+            timestamp,
+            ..header
+        };
+        world.send_with(alice, header, &theirs(), elements, &vp8(false, true, sequence, 500));
+        world.deliver();
+    }
+    let got = world.take(bob);
+    let said: Vec<_> = got
+        .iter()
+        .map(|packet| extension::PlayoutDelay::read(shown(&packet.rtp(), Extension::PlayoutDelay).unwrap()).unwrap())
+        .collect();
+    assert!(said[0].min_ms >= 140 && said[0].max_ms == 10_000, "{:?}", said[0]);
+    assert_eq!((said[1].min_ms, said[1].max_ms), (10, 320));
 }
 
 #[test]
