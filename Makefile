@@ -32,7 +32,8 @@ e2e: setup
 	cargo test --no-run
 	cd tests/e2e && npm test
 
-bench: setup ## join times with a real browser
+bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join times with a real browser
+	cargo bench --bench forwarding --bench subscriptions
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs
 
