@@ -36,8 +36,8 @@ network: setup ## a browser on bad networks: every row of tests/e2e/stories/netw
 	cargo test --no-run
 	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs
 
-bench: setup ## what a subscription costs by their number; join and layer switch times with a real browser
-	cargo bench --bench subscriptions
+bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join and layer switch times with a real browser
+	cargo bench --bench forwarding --bench subscriptions
 	cargo build --release
 	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
 

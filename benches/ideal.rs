@@ -108,7 +108,7 @@ struct Figure {
     packets_per_second: f64,
     /// Of the one core that the server, or the loop, has.
     cores: f64,
-    /// Datagrams of one send; unknown of the server.
+    /// Datagrams of one send.
     segments: f64,
     lost: f64,
 }
@@ -190,7 +190,7 @@ fn server(options: &Options, scenario: &Scenario) -> Figure {
         ns_per_packet: number(&report["server"]["ns_per_packet"]),
         packets_per_second: number(&report["packets_out"]) / number(&report["seconds"]),
         cores: number(&report["server"]["cores"]),
-        segments: f64::NAN,
+        segments: number(&report["server"]["segments_per_send"]),
         lost: number(&report["packets_lost"]),
     }
 }

@@ -423,7 +423,7 @@ impl Client {
         Ok(match &self.role {
             Role::Publisher(publisher) => publisher.wake_at(Instant::now()).map_or(wake, |at| at.min(wake)),
             // Before there is a server to send to, there is nothing to report.
-            Role::Counting(counting, _) if self.joined => counting.wake_at().min(wake),
+            Role::Counting(counting, _) if self.joined => counting.wake_at().map_or(wake, |at| at.min(wake)),
             _ => wake,
         })
     }

@@ -15,6 +15,7 @@ mod failure;
 mod feedback;
 mod histogram;
 mod keys;
+mod metrics;
 pub mod model;
 mod options;
 mod payload;

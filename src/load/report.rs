@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::histogram::Histogram;
+use super::metrics::Counters;
 use super::options::Scenario;
 use super::process::Sample;
 use super::tally::Tally;
@@ -62,6 +63,11 @@ pub struct ServerCost {
     pub ns_per_packet: Option<f64>,
     /// Forwarded in a second in which a core does nothing else.
     pub packets_per_core_second: Option<f64>,
+    /// Datagrams in one send (GSO), and the part of the time in which its media threads did not wait; only of a server
+    /// that was started for the test.
+    pub segments_per_send: Option<f64>,
+    pub shards_busy: Option<f64>,
+    pub send_dropped: Option<f64>,
     pub rss_mib: f64,
     pub rss_idle_mib: f64,
     /// Above idle.
@@ -69,7 +75,8 @@ pub struct ServerCost {
 }
 
 impl Report {
-    /// `own` = this process before and after; `server` = the server idle, before and after.
+    /// `own` = this process before and after; `server` = the server idle, before and after; `counters` = its
+    /// own, before and after.
     pub(super) fn new(
         scenario: &Scenario,
         tally: &Tally,
@@ -77,6 +84,7 @@ impl Report {
         overruns: u64,
         own: Option<(Sample, Sample)>,
         server: Option<((Sample, Sample), Sample)>,
+        counters: Option<(Counters, Counters)>,
     ) -> Self {
         let seconds = elapsed.as_secs_f64();
         let lost = tally.lost();
@@ -92,6 +100,9 @@ impl Report {
                 busiest_thread_cores: busiest / seconds,
                 ns_per_packet: (packets > 0.0).then(|| cpu_seconds * 1e9 / packets),
                 packets_per_core_second: (cpu_seconds > 0.0).then(|| packets / cpu_seconds),
+                segments_per_send: counters.and_then(|(before, after)| after.segments_since(&before)),
+                shards_busy: counters.map(|(before, after)| (after.busy_seconds - before.busy_seconds) / seconds),
+                send_dropped: counters.map(|(before, after)| after.dropped - before.dropped),
                 rss_mib: after.resident_kib as f64 / 1024.0,
                 rss_idle_mib: idle.resident_kib as f64 / 1024.0,
                 rss_kib_per_client: above / scenario.clients() as f64,
@@ -207,6 +218,13 @@ impl Report {
                 rows.push(("server CPU per forwarded packet", format!("{ns:.0} ns")));
                 rows.push(("packets per busy core-second", format!("{per_core:.0}")));
             }
+            if let Some((segments, busy)) = server.segments_per_send.zip(server.shards_busy) {
+                rows.push(("datagrams in one send", format!("{segments:.2}")));
+                rows.push((
+                    "its media threads are busy",
+                    format!("{:.0} % of one core", busy * 100.0),
+                ));
+            }
             rows.push((
                 "server RSS, idle, above it per client",
                 format!(
@@ -303,7 +321,15 @@ mod tests {
             (sample(0.0, 20_480), sample(1.0, 0)),
             sample(1.0 + 0.495, 20_480 + 10 * 1024),
         );
-        let report = Report::new(&scenario(), &tally, Duration::from_secs(10), 5, None, Some(server));
+        let report = Report::new(
+            &scenario(),
+            &tally,
+            Duration::from_secs(10),
+            5,
+            None,
+            Some(server),
+            None,
+        );
         assert_eq!((report.packets_lost, report.loss_percent), (1_000, 1.0));
         assert_eq!(report.megabits_out_per_second, 100.0);
         assert_eq!(

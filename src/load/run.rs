@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 
 use super::client::{Part, Shared, take_part};
 use super::failure::Failure;
+use super::metrics::Counters;
 use super::options::{Options, Scenario};
 use super::process::{self, Sample};
 use super::report::Report;
@@ -69,6 +70,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         failure: Rc::default(),
         progress: Progress::new(),
         pid,
+        metrics: own_server.as_ref().map(Server::metrics_port),
     };
     let local = LocalSet::new();
     let report = local.block_on(&runtime, test.conduct(key, secret));
@@ -88,6 +90,8 @@ struct Test {
     failure: Rc<RefCell<Option<Failure>>>,
     progress: Progress,
     pid: Option<u32>,
+    /// Of a server that was started for the test.
+    metrics: Option<u16>,
 }
 
 impl Test {
@@ -130,6 +134,7 @@ impl Test {
 
         let overruns = process::receive_overruns();
         let (server_before, own_before) = (self.sample()?, Sample::of(std::process::id()));
+        let counters = self.metrics.and_then(Counters::read);
         self.shared.tally.borrow_mut().open();
         let began = Instant::now();
         let measured = self.pause(scenario.duration).await;
@@ -137,6 +142,7 @@ impl Test {
         let server = self.sample();
         let own = Sample::of(std::process::id());
         self.shared.tally.borrow_mut().measuring = false;
+        let counters = counters.zip(self.metrics.and_then(Counters::read));
         self.progress.end();
         measured?;
         let tally = std::mem::take(&mut *self.shared.tally.borrow_mut());
@@ -147,6 +153,7 @@ impl Test {
             process::receive_overruns().saturating_sub(overruns),
             own_before.zip(own),
             idle.zip(server_before).zip(server?),
+            counters,
         ))
     }
 

@@ -14,6 +14,7 @@ const START: Duration = Duration::from_secs(10);
 pub struct Server {
     process: Child,
     port: u16,
+    metrics: u16,
 }
 
 impl Server {
@@ -21,9 +22,9 @@ impl Server {
     pub fn start() -> Result<Self, Failure> {
         let machine = |what: &str, error: std::io::Error| Failure::Machine(format!("{what}: {error}"));
         let program = std::env::current_exe().map_err(|error| machine("this program's file", error))?;
-        let (port, media) = free_ports().map_err(|error| machine("free ports", error))?;
+        let (port, media, metrics) = free_ports().map_err(|error| machine("free ports", error))?;
         let body = format!(
-            "port: {port}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
+            "port: {port}\nprometheus:\n  port: {metrics}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
              enable_loopback_candidate: true\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n"
         );
         // Pinned where that is possible: a scheduler that moves it between cores makes figures that cannot be compared.
@@ -52,6 +53,7 @@ impl Server {
         let mut server = Self {
             process: process.map_err(|error| machine("starting a server", error))?,
             port,
+            metrics,
         };
         let limit = Instant::now() + START;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -68,6 +70,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its Prometheus page is.
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics
     }
 
     pub fn pid(&self) -> u32 {
@@ -98,9 +105,14 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// One for TCP and one for UDP; somebody else could take them before the server does, which then fails clearly.
-fn free_ports() -> std::io::Result<(u16, u16)> {
+/// Signalling, media and metrics; somebody else could take one before the server does, which then fails clearly.
+fn free_ports() -> std::io::Result<(u16, u16, u16)> {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok((tcp.local_addr()?.port(), udp.local_addr()?.port()))
+    let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok((
+        tcp.local_addr()?.port(),
+        udp.local_addr()?.port(),
+        metrics.local_addr()?.port(),
+    ))
 }

@@ -218,13 +218,15 @@ impl Counting {
         }
     }
 
-    pub fn wake_at(&self) -> Instant {
-        self.feedback.wake_at()
+    /// None before there are keys.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.session.as_ref().map(|_| self.feedback.wake_at())
     }
 
     /// The next sealed RTCP packet that is due.
     pub fn poll(&mut self, streams: &Streams, now: Instant, wall: Duration) -> Option<Vec<u8>> {
+        let session = self.session.as_mut()?;
         let clear = self.feedback.poll(now, wall, streams.orders())?;
-        self.session.as_mut()?.seal_rtcp(&clear)
+        session.seal_rtcp(&clear)
     }
 }
