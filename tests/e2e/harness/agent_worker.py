@@ -37,14 +37,12 @@ async def turn_round(ctx: JobContext):
     ctx.room.on("data_received", received)
     await ctx.connect()
     say("joined", room=ctx.room.name, metadata=ctx.job.metadata, identity=ctx.room.local_participant.identity)
-    ended = asyncio.Event()
 
     async def end(*_):
         say("ended")
-        ended.set()
 
+    # The job goes on until the agent is out of the room.
     ctx.add_shutdown_callback(end)
-    await ended.wait()
 
 
 server.on("worker_registered", lambda *_: say("registered"))

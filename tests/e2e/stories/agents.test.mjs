@@ -44,9 +44,9 @@ async function startWorker(world, agent) {
 }
 
 story('an agent of the Python package', { forms: ['single'], skip: !existsSync(PYTHON) }, async (world) => {
-  const worker = await startWorker(world, 'helper');
+  const worker = await startWorker(world, 'greeter');
   try {
-    const roomConfig = new RoomConfiguration({ agents: [new RoomAgentDispatch({ agentName: 'helper', metadata: 'as agreed' })] });
+    const roomConfig = new RoomConfiguration({ agents: [new RoomAgentDispatch({ agentName: 'greeter', metadata: 'as agreed' })] });
     const alice = await world.page('alice');
     const token = await world.token('alice', { roomConfig });
     await alice.connect({ url: world.server.signal, token, form: world.form });
@@ -58,7 +58,7 @@ story('an agent of the Python package', { forms: ['single'], skip: !existsSync(P
 
     const dispatches = new AgentDispatchClient(world.server.url, world.server.key, world.server.secret);
     const [dispatch] = await dispatches.listDispatch(world.room);
-    assert.equal(dispatch.agentName, 'helper');
+    assert.equal(dispatch.agentName, 'greeter');
     const [job] = dispatch.state.jobs;
     assert.equal(job.state.participantIdentity, joined.identity);
     await dispatches.deleteDispatch(dispatch.id, world.room);
