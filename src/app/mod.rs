@@ -7,6 +7,7 @@ mod doctor;
 pub mod document;
 mod external;
 pub mod http;
+mod keeping;
 pub mod load;
 pub mod logging;
 mod metrics;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +18,7 @@ use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site};
+use super::keeping::{Kept, database_error, open_database};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
@@ -31,7 +32,7 @@ use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
 use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
-use crate::store::{Database, SharedDatabase, StoreError};
+use crate::store::{SharedDatabase, StoreError};
 use crate::types::WallClock;
 
 /// How often a server that waits for its participants to leave looks whether they have.
@@ -530,49 +531,6 @@ fn webhook_settings(config: &Config) -> Result<Option<WebhookSettings>, ServeErr
         max_age: webhook.resource_url_notifier.max_age,
         first_retry: FIRST_RETRY,
     }))
-}
-
-struct Kept {
-    database: Database,
-    /// It is in a file.
-    durable: bool,
-}
-
-/// A file that was asked for must open. Without one, a place to write is looked for, and done without if need be.
-fn open_database(config: &Config) -> Result<Kept, ServeError> {
-    let kept = |database| Kept {
-        database,
-        durable: true,
-    };
-    if !config.database.is_empty() {
-        let opened = Database::open(Path::new(&config.database));
-        return opened.map(kept).map_err(|error| database_error(config, error));
-    }
-    let in_memory = || {
-        let database = Database::in_memory().map_err(|error| database_error(config, error))?;
-        Ok(Kept {
-            database,
-            durable: false,
-        })
-    };
-    if config.development {
-        return in_memory();
-    }
-    // systemd: the unit's own directory.
-    let directory = std::env::var_os("STATE_DIRECTORY")
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    Database::open(&directory.join("patchbay.db")).map(kept).or_else(|error| {
-        tracing::warn!(%error, "rooms, and webhooks that have not arrived, are lost at a restart: `database` names a file to keep them");
-        in_memory()
-    })
-}
-
-fn database_error(config: &Config, error: StoreError) -> ServeError {
-    ServeError::Database {
-        path: PathBuf::from(&config.database),
-        error,
-    }
 }
 
 fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {

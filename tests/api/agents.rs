@@ -73,7 +73,7 @@ impl Worker {
             job_id: job.id.clone(),
             available: true,
             participant_identity: format!("agent-{}", job.id),
-            participant_name: "Helper".into(),
+            participant_name: "Greeter".into(),
             ..Default::default()
         };
         self.say(Ask::Availability(answer)).await;
@@ -126,12 +126,12 @@ async fn only_agents_get_in() {
 async fn a_token_brings_an_agent_into_its_room() {
     let server = Server::start().await;
     let mut other = Worker::registered(&server, "", JobType::JtRoom).await;
-    let mut worker = Worker::registered(&server, "helper", JobType::JtRoom).await;
-    let mut watcher = Worker::registered(&server, "helper", JobType::JtParticipant).await;
+    let mut worker = Worker::registered(&server, "greeter", JobType::JtRoom).await;
+    let mut watcher = Worker::registered(&server, "greeter", JobType::JtParticipant).await;
     let token = server.token_with("alice", |claims| {
         claims.room_config = Some(RoomConfiguration {
             agents: vec![RoomAgentDispatch {
-                agent_name: "helper".into(),
+                agent_name: "greeter".into(),
                 metadata: "as agreed".into(),
                 ..Default::default()
             }],
@@ -144,9 +144,9 @@ async fn a_token_brings_an_agent_into_its_room() {
     let (agent, info) = join(&server, &token).await;
     assert_eq!(
         (info.kind(), info.name.as_str()),
-        (participant_info::Kind::Agent, "Helper")
+        (participant_info::Kind::Agent, "Greeter")
     );
-    assert_eq!(info.attributes["lk.agent_name"], "helper");
+    assert_eq!(info.attributes["lk.agent_name"], "greeter");
     assert_eq!(
         server.node.list_rooms(&[]).await[0].num_participants,
         1,

@@ -39,7 +39,7 @@ async fn rooms_live_on_with_what_was_said_of_them() {
         .acknowledged("RoomService/UpdateRoomMetadata", "kept", update)
         .await
         .unwrap();
-    let dispatch = json!({"room": "kept", "agent_name": "helper", "metadata": "m"});
+    let dispatch = json!({"room": "kept", "agent_name": "greeter", "metadata": "m"});
     let dispatch = server
         .acknowledged("AgentDispatchService/CreateDispatch", "kept", dispatch)
         .await

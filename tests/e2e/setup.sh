@@ -44,3 +44,13 @@ if ! cmp -s requirements.txt "$stamp"; then
     .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
     cp requirements.txt "$stamp"
 fi
+
+# LiveKit's agents package, 400 MB of wheels that want an older client than the one above: its story is left out where
+# they cannot be installed.
+stamp=.venv-agents/.patchbay-installed
+if ! cmp -s requirements-agents.txt "$stamp"; then
+    { python3 -m venv .venv-agents &&
+        .venv-agents/bin/pip install --quiet --disable-pip-version-check -r requirements-agents.txt &&
+        cp requirements-agents.txt "$stamp"; } ||
+        { rm -rf .venv-agents; echo "The story of an agent will be left out: cannot install its package" >&2; }
+fi

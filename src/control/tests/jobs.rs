@@ -44,7 +44,7 @@ fn state(world: &World, job: usize) -> JobState {
 fn a_room_asks_for_its_agents_at_the_start_for_everybody_and_for_publishers() {
     let mut world = World::with(RoomSettings {
         agents: vec![RoomAgentDispatch {
-            agent_name: "helper".into(),
+            agent_name: "greeter".into(),
             metadata: "m".into(),
             ..Default::default()
         }],
@@ -52,11 +52,11 @@ fn a_room_asks_for_its_agents_at_the_start_for_everybody_and_for_publishers() {
     });
     assert_eq!(world.jobs[0].metadata, "m");
     assert_eq!(world.jobs[0].room.as_ref().unwrap().name, "room");
-    assert_eq!(asked(&mut world), [of(JobType::JtRoom, "helper", "")]);
+    assert_eq!(asked(&mut world), [of(JobType::JtRoom, "greeter", "")]);
     let alice = world.join(entry("alice"));
-    assert_eq!(asked(&mut world), [of(JobType::JtParticipant, "helper", "alice")]);
+    assert_eq!(asked(&mut world), [of(JobType::JtParticipant, "greeter", "alice")]);
     world.publish(alice, camera("one"));
-    assert_eq!(asked(&mut world), [of(JobType::JtPublisher, "helper", "alice")]);
+    assert_eq!(asked(&mut world), [of(JobType::JtPublisher, "greeter", "alice")]);
     world.publish(alice, camera("two"));
     let mut agent = entry("agent");
     agent.kind = "agent";

@@ -136,9 +136,9 @@ impl Pool {
 fn a_job_goes_to_a_worker_of_its_name_and_kind_with_a_token_for_its_room() {
     let mut pool = pool();
     pool.register(1, "other", JobType::JtRoom);
-    pool.register(2, "helper", JobType::JtPublisher);
-    let worker = pool.register(3, "helper", JobType::JtRoom);
-    pool.launch("helper", JobType::JtRoom);
+    pool.register(2, "greeter", JobType::JtPublisher);
+    let worker = pool.register(3, "greeter", JobType::JtRoom);
+    pool.launch("greeter", JobType::JtRoom);
     let (asked, job) = pool.asked().unwrap();
     assert_eq!((asked, pool.asked()), (worker, None));
     pool.answer(worker, &job, true);
@@ -154,7 +154,7 @@ fn a_job_goes_to_a_worker_of_its_name_and_kind_with_a_token_for_its_room() {
         (grant.room.as_str(), claims.identity.as_str(), claims.kind.as_str()),
         ("room", "agent", "agent")
     );
-    assert_eq!(claims.attributes["lk.agent_name"], "helper");
+    assert_eq!(claims.attributes["lk.agent_name"], "greeter");
     let [assigned] = &pool.assigned[..] else { panic!() };
     let state = assigned.state.clone().unwrap();
     assert_eq!(
@@ -223,13 +223,13 @@ fn the_least_busy_worker_is_asked_and_a_full_one_is_not() {
 #[test]
 fn an_agent_that_is_asked_for_by_name_is_waited_for() {
     let mut pool = pool();
-    pool.launch("helper", JobType::JtRoom);
+    pool.launch("greeter", JobType::JtRoom);
     pool.launch("", JobType::JtRoom);
-    pool.launch("helper", JobType::JtParticipant);
+    pool.launch("greeter", JobType::JtParticipant);
     pool.register_any();
     let worker = pool.connect(1);
     let request = RegisterWorkerRequest {
-        agent_name: "helper".into(),
+        agent_name: "greeter".into(),
         ..Default::default()
     };
     pool.say(worker, Ask::Register(request));
@@ -237,13 +237,13 @@ fn an_agent_that_is_asked_for_by_name_is_waited_for() {
     assert!(matches!(pool.said[..], [(_, Say::Register(_))]), "once");
     pool.said.clear();
     pool.status(worker, WorkerStatus::WsFull, 1.0);
-    pool.launch("helper", JobType::JtRoom);
+    pool.launch("greeter", JobType::JtRoom);
     assert_eq!(pool.asked(), None);
     pool.status(worker, WorkerStatus::WsAvailable, 0.2);
     assert!(pool.asked().is_some());
     // Not for a dispatch that is gone.
     pool.status(worker, WorkerStatus::WsFull, 1.0);
-    pool.launch("helper", JobType::JtRoom);
+    pool.launch("greeter", JobType::JtRoom);
     pool.workers.handle_withdraw("AD_1");
     pool.status(worker, WorkerStatus::WsAvailable, 0.2);
     assert_eq!(pool.asked(), None);

@@ -117,9 +117,10 @@ class Server {
   }
 
   /** A signed access token; `grant` is merged over the right to join `room`. */
-  async token(room, identity, { grant = {}, ...options } = {}) {
+  async token(room, identity, { grant = {}, roomConfig, ...options } = {}) {
     const token = new AccessToken(this.key, this.secret, { identity, ttl: '1h', ...options });
     token.addGrant({ roomJoin: true, room, ...grant });
+    if (roomConfig) token.roomConfig = roomConfig;
     return token.toJwt();
   }
 

@@ -70,6 +70,11 @@ class World {
     this.#browser = browser;
   }
 
+  /** Where pages of participants come from. */
+  get peerPage() {
+    return this.#browser.peerPage;
+  }
+
   /** An access token for this story's room. */
   token(identity, options) {
     return this.server.token(this.room, identity, options);

@@ -3,6 +3,8 @@
 //! Owns one signalling connection for each such publisher, and speaks the client's part on it: the room sees one more
 //! participant. Never touches media.
 
+mod publisher;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,17 +14,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use self::publisher::{ANSWER_LIMIT, Call, Publisher, description, next_answer};
 use super::text;
-use crate::node::{Connection, IceFragment, JoinFailure, Node, ToClient, WhipOffer};
+use crate::node::{IceFragment, JoinFailure, Node, ToClient, WhipOffer};
 use crate::proto::claims::Claims;
 use crate::proto::join_request::JoinParameters;
-use crate::proto::livekit::signal_request::Message as Ask;
 use crate::proto::livekit::signal_response::Message as Say;
-use crate::proto::livekit::{
-    ClientInfo, IceServer, JoinResponse, LeaveRequest, SessionDescription, SignalRequest, TrickleRequest,
-};
+use crate::proto::livekit::{ClientInfo, IceServer, JoinResponse};
 
 /// Where sessions are made.
 pub const PATH: &str = "/whip/v1";
@@ -34,9 +34,8 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Bytes of an offer or a fragment.
 const MAX_BODY: usize = 256 << 10;
-/// How long a body may take to arrive, and a room to answer an offer.
+/// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Requests waiting for one session; further ones wait in their own connections.
 const CALLS: usize = 16;
 /// LiveKit's protocol that is spoken here in the publisher's place.
@@ -51,20 +50,6 @@ struct Handle {
     room: String,
     identity: String,
     calls: mpsc::Sender<Call>,
-}
-
-#[derive(Debug)]
-enum Call {
-    Trickle {
-        etag: String,
-        fragment: IceFragment,
-        answer: oneshot::Sender<Result<(), Fault>>,
-    },
-    Restart {
-        fragment: IceFragment,
-        answer: oneshot::Sender<Result<Session, Fault>>,
-    },
-    End(oneshot::Sender<()>),
 }
 
 /// One ICE session: what the publisher is told of ours.
@@ -260,17 +245,9 @@ async fn start(
         calls,
     };
     sessions.lock().insert(sid.clone(), handle);
-    let mut publisher = Publisher {
-        connection,
-        etag: etag.clone(),
-        offer,
-        offers: 1,
-        restart: None,
-    };
-    let candidates = std::mem::take(&mut publisher.offer.candidates);
+    let publisher = Publisher::new(connection, offer, etag.clone());
     let sessions = sessions.clone();
     tokio::spawn(async move {
-        publisher.trickle(candidates).await;
         publisher.run(inbox).await;
         sessions.lock().remove(&sid);
     });
@@ -382,125 +359,5 @@ fn message(what: ToClient) -> Option<Say> {
     match what {
         ToClient::Message(message) => message.message,
         ToClient::Close => None,
-    }
-}
-
-/// None: the room has ended the session.
-async fn next_answer(connection: &mut Connection) -> Option<String> {
-    loop {
-        match connection.next().await? {
-            ToClient::Message(message) => match message.message {
-                Some(Say::Answer(answer)) => return Some(answer.sdp),
-                Some(Say::Leave(_)) => return None,
-                _ => {}
-            },
-            ToClient::Close => return None,
-        }
-    }
-}
-
-fn description(offer: &WhipOffer, id: u32) -> SessionDescription {
-    SessionDescription {
-        r#type: "offer".to_owned(),
-        sdp: offer.sdp(),
-        id,
-        ..Default::default()
-    }
-}
-
-/// The client's part of one session.
-struct Publisher {
-    connection: Connection,
-    etag: String,
-    offer: WhipOffer,
-    /// Made until now.
-    offers: u32,
-    /// Who waits for the answer to the last one, and for how long.
-    restart: Option<(oneshot::Sender<Result<Session, Fault>>, Instant)>,
-}
-
-impl Publisher {
-    /// Until the room or the publisher ends it.
-    async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
-        loop {
-            let late = self.restart.as_ref().map(|(_, until)| *until);
-            tokio::select! {
-                what = self.connection.next() => match what {
-                    Some(ToClient::Message(said)) => match said.message {
-                        Some(Say::Answer(answer)) => self.answered(answer.sdp),
-                        Some(Say::Leave(_)) => return,
-                        // A publisher hears of nobody else.
-                        _ => {}
-                    },
-                    Some(ToClient::Close) | None => return,
-                },
-                call = calls.recv() => match call {
-                    Some(Call::Trickle { etag, fragment, answer }) => {
-                        let outcome = self.take_candidates(&etag, fragment).await;
-                        let _ = answer.send(outcome);
-                    }
-                    Some(Call::Restart { fragment, answer }) => {
-                        self.offer.restart(&fragment);
-                        self.offers += 1;
-                        self.restart = Some((answer, Instant::now() + ANSWER_LIMIT));
-                        self.ask(Ask::Offer(description(&self.offer, self.offers))).await;
-                        self.trickle(fragment.candidates).await;
-                    }
-                    Some(Call::End(answer)) => {
-                        self.ask(Ask::Leave(LeaveRequest::default())).await;
-                        while self.connection.next().await.is_some_and(|what| matches!(what, ToClient::Message(_))) {}
-                        let _ = answer.send(());
-                        return;
-                    }
-                    None => return,
-                },
-                () = until(late) => self.restart = None,
-            }
-        }
-    }
-
-    fn answered(&mut self, answer: String) {
-        let Some((waiting, _)) = self.restart.take() else {
-            return;
-        };
-        let fragment = IceFragment::of(&answer).unwrap_or_default();
-        self.etag.clone_from(&fragment.ufrag);
-        let session = Session {
-            etag: self.etag.clone(),
-            body: fragment.write("0"),
-        };
-        let _ = waiting.send(Ok(session));
-    }
-
-    async fn take_candidates(&mut self, etag: &str, fragment: IceFragment) -> Result<(), Fault> {
-        if etag != self.etag {
-            let text = "entity tag does not match the ICE session";
-            return Err(Fault::new(StatusCode::PRECONDITION_FAILED, text));
-        }
-        self.trickle(fragment.candidates).await;
-        Ok(())
-    }
-
-    async fn trickle(&self, candidates: Vec<String>) {
-        for candidate in candidates {
-            let init = serde_json::json!({ "candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0 });
-            let trickle = TrickleRequest {
-                candidate_init: init.to_string(),
-                ..Default::default()
-            };
-            self.ask(Ask::Trickle(trickle)).await;
-        }
-    }
-
-    async fn ask(&self, message: Ask) {
-        // A room that has ended closes the connection, too.
-        let _ = self.connection.request(SignalRequest { message: Some(message) }).await;
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
