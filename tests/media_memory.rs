@@ -1,12 +1,12 @@
 //! What forwarding costs in memory: nothing allocated per packet once warm (DESIGN §6).
 //!
-//! One test only: the counter is the process's.
+//! Counts what the test's own thread allocates: the harness has others.
 
 #![allow(unsafe_code)] // a counting allocator is an `unsafe impl`; it only adds up and calls the system's
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use patchbay::media::edge::{
@@ -23,12 +23,14 @@ use patchbay::types::{
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
 
 // SAFETY: every call goes to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
         // SAFETY: the caller's contract is ours.
         unsafe { System.alloc(layout) }
     }
@@ -300,10 +302,10 @@ struct Counted {
 
 impl Counted {
     fn run(&mut self, call: impl FnOnce(&mut Shard, Instant, &mut Sent)) {
-        let before = (ALLOCATIONS.load(Relaxed), Instant::now());
+        let before = (ALLOCATIONS.get(), Instant::now());
         call(&mut self.shard, self.now, &mut self.sent);
         if self.is_warm {
-            self.allocations += ALLOCATIONS.load(Relaxed) - before.0;
+            self.allocations += ALLOCATIONS.get() - before.0;
             self.spent += before.1.elapsed();
         }
     }
