@@ -244,21 +244,20 @@ impl Encoding {
         if !late {
             self.newest = Some(info.timestamp);
         }
-        if info.keyframe {
-            self.note_keyframe(sequence, info.timestamp);
-            self.keyframes.wanted = false;
-            self.keyframes.tries = 0;
-            self.nack.handle_keyframe(sequence);
-        }
-        let of_keyframe = self.kind == MediaKind::Video && self.keyframe.is_some_and(|(_, of)| of == info.timestamp);
         let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
         let layer = Layer {
             spatial: info.spatial,
             temporal: info.temporal,
         };
-        meter.handle_packet(layer, info.layers, packet.payload.len(), of_keyframe, now);
+        meter.handle_packet(layer, info.layers, packet.payload.len(), now);
         if new_frame {
             meter.handle_frame(info.layers);
+        }
+        if info.keyframe {
+            self.note_keyframe(sequence, info.timestamp);
+            self.keyframes.wanted = false;
+            self.keyframes.tries = 0;
+            self.nack.handle_keyframe(sequence);
         }
         Ok(Arrived {
             source: self.source(),

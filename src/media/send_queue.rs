@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::beside::{Beside, Share};
 use super::estimator::SendingRate;
 use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
@@ -94,7 +93,6 @@ pub struct SendQueue {
     pub is_lossy: bool,
     /// When something was last known to be lost.
     pub last_loss: Option<Instant>,
-    pub beside: Beside,
 }
 
 impl SendQueue {
@@ -111,7 +109,6 @@ impl SendQueue {
             in_flight: InFlight::default(),
             is_lossy: false,
             last_loss: None,
-            beside: Beside::new(now),
         }
     }
 
@@ -228,19 +225,16 @@ impl SendQueue {
         cut.map(|(owner, _, newest)| (*owner, *newest))
     }
 
-    /// Forgets what waits of a subscription, retransmissions too; how many packets.
+    /// Forgets what waits of a subscription's video; how many packets.
     pub fn cut(&mut self, subscription: Slot) -> usize {
-        let before = self.len();
+        let before = self.video.len();
         self.video.retain(|descriptor| descriptor.subscription != subscription);
-        self.repairs
-            .retain(|descriptor| descriptor.subscription != subscription);
-        before - self.len()
+        before - self.video.len()
     }
 
     /// A packet has left, or anything else that shares the path: `size` bytes of UDP payload.
-    pub fn spend(&mut self, share: Share, size: usize) {
+    pub fn spend(&mut self, size: usize) {
         self.pacing.spend(size);
-        self.beside.handle_sent(share, size);
     }
 
     /// A video packet has left.

@@ -19,11 +19,10 @@ const KEEP_LONG_QUEUE: f64 = 0.8;
 const LONG_QUEUE: Micros = 200_000;
 /// The rate grows by itself only while it is used: otherwise nothing tests it, and it would grow past the link. Probes
 /// are for that.
-const TESTED: f64 = 0.95;
+const TESTED: f64 = 0.9;
 /// Never so far above what arrives.
 const MAX_AHEAD: f64 = 1.5;
-/// A second decrease waits for the first to show, unless the path is known to carry less than this part of the rate.
-const FAR_BELOW: f64 = 0.75;
+/// A second decrease waits for the first to show.
 const MIN_DECREASE_INTERVAL: Micros = 150_000;
 
 /// Rates at which the path was congested, as mean and deviation.
@@ -129,9 +128,8 @@ impl RateControl {
 
     fn decrease(&mut self, now: Micros, input: Input) -> bool {
         let wait = input.rtt.max(MIN_DECREASE_INTERVAL);
-        let is_far = input.busy.is_some_and(|busy| busy < self.rate * FAR_BELOW);
-        let waits = !is_far && self.last_decrease.is_some_and(|last| now - last < wait);
-        let Some(delivered) = input.busy.or(input.delivered).filter(|_| !waits) else {
+        let waits = self.last_decrease.is_some_and(|last| now - last < wait);
+        let Some(delivered) = input.delivered.filter(|_| !waits) else {
             return false;
         };
         let part = input.queue.clamp(0, LONG_QUEUE) as f64 / LONG_QUEUE as f64;
@@ -158,8 +156,6 @@ impl RateControl {
 pub struct Input {
     /// What arrives; None = not known yet.
     pub delivered: Option<f64>,
-    /// What arrived lately while packets waited the whole time; None = they did not, or too few did to tell.
-    pub busy: Option<f64>,
     pub rtt: Micros,
     /// Delay above the smallest seen.
     pub queue: Micros,
@@ -172,7 +168,6 @@ mod tests {
     fn input(delivered: f64) -> Input {
         Input {
             delivered: Some(delivered),
-            busy: None,
             rtt: 50_000,
             queue: 0,
         }
@@ -205,15 +200,6 @@ mod tests {
         assert!(control.update(0, Usage::Over, input(3e6)));
         assert!(!control.update(100_000, Usage::Over, input(1e6)));
         assert!(control.update(200_000, Usage::Over, input(1e6)));
-        let busy = Input {
-            busy: Some(0.5e6),
-            ..input(1e6)
-        };
-        assert!(
-            control.update(250_000, Usage::Over, busy),
-            "the path is known to be narrower"
-        );
-        assert!(!control.update(300_000, Usage::Over, busy));
         assert!(!control.update(
             900_000,
             Usage::Over,

@@ -19,8 +19,6 @@ const DEFAULT_RTT: Micros = 100_000;
 const MAX_RTT: Micros = 3_000_000;
 /// Packets that have waited this long behind others are a queue even when it does not grow: it may be full.
 const STANDING_QUEUE: Micros = 70_000;
-/// Packets that wait this long, and longer than those of the report before, need no trend: the path has become narrower.
-const SUDDEN_QUEUE: Micros = 100_000;
 /// Decreases that leave such a queue as it is, after which it is taken for the path's own delay.
 const MAX_VAIN: u8 = 3;
 /// Probes wait for a queue to fall below this...
@@ -29,7 +27,7 @@ const QUIET_QUEUE: Micros = 50_000;
 const GROWTH_QUEUE: Micros = 30_000;
 const PACKET_BITS: f64 = 9_600.0;
 /// What a full path has shown is used up to this part.
-const SATURATED_PART: f64 = 0.97;
+const SATURATED_PART: f64 = 0.95;
 /// A probe alone lowers the estimate by no more than this: it may have been disturbed. Two in a row are believed.
 const PROBE_LOWERS: f64 = 0.9;
 /// While much less is sent than estimated, delay that grows is noise unless this much of it has come together, else a
@@ -81,8 +79,6 @@ pub struct PathEstimate {
     vain: u8,
     standing: Micros,
     last_standing: Micros,
-    /// `QueueDelay::prompt` of the last report.
-    last_prompt: Micros,
     /// The rate before it began to fall.
     high: f64,
     /// What the last probe that filled the path has shown.
@@ -112,7 +108,6 @@ impl PathEstimate {
             vain: 0,
             standing: 0,
             last_standing: 0,
-            last_prompt: 0,
             high: rate,
             filled: None,
             is_first_probe: true,
@@ -247,20 +242,17 @@ impl PathEstimate {
     }
 
     fn update(&mut self, now: Micros) {
-        let (queue, prompt) = (self.queue.get(), self.queue.prompt());
-        let waited = Some(prompt).filter(|prompt| *prompt >= SUDDEN_QUEUE + self.packet_time());
-        let is_sudden = waited.is_some() && prompt > std::mem::replace(&mut self.last_prompt, prompt);
+        let queue = self.queue.get();
         let input = Input {
             delivered: self.delivered.rate(),
-            busy: waited.and_then(|waited| self.delivered.busy_rate(waited)),
             rtt: self.rtt,
-            queue: queue.max(prompt),
+            queue,
         };
         let mut usage = self.trend.usage();
         let is_standing = usage != Usage::Over && self.is_standing(now, queue);
-        if is_standing || is_sudden {
+        if is_standing {
             usage = Usage::Over;
-        } else if usage == Usage::Over && queue.max(prompt) < self.noise() {
+        } else if usage == Usage::Over && queue < self.noise() {
             usage = Usage::Under; // neither up nor down
         } else if usage == Usage::Normal && queue > GROWTH_QUEUE + self.packet_time() {
             usage = Usage::Under;
