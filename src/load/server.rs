@@ -24,7 +24,7 @@ impl Server {
         let program = std::env::current_exe().map_err(|error| machine("this program's file", error))?;
         let (port, media, metrics) = free_ports().map_err(|error| machine("free ports", error))?;
         let body = format!(
-            "port: {port}\nprometheus:\n  port: {metrics}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
+            "port: {port}\ndatabase: ':memory:'\nprometheus:\n  port: {metrics}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
              enable_loopback_candidate: true\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n"
         );
         // Pinned where that is possible: a scheduler that moves it between cores makes figures that cannot be compared.

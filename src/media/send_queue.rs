@@ -186,7 +186,7 @@ impl SendQueue {
             room -= size(&descriptor);
             scratch.push(descriptor);
         }
-        std::mem::swap(queued, scratch);
+        queued.append(scratch); // not swapped: each list keeps the memory that its transport needs
         refused
     }
 
