@@ -218,7 +218,7 @@ fn a_voice_is_whole_or_nothing_of_it_comes() {
     let encoding = &report.tracks[0].encodings[0];
     // 50 packets a second of 80 bytes and their headers.
     assert!(
-        encoding.is_flowing && (50..80).contains(&encoding.rate.as_kbps()),
+        encoding.is_flowing && (45..80).contains(&encoding.rate.as_kbps()),
         "{encoding:?}"
     );
     let mut reasons = report.subscriptions[0]
