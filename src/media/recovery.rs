@@ -122,7 +122,7 @@ impl Fanout {
             let (loss, size) = (target.sending_rate.loss(), target.waiting.packet_size());
             let calm = target.sending_rate.queue_delay() < CALM;
             let budget = &mut target.waiting.budget;
-            let is_spare = !calm || cause == Cause::CopyUnknown;
+            let is_spare = !calm || matches!(cause, Cause::CopyUnknown | Cause::Tail);
             if !budget.take(size, loss, if is_spare { RepairBudget::RESERVE } else { 0.0 }) {
                 return Err(DropReason::RtxBudget);
             }
@@ -186,8 +186,13 @@ impl Fanout {
         let transport = outside.transports.get(subscription.transport);
         let last_loss = transport.and_then(|transport| transport.waiting.last_loss);
         let loses = last_loss.is_some_and(|at| outside.now.saturating_duration_since(at) < LOSS_MEMORY);
+        // A report on it takes a round trip.
+        let wait = QUIET
+            + transport
+                .and_then(|transport| transport.sending_rate.rtt())
+                .unwrap_or_default();
         let was_watched = subscription.tail.is_some();
-        subscription.tail = loses.then_some((sequence_out, outside.now + QUIET));
+        subscription.tail = loses.then_some((sequence_out, outside.now + wait));
         if !was_watched {
             outside.arm(subscription.timer, subscription.deadline());
         }
@@ -201,6 +206,14 @@ impl Fanout {
         let Some((sequence_out, _)) = subscription.tail.take_if(|(_, at)| *at <= outside.now) else {
             return;
         };
+        // Where all video is watched, one that is not any more was reported on.
+        let waiting = outside
+            .transports
+            .get(subscription.transport)
+            .map(|target| &target.waiting);
+        if waiting.is_some_and(|waiting| waiting.is_lossy && !waiting.in_flight.contains(slot, sequence_out)) {
+            return;
+        }
         if let Err(reason) = self.repair(outside, slot, sequence_out, Cause::Tail) {
             outside.stats.count_drop(reason);
         }

@@ -69,6 +69,12 @@ impl InFlight {
         });
     }
 
+    /// Nothing was reported of a packet yet.
+    pub fn contains(&self, subscription: Slot, sequence_out: u64) -> bool {
+        let mut newest_first = self.sent.iter().rev();
+        newest_first.any(|sent| sent.subscription == subscription && sent.sequence_out == sequence_out)
+    }
+
     /// The packet with this transport-wide number was reported on. What is lost with it, unless another copy was received
     /// or may still be.
     pub fn handle_report(&mut self, number: u16, received: bool) -> Option<Lost> {
