@@ -63,6 +63,8 @@ pub struct Arrived {
 #[derive(Debug)]
 struct KeyframeRequests {
     wanted: bool,
+    /// The newest number when it was wanted: a packet of an earlier key frame that is recovered now is not the answer.
+    after: Option<u64>,
     last: Option<Instant>,
     before_last: Option<Instant>,
     tries: u8,
@@ -140,6 +142,7 @@ impl Encoding {
             newest: None,
             keyframes: KeyframeRequests {
                 wanted: false,
+                after: None,
                 last: None,
                 before_last: None,
                 tries: 0,
@@ -255,8 +258,10 @@ impl Encoding {
         }
         if info.keyframe {
             self.note_keyframe(sequence, info.timestamp);
-            self.keyframes.wanted = false;
-            self.keyframes.tries = 0;
+            if self.keyframes.after < Some(sequence) {
+                self.keyframes.wanted = false;
+                self.keyframes.tries = 0;
+            }
             self.nack.handle_keyframe(sequence);
         }
         Ok(Arrived {
@@ -447,6 +452,7 @@ impl Encoding {
     pub fn want_keyframe(&mut self) {
         if !self.keyframes.wanted {
             self.keyframes.wanted = true;
+            self.keyframes.after = self.sequences.highest();
             self.keyframes.tries = 0;
         }
     }
