@@ -28,7 +28,8 @@ story('relayed and direct participants see and hear each other', {}, async (worl
   await meet(alice, bob, ['alice', 'red', 440], ['bob', 'green', 660]);
   const used = await paths(alice);
   assert.ok(used.length > 0);
-  for (const path of used) assert.equal(path, 'udp');
+  // Over UDP or TCP: which of its relays a browser has first is a race, and it may stay there.
+  for (const path of used) assert.notEqual(path, 'direct');
   for (const path of await paths(bob)) assert.equal(path, 'direct');
   await alice.sendData('through the relay', { reliable: true });
   await bob.expect('dataReceived', { text: 'through the relay' });
