@@ -9,17 +9,21 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use patchbay::media::edge::{
-    Command, EncodingParameters, OpenTransport, Publish, Reception, Subscribe, SubscriptionSettings,
-};
+use patchbay::media::edge::{Command, EncodingParameters, Publish, Subscribe, SubscriptionSettings};
 use patchbay::media::{Shard, ShardConfig, ShardStats};
-use patchbay::rtc::{DtlsIdentity, SEAL_OVERHEAD, Transport, TransportConfig};
+use patchbay::rtc::{DtlsIdentity, SEAL_OVERHEAD};
 use patchbay::rtp::{RtpHeader, rtcp, rtcp::NackPair};
 use patchbay::types::{
-    Batch, Codec, CodecParameters, DropReason, DtlsRole, Extension, ExtensionMap, IceCredentials, Layer, MAX_DATAGRAM,
-    MediaKind, Mid, NetPath, NetProtocol, ParticipantHandle, Pt, RemoteParameters, RoomHandle, Ssrc,
-    SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
+    Batch, Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MAX_DATAGRAM, MediaKind, Mid, NetPath,
+    ParticipantHandle, Pt, Ssrc, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
 };
+
+// Handshakes need nothing that the benchmarks of the core do not have.
+#[allow(dead_code)] // their codecs and counts are not those counted here
+#[path = "../benches/in_memory/mod.rs"]
+mod in_memory;
+
+use in_memory::{Client, ROOM, SERVER, join, path};
 
 struct Counting;
 
@@ -44,23 +48,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const ROOM: RoomHandle = RoomHandle(1);
 const SUBSCRIBERS: u64 = 10;
 /// What each subscriber's streams have; those of retransmissions one more.
 const CAMERA: Ssrc = Ssrc(1000);
 const SCREEN: Ssrc = Ssrc(1002);
 const VOICE: Ssrc = Ssrc(1004);
-const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
 
-struct Client {
-    address: SocketAddr,
-    rtc: Transport,
-}
-
-/// Keeps datagrams, or only counts them.
+/// Counts datagrams.
 struct Sent {
     slot: Vec<u8>,
-    kept: Option<Vec<(NetPath, Vec<u8>)>>,
     count: usize,
     /// By subscriber.
     to: [Told; SUBSCRIBERS as usize + 1],
@@ -77,10 +73,9 @@ struct Told {
 }
 
 impl Sent {
-    fn new(keeps: bool) -> Self {
+    fn new() -> Self {
         Self {
             slot: vec![0; MAX_DATAGRAM],
-            kept: keeps.then(Vec::new),
             count: 0,
             to: [Told::default(); _],
         }
@@ -92,7 +87,7 @@ impl Batch for Sent {
         &mut self.slot
     }
 
-    fn commit(&mut self, path: NetPath, len: usize) {
+    fn commit(&mut self, path: NetPath, _len: usize) {
         self.count += 1;
         // RTP, and not RTCP (RFC 5761 §4).
         let is_rtp = self.slot[0] >> 6 == 2 && !(64..96).contains(&(self.slot[1] & 0x7f));
@@ -104,24 +99,6 @@ impl Batch for Sent {
                 told.sequence = u16::from_be_bytes([self.slot[2], self.slot[3]]);
             }
         }
-        if let Some(kept) = &mut self.kept {
-            kept.push((path, self.slot[..len].to_vec()));
-        }
-    }
-}
-
-fn path(remote: SocketAddr) -> NetPath {
-    NetPath {
-        local: SERVER.into(),
-        remote,
-        protocol: NetProtocol::Udp,
-    }
-}
-
-fn credentials(name: &str) -> IceCredentials {
-    IceCredentials {
-        ufrag: format!("ufrag{name}"),
-        pwd: format!("0123456789abcdef0123{name}"),
     }
 }
 
@@ -156,75 +133,6 @@ fn codec(codec: Codec) -> Vec<CodecParameters> {
         remb: false,
         fmtp: String::new(),
     }]
-}
-
-/// Opens a transport and drives it and a client of ours until both are connected.
-fn join(shard: &mut Shard, identity: &DtlsIdentity, now: &mut Instant, number: u64) -> Client {
-    let address = SocketAddr::from(([10, 0, 1, number as u8], 5000));
-    let transport = TransportHandle(number);
-    let ours = credentials(&format!("s{number}"));
-    let theirs = credentials(&format!("c{number}"));
-    let client_identity = DtlsIdentity::generate().expect("an identity");
-    shard.handle_command(
-        *now,
-        Command::OpenTransport(Box::new(OpenTransport {
-            room: ROOM,
-            participant: ParticipantHandle(number),
-            transport,
-            local: ours.clone(),
-            ice_lite: true,
-            ice_controlling: false,
-            open_channels: Vec::new(),
-            reception: Reception::default(),
-        })),
-    );
-    let remote = |ice, identity: &DtlsIdentity, dtls_role| RemoteParameters {
-        ice,
-        fingerprint: identity.fingerprint(),
-        dtls_role,
-        sctp_max_message_size: None,
-    };
-    let to_server = remote(theirs.clone(), &client_identity, DtlsRole::Passive);
-    shard.handle_command(
-        *now,
-        Command::SetRemote {
-            transport,
-            remote: Box::new(to_server),
-        },
-    );
-    let config = TransportConfig {
-        local: theirs,
-        ice_lite: false,
-        ice_controlling: true,
-        local_addresses: vec![address],
-        open_channels: Vec::new(),
-    };
-    let mut rtc = Transport::new(config, &client_identity, *now);
-    rtc.set_remote(*now, &remote(ours, identity, DtlsRole::Active));
-    rtc.add_remote_candidate(*now, "candidate:1 1 udp 2130706431 10.0.0.1 7882 typ host");
-    for _ in 0..2000 {
-        while let Some((_, mut datagram)) = rtc.poll_transmit() {
-            shard.handle_datagram(*now, path(address), &mut datagram);
-        }
-        let mut sent = Sent::new(true);
-        shard.poll_transmit(*now, &mut sent);
-        for (path, mut datagram) in sent.kept.into_iter().flatten() {
-            let back = NetPath {
-                local: path.remote,
-                remote: path.local,
-                protocol: NetProtocol::Udp,
-            };
-            let _ = rtc.handle_datagram(*now, back, &mut datagram);
-        }
-        while rtc.poll_event().is_some() {}
-        if rtc.is_connected() {
-            return Client { address, rtc };
-        }
-        *now += Duration::from_millis(1);
-        shard.handle_timeout(*now);
-        rtc.handle_timeout(*now);
-    }
-    panic!("never connected");
 }
 
 /// A track of the publisher's and everybody's subscription to it, both on the m-line of this number.
@@ -398,7 +306,7 @@ fn forwarding_allocates_nothing() {
     let mut counted = Counted {
         shard,
         now,
-        sent: Sent::new(false),
+        sent: Sent::new(),
         is_warm: false,
         allocations: 0,
         spent: Duration::ZERO,

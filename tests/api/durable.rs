@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use patchbay::proto::livekit::leave_request::Action;
@@ -11,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::client::{LIMIT, Signalling};
 use crate::process::Process;
@@ -113,18 +112,18 @@ async fn joined(client: &mut Signalling) -> String {
 }
 
 /// Events by room and name, each with the ids it came with.
-type Events = Arc<Mutex<BTreeMap<(String, String), BTreeSet<String>>>>;
+type Events = BTreeMap<(String, String), BTreeSet<String>>;
 
-async fn receiver() -> (String, Events) {
+async fn receiver() -> (String, watch::Receiver<Events>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let events = Events::default();
-    let seen = Arc::clone(&events);
+    let (seen, events) = watch::channel(Events::default());
     let app = Router::new().fallback(async move |body: String| {
         let event: Value = serde_json::from_str(&body).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let key = (text(&event["room"]["sid"]), text(&event["event"]));
-        seen.lock().unwrap().entry(key).or_default().insert(text(&event["id"]));
+        let id = text(&event["id"]);
+        seen.send_modify(|events| _ = events.entry(key).or_default().insert(id));
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
     (url, events)
@@ -280,7 +279,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let points = number("DURABILITY_POINTS").unwrap_or(10);
     let seed = number("DURABILITY_SEED").unwrap_or(1);
     let mut random = StdRng::seed_from_u64(seed);
-    let (url, events) = receiver().await;
+    let (url, mut events) = receiver().await;
     let webhook = json!({"urls": [url], "api_key": "key", "allow_private_addresses": true});
     let mut server = Process::start(json!({"webhook": webhook})).await;
     let names: Vec<String> = (0..6).map(|number| format!("room {number}")).collect();
@@ -316,17 +315,9 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         }
     }
     let expected: Expected = rooms.into_values().flat_map(|(_, expected)| expected).collect();
-    let all = async {
-        let missing = || {
-            let events = events.lock().unwrap();
-            expected.iter().filter(|event| !events.contains_key(*event)).count()
-        };
-        while missing() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, all).await.expect("every webhook");
-    for (event, ids) in events.lock().unwrap().iter() {
+    let all = events.wait_for(|events| expected.iter().all(|event| events.contains_key(event)));
+    drop(tokio::time::timeout(LIMIT, all).await.expect("every webhook").unwrap());
+    for (event, ids) in events.borrow().iter() {
         assert_eq!(ids.len(), 1, "{event:?} is one event, however often it came");
     }
     println!(

@@ -1,10 +1,11 @@
 //! The server as an operator runs it: the program itself, its signals, its end and its next start.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use patchbay::proto::claims::{Claims, VideoGrant, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,24 +59,24 @@ impl Process {
 
     /// The next life. Returns when it answers.
     pub async fn run(&mut self) {
-        let child = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_patchbay"))
             .args(["--config-body", &self.config.to_string()])
             .current_dir(&self.directory)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
         self.child = Some(child);
-        let since = Instant::now();
-        while TcpStream::connect(self.address).await.is_err() {
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(
-                ended.is_none() && since.elapsed() < LIMIT,
-                "the server does not start: {ended:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // It says so when its sockets are open; a server that ends says nothing.
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            line
+        });
+        let line = tokio::time::timeout(LIMIT, line).await.expect("a start").unwrap();
+        assert!(line.contains(" serves http://"), "the server does not start: {line:?}");
     }
 
     pub fn signal(&self, name: &str) {
@@ -121,14 +122,7 @@ impl Process {
 
     /// One call of a server API, with every right in `room`.
     pub async fn call(&self, method: &str, room: &str, body: serde_json::Value) -> Answer {
-        let grant = VideoGrant {
-            room_create: true,
-            room_list: true,
-            room_admin: true,
-            room: room.into(),
-            ..VideoGrant::default()
-        };
-        let authorization = format!("authorization: Bearer {}", self.token("backend", grant));
+        let authorization = format!("authorization: Bearer {}", self.token("backend", every_right(room)));
         let headers = ["content-type: application/json", &authorization];
         request(
             self.address,
@@ -142,14 +136,7 @@ impl Process {
 
     /// As `call`; the JSON of an answer with status 200 that came whole. None for any other end.
     pub async fn acknowledged(&self, method: &str, room: &str, body: serde_json::Value) -> Option<serde_json::Value> {
-        let grant = VideoGrant {
-            room_create: true,
-            room_list: true,
-            room_admin: true,
-            room: room.into(),
-            ..VideoGrant::default()
-        };
-        let (token, body) = (self.token("backend", grant), body.to_string());
+        let (token, body) = (self.token("backend", every_right(room)), body.to_string());
         let request = format!(
             "POST /twirp/livekit.{method} HTTP/1.1\r\nHost: server\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -167,6 +154,16 @@ impl Process {
     pub async fn health(&self) -> (u16, String) {
         let answer = fetch(self.address, "/").await;
         (answer.status, answer.body)
+    }
+}
+
+fn every_right(room: &str) -> VideoGrant {
+    VideoGrant {
+        room_create: true,
+        room_list: true,
+        room_admin: true,
+        room: room.into(),
+        ..VideoGrant::default()
     }
 }
 
