@@ -16,7 +16,7 @@ use super::subscription::Subscription;
 use super::timers::TimerId;
 use super::track::Track;
 use super::transport::MediaTransport;
-use crate::types::{Bitrate, MediaKind, SubscriptionHandle};
+use crate::types::{MediaKind, SubscriptionHandle};
 
 /// LiveKit: what a client that has set no priority gives to cameras and to screens.
 const CAMERA_PRIORITY: u8 = 1;
@@ -56,12 +56,13 @@ impl Allocation {
 }
 
 impl MediaTransport {
-    pub fn budget(&self, now: Instant, audio: Bitrate) -> Budget {
+    pub fn budget(&self, now: Instant) -> Budget {
         Budget {
             estimate: self.sending_rate.estimate(),
             measured: self.sending_rate.is_measured(now),
             cap: self.reception.max_bitrate,
-            audio,
+            audio: self.waiting.beside.voice(),
+            other: self.waiting.beside.other(),
             may_pause: self.reception.may_pause,
         }
     }
@@ -102,7 +103,8 @@ impl Fanout {
             return;
         };
         let now = outside.now;
-        let budget = transport.budget(now, Bitrate::ZERO);
+        transport.waiting.beside.advance(now);
+        let budget = transport.budget(now);
         let allocation = &mut transport.allocation;
         let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
         allocation.outcome = Some(outcome);
@@ -135,7 +137,7 @@ impl Fanout {
                 continue;
             }
             if subscription.kind == MediaKind::Audio {
-                continue; // it is sent whatever there is
+                continue; // its cost is measured where it leaves
             }
             let offered = track.offered(outside.now);
             let importance = importance(subscription, track);

@@ -21,15 +21,19 @@ pub type Rates = [[Bitrate; TEMPORAL_LAYERS]; SPATIAL_LAYERS];
 pub const SPATIAL_LAYERS: usize = 3;
 pub const TEMPORAL_LAYERS: usize = 4;
 
-/// Part of the estimate that is not given to media: retransmissions, data and RTCP share it. Percent.
-const RESERVE: u64 = 5;
+/// What was given is kept up to this part of the estimate, percent: so much the pacer sends, and the estimate goes up and
+/// down by as much by itself on a path that does not change.
+const KEPT: u64 = 105;
+/// At most this part of the estimate is left free for what is neither picture nor voice, however much of it there is:
+/// a file that is sent beside does not stop the pictures. Percent.
+const MAX_OTHER: u64 = 25;
 
 /// An excess of this many percent over what may be kept is borne for this long: a key frame, a dip of the estimate. More
 /// than the last is not borne.
-const BORNE: [(u64, Duration); 2] = [(110, Duration::from_millis(1000)), (125, Duration::from_millis(300))];
+const BORNE: [(u64, Duration); 2] = [(105, Duration::from_millis(1000)), (120, Duration::from_millis(300))];
 
 /// Beyond this excess, percent, the old layer is not even finished: the path is filling up.
-const URGENT: u64 = 125;
+const URGENT: u64 = 120;
 
 /// The lowest layers have to be too much for this long before one is paused.
 const PAUSE_AFTER: Duration = Duration::from_millis(1000);
@@ -38,11 +42,12 @@ const PAUSE_AFTER: Duration = Duration::from_millis(1000);
 const HOLD: Duration = Duration::from_millis(500);
 /// … a paused one, before it goes on …
 const RESUME_HOLD: Duration = Duration::from_millis(1000);
-/// … and any, after something was given and had to be taken away again, by how often that was.
+/// … and any, after something was given and had to be taken away again, by how often that was: however soon each turns
+/// out to be a mistake, a picture changes at most four times in a minute.
 const FAILED_HOLDS: [Duration; 4] = [
-    Duration::from_secs(5),
-    Duration::from_secs(30),
+    Duration::from_secs(15),
     Duration::from_secs(45),
+    Duration::from_secs(60),
     Duration::from_secs(60),
 ];
 /// Something taken away within this time of something given makes that a mistake …
@@ -53,7 +58,7 @@ const SAME_BUDGET: u64 = 60;
 const FORGET_AFTER: Duration = Duration::from_secs(90);
 /// All are forgotten when the budget is this much above the one of the mistake, percent.
 const OTHER_BUDGET: u64 = 150;
-/// What must be left free after a mistake, in percent of a new layer's cost.
+/// What must be left free after a mistake, in percent of what is to be given more.
 const HEADROOM: u64 = 10;
 /// Equals trade places when what is given grows to more than this part by it. Percent.
 const WORTH_TRADING: u64 = 110;
@@ -63,8 +68,9 @@ const CUT_TO: u64 = 95;
 /// A new subscription or wish, or a layer that has come back, need not wait for so long.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// Beyond what all wishes cost, so that the last layer has room to be given and kept. Percent.
-const DEMAND_HEADROOM: u64 = 15;
+/// Beyond what all wishes cost, so that the last layer has room to be given and kept, and a key frame need not wait.
+/// Percent.
+const DEMAND_HEADROOM: u64 = 40;
 
 /// When to look again while something is below what is wanted, and otherwise.
 const RECHECK_SOON: Duration = Duration::from_millis(200);
@@ -79,8 +85,10 @@ pub struct Budget {
     pub measured: bool,
     /// Set for the participant.
     pub cap: Option<Bitrate>,
-    /// What its sound costs.
+    /// What its sound takes.
     pub audio: Bitrate,
+    /// What retransmissions, data and RTCP take.
+    pub other: Bitrate,
     /// What does not fit may be stopped; otherwise the lowest layer stays.
     pub may_pause: bool,
 }
@@ -93,11 +101,10 @@ impl Budget {
             let rest = cap.saturating_sub(self.audio.0);
             return (rest, rest);
         };
-        let safe = estimate.0 / 100 * (100 - RESERVE);
-        (
-            safe.min(cap).saturating_sub(self.audio.0),
-            estimate.0.min(cap).saturating_sub(self.audio.0),
-        )
+        let beside = self.audio.0 + self.other.0.min(percent(estimate.0, MAX_OTHER));
+        let rest = |part: u64| percent(estimate.0, part).saturating_sub(beside);
+        let rest_of_cap = cap.saturating_sub(self.audio.0);
+        (rest(100).min(rest_of_cap), rest(KEPT).min(rest_of_cap))
     }
 
     fn is_measured(&self) -> bool {
@@ -106,10 +113,7 @@ impl Budget {
 
     /// What may be spent on everything; None = no limit.
     pub fn total(&self) -> Option<Bitrate> {
-        let estimate = self
-            .estimate
-            .map(|estimate| Bitrate(estimate.0 / 100 * (100 - RESERVE)));
-        match (estimate, self.cap) {
+        match (self.estimate, self.cap) {
             (Some(estimate), Some(cap)) => Some(estimate.min(cap)),
             (estimate, cap) => estimate.or(cap),
         }
@@ -279,8 +283,9 @@ impl Candidate {
 
     /// What must be free for the first `count` steps.
     fn needs(&self, count: usize, careful: bool) -> u64 {
-        let headroom = if careful && count > self.held { HEADROOM } else { 0 };
-        percent(self.ladder.cost(count), 100 + headroom)
+        let cost = self.ladder.cost(count);
+        let more = cost.saturating_sub(self.ladder.cost(self.held));
+        cost + if careful { percent(more, HEADROOM) } else { 0 }
     }
 
     fn is_paused(&self) -> bool {
@@ -419,15 +424,24 @@ impl Allocator {
             .sum();
         let is_borne = self.is_borne(now, held, keep);
         if is_borne {
-            fill(candidates, spend.max(held), order);
+            let limit = spend.max(held);
+            if fill(candidates, limit, order) > limit && budget.may_pause && budget.is_measured() {
+                // Something more important has come: it takes the place of what would not be paused for a dip.
+                candidates
+                    .iter_mut()
+                    .for_each(|candidate| candidate.is_protected = false);
+                fill(candidates, limit, order);
+            }
         } else {
             for candidate in candidates.iter_mut().filter(|candidate| candidate.allotment.is_known) {
                 candidate.ceiling = candidate.ceiling.min(candidate.held);
             }
             let part = if budget.is_capped() { 100 } else { CUT_TO };
             order.better = percent(spend, part);
-            fill(candidates, spend, order);
-            self.over_since = None;
+            // What is over even so, because the lowest layers are not to be paused yet, is not borne anew for that.
+            if fill(candidates, spend, order) <= keep {
+                self.over_since = None;
+            }
         }
 
         self.learn(now, spend, candidates);

@@ -247,15 +247,6 @@ impl Encoding {
         if !late {
             self.newest = Some(info.timestamp);
         }
-        let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
-        let layer = Layer {
-            spatial: info.spatial,
-            temporal: info.temporal,
-        };
-        meter.handle_packet(layer, info.layers, packet.payload.len(), now);
-        if new_frame {
-            meter.handle_frame(info.layers);
-        }
         if info.keyframe {
             self.note_keyframe(sequence, info.timestamp);
             if self.keyframes.after < Some(sequence) {
@@ -263,6 +254,16 @@ impl Encoding {
                 self.keyframes.tries = 0;
             }
             self.nack.handle_keyframe(sequence);
+        }
+        let of_keyframe = self.keyframe.is_some_and(|(_, of)| of == info.timestamp) && self.kind == MediaKind::Video;
+        let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+        let layer = Layer {
+            spatial: info.spatial,
+            temporal: info.temporal,
+        };
+        meter.handle_packet(layer, info.layers, packet.payload.len(), of_keyframe, now);
+        if new_frame {
+            meter.handle_frame(info.layers);
         }
         Ok(Arrived {
             source: self.source(),

@@ -16,6 +16,7 @@ pub mod transport_feedback;
 
 mod allocation;
 mod allocator;
+mod beside;
 mod binding;
 mod data_link;
 mod data_tracks;

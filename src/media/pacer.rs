@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::allocation::importance;
+use super::beside::Share;
 use super::edge::Event;
 use super::encoding::Encoding;
 use super::fanout::Fanout;
@@ -175,7 +176,7 @@ impl Release<'_> {
         let slot = batch.slot();
         let (path, len) = self.write(fanout, transport, descriptor, padding, slot)?;
         batch.commit(path, len);
-        transport.waiting.spend(len);
+        transport.waiting.spend(share(fanout, descriptor), len);
         self.stats.bytes_sent += len as u64;
         Ok(())
     }
@@ -472,6 +473,17 @@ impl Release<'_> {
             sequence: descriptor.sequence_out,
             numbered: subscription.is_numbered(),
         })
+    }
+}
+
+fn share(fanout: &Fanout, descriptor: &Descriptor) -> Share {
+    match descriptor.kind {
+        Kind::Media => match fanout.subscriptions.get(descriptor.subscription) {
+            Some(subscription) if subscription.kind == MediaKind::Video => Share::Picture,
+            _ => Share::Voice,
+        },
+        Kind::Probe | Kind::ProbePadding => Share::Probe,
+        Kind::Retransmission | Kind::Generated | Kind::Padding => Share::Other,
     }
 }
 

@@ -11,7 +11,7 @@ use super::room_report;
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::Track;
-use crate::types::Layer;
+use crate::types::{DropReason, Layer};
 
 /// Packets that are sent at once to a subscriber whose key frame arrived behind them.
 const MAX_CATCH_UP: u64 = 256;
@@ -30,6 +30,15 @@ impl Fanout {
             return;
         }
         let needed = subscription.set_target(track, target, urgent);
+        if urgent
+            && needed.is_some()
+            && let Some(transport) = outside.transports.get_mut(subscription.transport)
+        {
+            // The key frame that comes next supersedes all that waits, and is not to stand behind it.
+            let dropped = transport.forget_video(slot);
+            (0..dropped).for_each(|_| outside.stats.count_drop(DropReason::Congested));
+            subscription.abandon(subscription.rewriter.newest());
+        }
         room_report::note(outside, subscription, track);
         if needed.is_some() {
             self.bring(outside, slot);

@@ -177,6 +177,11 @@ impl Rewriter {
         highest.saturating_add_signed(i64::from(sequence.wrapping_sub(highest as u16) as i16))
     }
 
+    /// The last number given out.
+    pub fn newest(&self) -> u64 {
+        self.next - 1
+    }
+
     pub fn has_sent(&self) -> bool {
         !self.spans.is_empty()
     }

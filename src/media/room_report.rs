@@ -82,7 +82,7 @@ impl Fanout {
             participant: transport.participant,
             connected: transport.is_connected,
             estimate: rate.estimate(),
-            budget: transport.budget(now, Bitrate::ZERO).total(),
+            budget: transport.budget(now).total(),
             allocated: outcome.map(|outcome| outcome.allocated).unwrap_or_default(),
             wanted: outcome.map(|outcome| outcome.wanted).unwrap_or_default(),
             may_pause: transport.reception.may_pause,
@@ -129,7 +129,7 @@ pub fn layers(subscription: &Subscription, track: &Track, transport: &MediaTrans
         flowing,
         target,
         sent,
-        capped: transport.budget(now, Bitrate::ZERO).is_capped(),
+        capped: transport.budget(now).is_capped(),
     };
     LayerState {
         wanted: (!disabled).then(|| known(asked)),

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::beside::{Beside, Share};
 use super::estimator::SendingRate;
 use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
@@ -93,6 +94,7 @@ pub struct SendQueue {
     pub is_lossy: bool,
     /// When something was last known to be lost.
     pub last_loss: Option<Instant>,
+    pub beside: Beside,
 }
 
 impl SendQueue {
@@ -109,6 +111,7 @@ impl SendQueue {
             in_flight: InFlight::default(),
             is_lossy: false,
             last_loss: None,
+            beside: Beside::new(now),
         }
     }
 
@@ -225,16 +228,19 @@ impl SendQueue {
         cut.map(|(owner, _, newest)| (*owner, *newest))
     }
 
-    /// Forgets what waits of a subscription's video; how many packets.
+    /// Forgets what waits of a subscription, retransmissions too; how many packets.
     pub fn cut(&mut self, subscription: Slot) -> usize {
-        let before = self.video.len();
+        let before = self.len();
         self.video.retain(|descriptor| descriptor.subscription != subscription);
-        before - self.video.len()
+        self.repairs
+            .retain(|descriptor| descriptor.subscription != subscription);
+        before - self.len()
     }
 
     /// A packet has left, or anything else that shares the path: `size` bytes of UDP payload.
-    pub fn spend(&mut self, size: usize) {
+    pub fn spend(&mut self, share: Share, size: usize) {
         self.pacing.spend(size);
+        self.beside.handle_sent(share, size);
     }
 
     /// A video packet has left.

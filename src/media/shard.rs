@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::beside::Share;
 use super::edge::{Command, Event};
 use super::fanout::Fanout;
 use super::outside::{Dirty, Events, Index, MIN_DELAY, Outside, TimerKey};
@@ -331,7 +332,7 @@ impl Shard {
                     if let Some(target) = target.get_mut(..datagram.len()) {
                         target.copy_from_slice(&datagram);
                         batch.commit(path, datagram.len());
-                        transport.waiting.spend(datagram.len());
+                        transport.waiting.spend(Share::Other, datagram.len());
                         release.stats.bytes_sent += datagram.len() as u64;
                     }
                 }
@@ -561,7 +562,7 @@ fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut
         match sealed {
             Ok((path, len)) => {
                 batch.commit(path, len);
-                transport.waiting.spend(len);
+                transport.waiting.spend(Share::Other, len);
                 stats.rtcp_sent += 1;
                 stats.bytes_sent += len as u64;
             }

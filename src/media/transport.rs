@@ -252,6 +252,13 @@ impl MediaTransport {
         self.sending_rate.next_sequence().to_be_bytes()
     }
 
+    /// Drops what has not left of a subscription's video; how many packets.
+    pub fn forget_video(&mut self, subscription: Slot) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|descriptor| descriptor.subscription != subscription);
+        before - self.queue.len() + self.waiting.cut(subscription)
+    }
+
     /// When its timer is due.
     pub fn deadline(&mut self) -> Option<Instant> {
         let deadlines = [self.deadline_beside_release(), self.waiting.poll_timeout()];

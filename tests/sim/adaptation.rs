@@ -84,17 +84,21 @@ fn constant_rate(rate: u64, cameras: usize, media_bound: f64) {
 
 #[test]
 fn constant_one_megabit() {
-    constant_rate(1_000_000, 1, 65.0); // the goal is 90
+    constant_rate(1_000_000, 1, 90.0);
 }
 
 #[test]
 fn constant_two_megabits() {
-    constant_rate(2_000_000, 2, 45.0); // the goal is 90
+    // The goal is 90. The only sets that reach it take 94 % of the link and more, headers included, which is what the
+    // estimate comes to by itself: seeds whose cameras send a little more stay at the next set below, 74 %.
+    constant_rate(2_000_000, 2, 70.0);
 }
 
 #[test]
 fn constant_five_megabits() {
-    constant_rate(5_000_000, 4, 70.0); // the goal is 90
+    // The goal is 90; 89.3 is the worst of 30. All four at the same layer come to 91 % of the best, which gives one of
+    // equals more than another; until the last is raised it is less.
+    constant_rate(5_000_000, 4, 85.0);
 }
 
 #[test]
@@ -118,9 +122,8 @@ fn a_drop_and_a_recovery() {
         let lower = call.until(0, dropped, |shown| shown.tag.encoding < TOP);
         let top = call.until(0, restored, |shown| shown.tag.encoding == TOP);
         vec![
-            // The goals are 1500 and 700.
-            at_most("lower layer, ms", ms(lower), 2500.0),
-            at_most("longest gap, ms", ms(call.longest_gap(0, Some(dropped))), 1000.0),
+            at_most("lower layer, ms", ms(lower), 1500.0),
+            at_most("longest gap, ms", ms(call.longest_gap(0, Some(dropped))), 700.0),
             at_most("queue under 150 ms, ms", ms(long_queue.unwrap_or_default()), 3000.0),
             at_most("top layer again, ms", ms(top), 6000.0),
             call.numbers(0),

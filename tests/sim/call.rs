@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use patchbay::types::Codec;
+use patchbay::types::{Codec, Layer};
 
 use crate::{
     impairment::Conditions,
@@ -194,11 +194,10 @@ impl Drop for Call {
                     .map(|tag| (tag.encoding, tag.temporal))
                     .max();
                 let shown = self.received(camera).receiver.shown_in(step.clone()).count();
-                let reason = explained.and_then(|(_, report)| {
-                    let subscription = report.subscriptions.get(camera)?;
-                    Some(subscription.layers)
-                });
-                line += &format!(" | {layer:?} {shown} {reason:?}");
+                let state = explained.and_then(|(_, report)| Some(report.subscriptions.get(camera)?.layers));
+                let short = |layer: Option<Layer>| layer.map(|layer| (layer.spatial, layer.temporal));
+                let target = short(state.and_then(|state| state.target));
+                line += &format!(" | {layer:?} {shown} of {target:?}");
             }
             println!("{line}");
             at += STEP;

@@ -57,6 +57,7 @@ impl Bench {
                 measured: true,
                 cap: None,
                 audio: Bitrate::ZERO,
+                other: Bitrate::ZERO,
                 may_pause: true,
             },
             pictures: Vec::new(),
@@ -130,12 +131,12 @@ fn without_a_limit_everybody_gets_what_is_wanted() {
     let outcome = bench.run();
     assert_eq!(bench.targets(), [Some((2, 2)), Some((1, 1))]);
     assert_eq!(outcome.allocated, Bitrate::kbps(2100));
-    assert_eq!(outcome.demand, Bitrate::kbps(2415));
+    assert_eq!(outcome.demand, Bitrate::kbps(2940));
 }
 
 #[test]
 fn sound_comes_first_and_lowest_layers_before_better_ones() {
-    let mut bench = Bench::new(1200);
+    let mut bench = Bench::new(1140);
     bench.budget.audio = Bitrate::kbps(7 * 40);
     let cameras: Vec<usize> = (0..6).map(|_| bench.camera()).collect();
     let shared = bench.add(screen(300), (255, true));
@@ -147,19 +148,20 @@ fn sound_comes_first_and_lowest_layers_before_better_ones() {
         "{:?}",
         bench.targets()
     );
+    bench.budget.other = Bitrate::kbps(20);
     bench.estimate(900);
     bench.pass(3000);
     assert_eq!(bench.target(shared), Some((0, 0)), "before any camera");
     let shown = cameras.iter().filter(|camera| bench.target(**camera).is_some()).count();
-    assert_eq!(shown, 3, "of 275 kbit/s: {:?}", bench.targets());
+    assert_eq!(shown, 3, "of 300 kbit/s: {:?}", bench.targets());
 }
 
 #[test]
 fn the_more_important_picture_is_better_and_nobody_goes_without_for_it() {
-    let mut bench = Bench::new(1000);
+    let mut bench = Bench::new(950);
     let (first, second) = (bench.camera(), bench.add(camera(), (7, false)));
     bench.run();
-    // 950: 90 + 500 or 150 + 500 fit; the second one's (1, 2) after both have (0, 2), then the first one's (1, 0).
+    // 90 + 500 or 150 + 500 fit; the second one's (1, 2) after both have (0, 2), then the first one's (1, 0).
     assert_eq!(
         (bench.target(first), bench.target(second)),
         (Some((1, 1)), Some((1, 2)))
@@ -168,7 +170,7 @@ fn the_more_important_picture_is_better_and_nobody_goes_without_for_it() {
     bench.pass(2000);
     assert_eq!(
         (bench.target(first), bench.target(second)),
-        (Some((1, 0)), Some((1, 0)))
+        (Some((1, 0)), Some((1, 1)))
     );
     bench.estimate(160);
     bench.pass(3000);
@@ -224,8 +226,8 @@ fn what_was_a_mistake_is_not_tried_again_soon_unless_the_path_is_another() {
     bench.pass(1000);
     assert_eq!(bench.target(camera), Some((1, 2)));
     bench.estimate(1200);
-    bench.pass(4000);
-    assert_eq!(bench.target(camera), Some((1, 2)), "not within 5 s");
+    bench.pass(14_000);
+    assert_eq!(bench.target(camera), Some((1, 2)), "not within 15 s");
     bench.pass(2000);
     assert_eq!(bench.target(camera), Some((2, 0)));
     bench.estimate(890);
@@ -252,11 +254,11 @@ fn a_guess_pauses_nothing_and_a_measurement_only_after_a_while() {
     assert_eq!(bench.targets(), [Some((0, 0)), Some((0, 0))]);
     bench.pass(600);
     assert_eq!(bench.target(first), None);
-    assert_eq!(bench.target(second), Some((0, 0)), "90 kbit/s of 95");
+    assert_eq!(bench.target(second), Some((0, 0)), "90 kbit/s of 100");
     // It goes on when there has been room for it for a second.
-    bench.estimate(310);
+    bench.estimate(299);
     bench.pass(2000);
-    assert_eq!(bench.target(first), None, "300 of 294 is too much");
+    assert_eq!(bench.target(first), None, "300 is too much");
     bench.estimate(500);
     bench.pass(600);
     assert_eq!(bench.target(first), None);
@@ -376,7 +378,7 @@ fn noise_makes_nobody_change_layers_often() {
             bench.estimate(noise.around(estimate as u64, 4.0));
             for (picture, plain) in bench.pictures.iter_mut().zip(&plain) {
                 for (row, plain) in picture.rates.iter_mut().zip(plain) {
-                    let common = noise.around(1000, 12.0);
+                    let common = noise.around(1000, 5.0); // about what the meter's mean leaves of it
                     for (rate, plain) in row.iter_mut().zip(plain) {
                         *rate = Bitrate(plain.0 * common / 1000);
                     }
@@ -490,6 +492,45 @@ proptest! {
         prop_assert_eq!(bench.targets(), before);
     }
 
+    /// More than the estimate allows is only kept, never given, and only for so long as a small excess is borne, then for
+    /// so long as the lowest layers may not be paused yet.
+    #[test]
+    fn what_is_kept_beyond_the_estimate_is_kept_for_its_time_only(
+        tracks in prop::collection::vec((ladder(), 1u8..4), 1..5),
+        estimates in prop::collection::vec((20u64..6000, 1u64..20), 1..40),
+        other in 0u64..200,
+    ) {
+        let mut bench = Bench::new(1000);
+        bench.budget.other = Bitrate::kbps(other);
+        for (rates, priority) in &tracks {
+            bench.add(*rates, (*priority, false));
+        }
+        let lowest: Vec<u64> = tracks.iter().map(|(rates, _)| rates[0][0].0).collect();
+        // Milliseconds for which that much has been given.
+        let (mut over, mut short, mut better_over, mut far_over) = (0, 0, 0, 0);
+        for (estimate, steps) in estimates {
+            bench.estimate(estimate);
+            for _ in 0..steps {
+                let before = bench.outcome.map_or(0, |outcome| outcome.allocated.0);
+                bench.pass(200);
+                let (spend, keep) = bench.budget.for_video();
+                let given = bench.outcome.unwrap().allocated.0;
+                prop_assert!(given <= spend.max(before), "{given} is given of {spend}");
+                let shown = bench.pictures.iter().zip(&lowest);
+                let least: u64 = shown.filter(|(p, _)| p.allotment.target.is_some()).map(|(_, lowest)| *lowest).sum();
+                let count = |is: bool, time: &mut u64| *time = if is { *time + 200 } else { 0 };
+                count(given > keep && least <= keep, &mut over);
+                count(least > keep, &mut short);
+                count(given > keep * 105 / 100 && given > least, &mut better_over);
+                count(given > keep * 120 / 100, &mut far_over);
+                prop_assert!(over <= 1000 + 200, "{given} of {keep} for {over} ms");
+                prop_assert!(short <= 1000 + 200, "{least} of {keep} for {short} ms");
+                prop_assert!(better_over <= 300 + 100, "{given} of {keep} for {better_over} ms");
+                prop_assert!(far_over == 0 || given == least, "{given} of {keep}, where {least} is the least");
+            }
+        }
+    }
+
     #[test]
     fn no_history_is_remembered_for_ever(
         tracks in prop::collection::vec((ladder(), 1u8..4), 1..4),
@@ -505,12 +546,18 @@ proptest! {
         }
         // In the end it is what it would be without the past.
         bench.pass(5 * 60_000);
+        // Of equals the one that is shown stays, though another would use more of the path.
+        let shown = |bench: &Bench| -> Vec<bool> { bench.targets().iter().map(Option::is_some).collect() };
+        let careful: u64 = bench.outcome.unwrap().allocated.0;
+        let careful_shown = shown(&bench);
         for picture in &mut bench.pictures {
             picture.allotment = Allotment::default();
         }
         bench.allocator = Allocator::default();
-        let careful: u64 = bench.outcome.unwrap().allocated.0;
         let fresh = bench.run().allocated.0;
-        prop_assert!(careful * 10 >= fresh * 9, "{careful} of {fresh}");
+        let fresh_shown = shown(&bench);
+        let count = |shown: &[bool]| shown.iter().filter(|shown| **shown).count();
+        let others = careful_shown != fresh_shown && count(&careful_shown) >= count(&fresh_shown);
+        prop_assert!(careful * 10 >= fresh * 9 || others, "{careful} of {fresh}");
     }
 }

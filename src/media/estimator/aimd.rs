@@ -17,12 +17,17 @@ const KEEP_SHORT_QUEUE: f64 = 0.92;
 const KEEP_LONG_QUEUE: f64 = 0.8;
 /// What counts as long.
 const LONG_QUEUE: Micros = 200_000;
+/// What is sent varies, and with it what arrives: while the queue is shorter than this, the rate is not taken below this
+/// part of itself at once.
+const SHORT_QUEUE: Micros = 50_000;
+const KEEP_AT_ONCE: f64 = 0.93;
 /// The rate grows by itself only while it is used: otherwise nothing tests it, and it would grow past the link. Probes
 /// are for that.
-const TESTED: f64 = 0.9;
+const TESTED: f64 = 0.95;
 /// Never so far above what arrives.
 const MAX_AHEAD: f64 = 1.5;
-/// A second decrease waits for the first to show.
+/// A second decrease waits for the first to show, unless the path is known to carry less than this part of the rate.
+const FAR_BELOW: f64 = 0.85;
 const MIN_DECREASE_INTERVAL: Micros = 150_000;
 
 /// Rates at which the path was congested, as mean and deviation.
@@ -128,8 +133,9 @@ impl RateControl {
 
     fn decrease(&mut self, now: Micros, input: Input) -> bool {
         let wait = input.rtt.max(MIN_DECREASE_INTERVAL);
-        let waits = self.last_decrease.is_some_and(|last| now - last < wait);
-        let Some(delivered) = input.delivered.filter(|_| !waits) else {
+        let is_far = input.busy.is_some_and(|busy| busy < self.rate * FAR_BELOW);
+        let waits = !is_far && self.last_decrease.is_some_and(|last| now - last < wait);
+        let Some(delivered) = input.busy.or(input.delivered).filter(|_| !waits) else {
             return false;
         };
         let part = input.queue.clamp(0, LONG_QUEUE) as f64 / LONG_QUEUE as f64;
@@ -144,7 +150,12 @@ impl RateControl {
                 });
             }
         }
-        let target = (delivered * keep).clamp(MIN_RATE, MAX_RATE);
+        let least = if input.queue < SHORT_QUEUE {
+            self.rate * KEEP_AT_ONCE
+        } else {
+            MIN_RATE
+        };
+        let target = (delivered * keep).max(least).clamp(MIN_RATE, MAX_RATE);
         let falls = target < self.rate;
         self.rate = self.rate.min(target);
         falls
@@ -156,6 +167,8 @@ impl RateControl {
 pub struct Input {
     /// What arrives; None = not known yet.
     pub delivered: Option<f64>,
+    /// What arrived lately while packets waited the whole time; None = they did not, or too few did to tell.
+    pub busy: Option<f64>,
     pub rtt: Micros,
     /// Delay above the smallest seen.
     pub queue: Micros,
@@ -168,8 +181,9 @@ mod tests {
     fn input(delivered: f64) -> Input {
         Input {
             delivered: Some(delivered),
+            busy: None,
             rtt: 50_000,
-            queue: 0,
+            queue: 60_000,
         }
     }
 
@@ -186,10 +200,17 @@ mod tests {
         }
         assert_eq!(control.rate(), unused);
         assert!(control.update(3_000_000, Usage::Over, input(1e6)));
-        assert!((control.rate() - 0.92e6).abs() < 1.0);
-        control.update(3_050_000, Usage::Normal, input(1e6));
+        assert!((control.rate() - 0.884e6).abs() < 1.0);
+        let before = control.rate();
+        let short = Input {
+            queue: 20_000,
+            ..input(0.5e6)
+        };
+        assert!(control.update(3_200_000, Usage::Over, short));
+        assert!((control.rate() - before * KEEP_AT_ONCE).abs() < 1.0);
+        control.update(3_250_000, Usage::Normal, input(1e6));
         for n in 0..20 {
-            control.update(3_100_000 + n * 50_000, Usage::Normal, input(control.rate()));
+            control.update(3_300_000 + n * 50_000, Usage::Normal, input(control.rate()));
         }
         assert!((1.0e6..1.08e6).contains(&control.rate()) || control.rate() < 1.0e6);
     }
@@ -200,6 +221,15 @@ mod tests {
         assert!(control.update(0, Usage::Over, input(3e6)));
         assert!(!control.update(100_000, Usage::Over, input(1e6)));
         assert!(control.update(200_000, Usage::Over, input(1e6)));
+        let busy = Input {
+            busy: Some(0.5e6),
+            ..input(1e6)
+        };
+        assert!(
+            control.update(250_000, Usage::Over, busy),
+            "the path is known to be narrower"
+        );
+        assert!(!control.update(300_000, Usage::Over, busy));
         assert!(!control.update(
             900_000,
             Usage::Over,

@@ -13,6 +13,8 @@ const WINDOW: i64 = 15;
 /// Twice that where it holds fewer bytes: on a slow path single packets show.
 const LONG_WINDOW: i64 = 30;
 const FEW_BYTES: u64 = 30_000;
+/// Six packets make a rate where they came without a gap.
+const FEW_BUSY_BYTES: u64 = 6_000;
 /// Before this many the rate is not known.
 const MIN_BINS: i64 = 5;
 
@@ -68,6 +70,14 @@ impl DeliveredRate {
             bytes = self.sum(bins);
         }
         Some(bytes as f64 * 8.0 * 1e6 / (bins * BIN) as f64)
+    }
+
+    /// The same of the last moments alone, in which packets waited for so long: all that arrived came without a gap, as fast
+    /// as the path carries it. None = too little has come to tell.
+    pub fn busy_rate(&self, waited: Micros) -> Option<f64> {
+        let bins = (waited / BIN).min(self.newest - self.first?).min(WINDOW);
+        let bytes = self.sum(bins);
+        (bytes >= FEW_BUSY_BYTES).then(|| bytes as f64 * 8.0 * 1e6 / (bins * BIN) as f64)
     }
 
     /// Bytes in the newest complete bins.
@@ -128,12 +138,15 @@ impl WindowedMin {
 const BASE_WINDOW: Micros = 30_000_000;
 /// The lower edge of the delays within this is what queues make of it; the rest is jitter.
 const RECENT_WINDOW: Micros = 200_000;
+/// The same where there is no time to be sure.
+const PROMPT_WINDOW: Micros = 40_000;
 
 /// Delay above the smallest seen: what waits in the path.
 #[derive(Debug)]
 pub struct QueueDelay {
     base: WindowedMin,
     recent: WindowedMin,
+    prompt: WindowedMin,
 }
 
 impl QueueDelay {
@@ -141,6 +154,7 @@ impl QueueDelay {
         Self {
             base: WindowedMin::new(BASE_WINDOW),
             recent: WindowedMin::new(RECENT_WINDOW),
+            prompt: WindowedMin::new(PROMPT_WINDOW),
         }
     }
 
@@ -148,6 +162,7 @@ impl QueueDelay {
     pub fn add(&mut self, departure: Micros, one_way: Micros) {
         self.base.add(departure, one_way);
         self.recent.add(departure, one_way);
+        self.prompt.add(departure, one_way);
     }
 
     /// Zero before anything is known.
@@ -158,10 +173,19 @@ impl QueueDelay {
         }
     }
 
+    /// As `get`, of the last packets only: a queue shows at once, and jitter sometimes.
+    pub fn prompt(&self) -> Micros {
+        match (self.base.min(), self.prompt.min()) {
+            (Some(base), Some(prompt)) => prompt - base,
+            _ => 0,
+        }
+    }
+
     /// The path has changed: what is seen now is the smallest there is.
     pub fn rebase(&mut self) {
         self.base.reset();
         self.recent.reset();
+        self.prompt.reset();
     }
 }
 
@@ -191,6 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_arrives_as_fast_as_the_path_carries() {
+        let mut delivered = DeliveredRate::new();
+        let mut at = 0;
+        for _ in 0..50 {
+            at += 10_000;
+            delivered.add(at, 1250);
+        }
+        for _ in 0..12 {
+            at += 10_000;
+            delivered.add(at, 625);
+        }
+        assert!(delivered.rate().unwrap() > 0.75e6);
+        assert_eq!(delivered.busy_rate(60_000), None, "too few packets");
+        assert!((delivered.busy_rate(100_000).unwrap() - 0.5e6).abs() < 3e4);
+    }
+
+    #[test]
     fn delay_above_the_smallest() {
         let mut queue = QueueDelay::new();
         assert_eq!(queue.get(), 0);
@@ -202,7 +243,11 @@ mod tests {
         for n in 100..150 {
             queue.add(n * 10_000, offset + 120_000);
         }
-        assert_eq!(queue.get(), 100_000);
+        assert_eq!((queue.get(), queue.prompt()), (100_000, 100_000));
+        for n in 150..160 {
+            queue.add(n * 10_000, offset + 220_000);
+        }
+        assert_eq!((queue.get(), queue.prompt()), (100_000, 200_000));
         queue.rebase();
         queue.add(1_500_000, offset + 120_000);
         assert_eq!(queue.get(), 0);

@@ -19,6 +19,9 @@ const DEFAULT_RTT: Micros = 100_000;
 const MAX_RTT: Micros = 3_000_000;
 /// Packets that have waited this long behind others are a queue even when it does not grow: it may be full.
 const STANDING_QUEUE: Micros = 70_000;
+/// Packets that wait this long, and longer than those of the report before, need no trend where it shows how fast they
+/// arrive: the path has become narrower. To it too the time of a packet is added.
+const SUDDEN_QUEUE: Micros = 80_000;
 /// Decreases that leave such a queue as it is, after which it is taken for the path's own delay.
 const MAX_VAIN: u8 = 3;
 /// Probes wait for a queue to fall below this...
@@ -79,6 +82,8 @@ pub struct PathEstimate {
     vain: u8,
     standing: Micros,
     last_standing: Micros,
+    /// `QueueDelay::prompt` of the last report.
+    last_prompt: Micros,
     /// The rate before it began to fall.
     high: f64,
     /// What the last probe that filled the path has shown.
@@ -108,6 +113,7 @@ impl PathEstimate {
             vain: 0,
             standing: 0,
             last_standing: 0,
+            last_prompt: 0,
             high: rate,
             filled: None,
             is_first_probe: true,
@@ -242,15 +248,20 @@ impl PathEstimate {
     }
 
     fn update(&mut self, now: Micros) {
-        let queue = self.queue.get();
+        let (queue, prompt) = (self.queue.get(), self.queue.prompt());
+        let waited = Some(prompt).filter(|prompt| *prompt >= SUDDEN_QUEUE + self.packet_time());
+        let busy = waited.and_then(|waited| self.delivered.busy_rate(waited));
+        let grows = prompt > std::mem::replace(&mut self.last_prompt, prompt);
+        let is_sudden = grows && busy.is_some();
         let input = Input {
             delivered: self.delivered.rate(),
+            busy,
             rtt: self.rtt,
-            queue,
+            queue: if is_sudden { queue.max(prompt) } else { queue },
         };
         let mut usage = self.trend.usage();
         let is_standing = usage != Usage::Over && self.is_standing(now, queue);
-        if is_standing {
+        if is_standing || is_sudden {
             usage = Usage::Over;
         } else if usage == Usage::Over && queue < self.noise() {
             usage = Usage::Under; // neither up nor down

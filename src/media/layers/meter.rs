@@ -8,14 +8,23 @@ use super::{LayerMarks, SPATIAL, TEMPORAL, all, index};
 use crate::types::{Bitrate, Layer};
 
 const WINDOW: Duration = Duration::from_millis(100);
-/// Windows that a rate is made of: half a second shows a rise soon, and is longer than a group of temporal layers.
-const WINDOWS: usize = 5;
-/// A fall is followed by an eighth of the difference per window: key frames and quiet moments do not make a rate jump.
-const FALL: u32 = 8;
+/// Weight of a window in the mean that a rate is: two seconds. Frames differ by half, and what is allotted by the peaks
+/// of each layer leaves a tenth of the path unused; the pacer is there for peaks.
+const MEAN: f32 = 1.0 / 20.0;
+/// The same for key frames: those that are asked for are not what the layer costs from then on, those of an encoder
+/// that sends one every few seconds are.
+const KEYFRAME_MEAN: f32 = 1.0 / 100.0;
+/// Twice so many windows in which a rate is far above its mean show that it has risen: single large frames do not.
+const RISE_WINDOWS: usize = 3;
+/// What is far above.
+const RISEN: f32 = 1.5;
+/// Windows in which ids that came are remembered.
+const RECENT: usize = 10;
 /// After a pause the old rate says nothing.
 const FORGET: Duration = Duration::from_secs(2);
-/// What a packet costs beside its payload: RTP header, the usual extensions, the seal, and UDP over IPv4.
-pub const OVERHEAD: u32 = 12 + 16 + 16 + 28;
+/// What a packet costs beside its payload: RTP header, the usual extensions and the seal. As estimates are, rates are of
+/// UDP payload.
+pub const OVERHEAD: u32 = 12 + 16 + 16;
 /// A layer that flows is not free, however still its picture is.
 const LEAST: u32 = 10_000;
 
@@ -26,14 +35,17 @@ pub struct Meter {
     window: Instant,
     /// Of the window that runs.
     bytes: [u32; LAYERS],
+    /// The same of key frames.
+    keyframe_bytes: [u32; LAYERS],
     /// Of the windows before, oldest overwritten first.
-    past: [[u32; LAYERS]; WINDOWS],
+    past: [[u32; LAYERS]; 2 * RISE_WINDOWS],
     windows: u32,
-    /// Bits per second.
-    rates: [u32; LAYERS],
+    /// Mean bytes of a window, and of its key frames.
+    means: [f32; LAYERS],
+    keyframe_means: [f32; LAYERS],
     /// Which (spatial, temporal) ids had packets, a bit each by `index`: in the window that runs, and of late.
     present: u16,
-    recent: [u16; 2 * WINDOWS],
+    recent: [u16; RECENT],
     /// Ids of the last second, by `index`.
     known: u16,
     /// Frames that belong to each layer, since they were last taken.
@@ -46,9 +58,11 @@ impl Meter {
         Self {
             window: now,
             bytes: [0; _],
+            keyframe_bytes: [0; _],
             past: [[0; _]; _],
             windows: 0,
-            rates: [0; _],
+            means: [0.0; _],
+            keyframe_means: [0.0; _],
             present: 0,
             recent: [0; _],
             known: 0,
@@ -57,13 +71,25 @@ impl Meter {
         }
     }
 
-    /// One packet. `layer`: its own ids.
-    pub fn handle_packet(&mut self, layer: Layer, marks: LayerMarks, payload_len: usize, now: Instant) {
+    /// One packet. `layer`: its own ids; `of_keyframe`: its picture is one.
+    pub fn handle_packet(
+        &mut self,
+        layer: Layer,
+        marks: LayerMarks,
+        payload_len: usize,
+        of_keyframe: bool,
+        now: Instant,
+    ) {
         self.advance(now);
         self.present |= 1 << index(layer);
         self.known |= self.present;
         let cost = payload_len as u32 + OVERHEAD; // at most a datagram
-        for (bytes, layer) in self.bytes.iter_mut().zip(all()) {
+        let counted = if of_keyframe {
+            &mut self.keyframe_bytes
+        } else {
+            &mut self.bytes
+        };
+        for (bytes, layer) in counted.iter_mut().zip(all()) {
             if marks.is_part_of(layer) {
                 *bytes += cost;
             }
@@ -110,22 +136,40 @@ impl Meter {
     fn close(&mut self) {
         let at = self.windows as usize;
         self.windows += 1;
-        if let Some(place) = self.past.get_mut(at % WINDOWS) {
-            *place = std::mem::take(&mut self.bytes);
+        let bytes = std::mem::take(&mut self.bytes);
+        let keyframe_bytes = std::mem::take(&mut self.keyframe_bytes);
+        if let Some(place) = self.past.get_mut(at % (2 * RISE_WINDOWS)) {
+            *place = bytes;
         }
-        if let Some(place) = self.recent.get_mut(at % (2 * WINDOWS)) {
+        if let Some(place) = self.recent.get_mut(at % RECENT) {
             *place = std::mem::take(&mut self.present);
         }
         self.known = self.recent.iter().fold(0, |all, window| all | window);
-        let count = self.windows.min(WINDOWS as u32);
-        for (at, rate) in self.rates.iter_mut().enumerate() {
-            let bytes: u32 = self.past.iter().filter_map(|window| window.get(at)).sum();
-            let measured = per_second(bytes, count);
-            *rate = if measured >= *rate {
-                measured
-            } else {
-                *rate - (*rate - measured) / FALL
+        let weight = MEAN.max(1.0 / self.windows as f32);
+        for (mean, bytes) in self.means.iter_mut().zip(bytes) {
+            *mean += (bytes as f32 - *mean) * weight;
+        }
+        for (mean, bytes) in self.keyframe_means.iter_mut().zip(keyframe_bytes) {
+            *mean += (bytes as f32 - *mean) * KEYFRAME_MEAN;
+        }
+        if self.windows as usize >= 2 * RISE_WINDOWS {
+            self.follow_rise();
+        }
+    }
+
+    /// A mean is too slow for a picture that has begun to move.
+    fn follow_rise(&mut self) {
+        let newest = self.windows as usize % (2 * RISE_WINDOWS);
+        for (layer, mean) in self.means.iter_mut().enumerate() {
+            let half = |from: usize| {
+                let windows = (from..from + RISE_WINDOWS).map(|at| self.past.get((newest + at) % (2 * RISE_WINDOWS)));
+                let bytes: u32 = windows.flatten().filter_map(|window| window.get(layer)).sum();
+                bytes as f32 / RISE_WINDOWS as f32
             };
+            let both = half(0).min(half(RISE_WINDOWS));
+            if both > *mean * RISEN {
+                *mean = both;
+            }
         }
     }
 
@@ -156,20 +200,15 @@ impl Meter {
         if now.saturating_duration_since(self.window) >= FORGET {
             return Bitrate(u64::from(LEAST));
         }
-        let of = |table: &[u32; LAYERS]| table.get(index(layer)).copied().unwrap_or(0);
-        let rate = if self.windows == 0 {
-            per_second(of(&self.bytes), 1)
+        let of = |table: &[f32; LAYERS]| table.get(index(layer)).copied().unwrap_or(0.0);
+        let bytes = if self.windows == 0 {
+            self.bytes.get(index(layer)).copied().unwrap_or(0) as f32
         } else {
-            of(&self.rates)
+            of(&self.means) + of(&self.keyframe_means)
         };
-        Bitrate(u64::from(rate.max(LEAST)))
+        let rate = bytes * 8.0 / WINDOW.as_secs_f32();
+        Bitrate((rate as u64).max(u64::from(LEAST)))
     }
-}
-
-/// Bits a second of this many bytes in `windows` windows.
-fn per_second(bytes: u32, windows: u32) -> u32 {
-    let bits = u64::from(bytes) * 8 * 1000 / (WINDOW.as_millis() as u64 * u64::from(windows.max(1)));
-    u32::try_from(bits).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -193,7 +232,7 @@ mod tests {
                 ..FrameInfo::default()
             };
             let marks = LayerMarks::of_frame(Codec::Vp8, &frame, 2);
-            meter.handle_packet(layer(0, temporal), marks, len, *now);
+            meter.handle_packet(layer(0, temporal), marks, len, false, *now);
             meter.handle_frame(marks);
             at += 1;
             *now += Duration::from_micros(33_333);
@@ -205,23 +244,55 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_cumulative_and_rise_faster_than_they_fall() {
+    fn rates_are_cumulative_means_that_follow_a_rise_at_once() {
         let mut now = Instant::now();
         let mut meter = Meter::new(now);
         run(&mut meter, &mut now, 50, 1000);
         assert!(kbps(&meter, 1) > 100, "known from the first packet on");
         run(&mut meter, &mut now, 2000, 1000);
-        let cost = 30 * (1000 + u64::from(OVERHEAD)) * 8 / 1000;
-        assert!(kbps(&meter, 1).abs_diff(cost) < cost / 8, "{}", kbps(&meter, 1));
-        assert!(kbps(&meter, 0).abs_diff(cost / 2) < cost / 8, "{}", kbps(&meter, 0));
+        let cost = |len: u64| 30 * (len + u64::from(OVERHEAD)) * 8 / 1000;
+        assert!(
+            kbps(&meter, 1).abs_diff(cost(1000)) < cost(1000) / 16,
+            "{}",
+            kbps(&meter, 1)
+        );
+        assert!(
+            kbps(&meter, 0).abs_diff(cost(500)) < cost(1000) / 16,
+            "{}",
+            kbps(&meter, 0)
+        );
         assert_eq!((meter.temporal_layers(0), meter.spatial_layers()), (2, 1));
-        run(&mut meter, &mut now, 600, 4000);
-        assert!(kbps(&meter, 1) > cost * 3, "half a second");
-        let high = kbps(&meter, 1);
-        run(&mut meter, &mut now, 300, 500);
-        assert!(kbps(&meter, 1) > high / 2);
-        run(&mut meter, &mut now, 3000, 500);
-        assert!(kbps(&meter, 1) < cost * 3 / 4);
+        run(&mut meter, &mut now, 100, 6000);
+        assert!(kbps(&meter, 1) < cost(1000) * 3 / 2, "one moment is none");
+        run(&mut meter, &mut now, 600, 6000);
+        assert!(kbps(&meter, 1) > cost(6000) * 3 / 4, "{}", kbps(&meter, 1));
+        run(&mut meter, &mut now, 8000, 500);
+        assert!(
+            kbps(&meter, 1).abs_diff(cost(500)) < cost(500) / 4,
+            "{}",
+            kbps(&meter, 1)
+        );
+    }
+
+    #[test]
+    fn a_key_frame_counts_little_unless_more_follow() {
+        let mut now = Instant::now();
+        let mut meter = Meter::new(now);
+        run(&mut meter, &mut now, 3000, 1000);
+        let before = kbps(&meter, 1);
+        let marks = LayerMarks::of_frame(Codec::Vp8, &FrameInfo::default(), 2);
+        let keyframe = |meter: &mut Meter, now: Instant| {
+            (0..10).for_each(|_| meter.handle_packet(layer(0, 0), marks, 1000, true, now));
+        };
+        keyframe(&mut meter, now);
+        run(&mut meter, &mut now, 500, 1000);
+        assert!(kbps(&meter, 1) < before * 21 / 20, "{} of {before}", kbps(&meter, 1));
+        for _ in 0..20 {
+            keyframe(&mut meter, now);
+            run(&mut meter, &mut now, 2000, 1000);
+        }
+        // Ten packets in two seconds beside sixty.
+        assert!(kbps(&meter, 1) > before * 22 / 20, "{} of {before}", kbps(&meter, 1));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl World {
         self.refused += self
             .queue
             .admit(self.now, PACE, &mut queued, &mut self.scratch, class, size);
-        queued.iter().for_each(|_| self.queue.spend(1000));
+        queued.iter().for_each(|_| self.queue.spend(Share::Picture, 1000));
         self.queue.plan(self.now, Some(PACE), Duration::from_millis(1));
         queued.iter().map(|gone| (gone.kind, gone.sequence_out)).collect()
     }
