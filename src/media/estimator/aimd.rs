@@ -170,7 +170,7 @@ pub struct Input {
     /// What arrived lately while packets waited the whole time; None = they did not, or too few did to tell.
     pub busy: Option<f64>,
     pub rtt: Micros,
-    /// Delay above the smallest seen.
+    /// Delay above the smallest seen, and above what a packet takes.
     pub queue: Micros,
 }
 

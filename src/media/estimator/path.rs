@@ -257,7 +257,7 @@ impl PathEstimate {
             delivered: self.delivered.rate(),
             busy,
             rtt: self.rtt,
-            queue: if is_sudden { queue.max(prompt) } else { queue },
+            queue: if is_sudden { queue.max(prompt) } else { queue } - self.packet_time(),
         };
         let mut usage = self.trend.usage();
         let is_standing = usage != Usage::Over && self.is_standing(now, queue);
