@@ -19,6 +19,8 @@ const MIN_RECEIVED: u32 = 3;
 const FIRST_FACTOR: f64 = 3.0;
 /// Rate of a later one, times the estimate.
 const FACTOR: f64 = 2.0;
+/// Slower than this, the smallest packets do not make a probe within its time, and a rate once so low would stay there.
+const MIN_PROBE: f64 = 150_000.0;
 /// Never above this many times what is wanted...
 const DEMAND_FACTOR: f64 = 2.0;
 /// ...and none at all when the estimate carries what is wanted with this room for key frames.
@@ -142,7 +144,10 @@ impl Probes {
         }
         let factor = if self.has_begun { FACTOR } else { FIRST_FACTOR };
         self.has_begun = true;
-        let rate = (estimate * factor).min(self.demand * DEMAND_FACTOR).min(MAX_RATE);
+        let rate = (estimate * factor)
+            .max(MIN_PROBE)
+            .min(self.demand * DEMAND_FACTOR)
+            .min(MAX_RATE);
         if rate < estimate * WORTHWHILE {
             self.next_at = now + self.interval;
             return;
@@ -340,6 +345,21 @@ mod tests {
         assert_eq!(probes.wanted(), None);
         probes.plan(0, 1.0e6, true);
         assert_eq!(probes.wanted(), Some(2e6), "not above twice the demand");
+    }
+
+    #[test]
+    fn the_lowest_rate_is_left_again() {
+        let mut probes = Probes::new();
+        probes.set_demand(150e3);
+        let mut now = 0;
+        probes.plan(now, 40e3, true);
+        let rate = probes.wanted().unwrap();
+        // Padding of 255 bytes with its headers.
+        while probes.wanted().is_some() {
+            probes.handle_sent(now, 300);
+            now += (300.0 * 8e6 / rate) as Micros;
+        }
+        assert!(now < MAX_DURATION, "{now}");
     }
 
     #[test]
