@@ -15,7 +15,7 @@ use super::http::Answers;
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::WebhookCounters;
 use crate::io::{IoSnapshot, ShardHandle};
-use crate::node::Node;
+use crate::node::{Node, ShardLoad};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -276,6 +276,19 @@ impl Metrics {
                 seconds,
             );
         }
+        let loads = self.node.shard_loads();
+        let mut each = |name: &str, read: fn(&ShardLoad) -> f64| {
+            page.metric(name, "gauge");
+            for (shard, load) in loads.iter().enumerate() {
+                page.line(name, &format!("shard=\"{shard}\""), read(load));
+            }
+        };
+        // What placement goes by.
+        each("patchbay_shard_load_ratio", |load| load.share);
+        each("patchbay_shard_packets_per_second", |load| {
+            f64::from(load.packets_per_second)
+        });
+        each("patchbay_shard_connections", |load| load.connections as f64);
     }
 }
 

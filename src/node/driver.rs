@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::{self, Connection, LoadShare, ToClient};
+use super::connection::{self, Connection, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
 use super::histogram::Histogram;
 use super::journal::Entry;
+use super::placement::{self, Shard, ShardLoad, least_loaded};
 use super::registry::{LiveRoom, Registry};
 use super::relay::Guests;
 use super::room_task::{self, MAILBOX, RoomInput, Telling};
@@ -107,15 +108,6 @@ pub struct ShardLink {
     pub tcp_candidates: Vec<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct Shard {
-    handle: ShardHandle,
-    udp_candidates: Vec<SocketAddr>,
-    tcp_candidates: Vec<SocketAddr>,
-    /// Connections of all rooms on it.
-    load: Arc<AtomicUsize>,
-}
-
 /// Why a client did not get in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinFailure {
@@ -147,7 +139,7 @@ struct Inner {
     config: NodeConfig,
     /// Read for every request, replaced when they have been read again.
     keys: RwLock<Arc<ApiKeys>>,
-    shards: Vec<Shard>,
+    shards: Arc<[Shard]>,
     registry: Arc<Registry>,
     counts: Arc<Counts>,
     traffic: Mutex<Traffic>,
@@ -165,18 +157,14 @@ impl Node {
             config.room.node_id = new_id("ND_");
         }
         let registry = Arc::new(Registry::default());
-        let shards = shards
+        let shards: Arc<[Shard]> = shards
             .into_iter()
             .map(|link| {
                 tokio::spawn(deliver_events(link.events, Arc::clone(&registry)));
-                Shard {
-                    handle: link.handle,
-                    udp_candidates: link.udp_candidates,
-                    tcp_candidates: link.tcp_candidates,
-                    load: Arc::default(),
-                }
+                Shard::new(link.handle, link.udp_candidates, link.tcp_candidates)
             })
             .collect();
+        tokio::spawn(placement::watch(Arc::downgrade(&shards)));
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let wall = WallClock::new(Instant::now(), unix);
         let workers = Workers::new(server_info(&config.room), wall, rand::rng().random());
@@ -239,6 +227,11 @@ impl Node {
             };
         }
         traffic.per_second
+    }
+
+    /// How much of each shard is in use, in their order.
+    pub fn shard_loads(&self) -> Vec<ShardLoad> {
+        self.inner.shards.iter().map(Shard::load).collect()
     }
 
     /// It carries as much as it may (`limit.num_tracks`, `limit.bytes_per_sec`).
@@ -339,12 +332,7 @@ impl Node {
         };
         room.mailbox.send(input).await.map_err(|_| gone)?;
         // From here on dropping the connection tells the room.
-        let load = self
-            .inner
-            .shards
-            .get(room.shard)
-            .map(|shard| LoadShare::new(&shard.load))
-            .ok_or(gone)?;
+        let load = self.inner.shards.get(room.shard).map(Shard::occupy).ok_or(gone)?;
         let mut connection = Connection::new(handle, inbox, room.mailbox.clone(), load);
         let first = async {
             match answered.await {
@@ -394,7 +382,7 @@ impl Node {
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
         let is_quiet = || {
             let shards = &self.inner.shards;
-            self.inner.registry.is_empty() && shards.iter().all(|shard| shard.load.load(Ordering::Relaxed) == 0)
+            self.inner.registry.is_empty() && shards.iter().all(Shard::is_empty)
         };
         while !is_quiet() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -460,9 +448,7 @@ impl Node {
         make: impl FnOnce(RoomSettings, WallClock, u64, Instant) -> Room,
     ) -> LiveRoom {
         let shards = &self.inner.shards;
-        let index = (0..shards.len())
-            .min_by_key(|index| shards[*index].load.load(Ordering::Relaxed))
-            .unwrap_or(0);
+        let index = least_loaded(shards);
         let shard = &shards[index];
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);
