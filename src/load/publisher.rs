@@ -439,6 +439,8 @@ mod tests {
             codec: VideoCodec::Vp8,
             duration: Duration::from_secs(1),
             join_every: Duration::ZERO,
+            gro: true,
+            garbage: 0,
         };
         let tracks = Publisher::announcements(&scenario);
         assert_eq!(tracks.len(), 2);
