@@ -264,6 +264,10 @@ impl Metrics {
             "patchbay_shard_dropped_total",
             &[(incoming, |io| io.receive_dropped), (outgoing, |io| io.send_dropped)],
         );
+        each(
+            "patchbay_shard_datagrams_grouped_total",
+            &[("", |io| io.datagrams_grouped)],
+        );
         each("patchbay_shard_groups_split_total", &[("", |io| io.groups_split)]);
         each("patchbay_shard_events_dropped_total", &[("", |io| io.events_dropped)]);
         each("patchbay_shard_turns_total", &[("", |io| io.turns)]);

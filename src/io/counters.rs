@@ -35,6 +35,8 @@ counters! {
     bytes_sent,
     /// Messages that sendmmsg took; fewer than datagrams where GSO grouped them.
     messages_sent,
+    /// Of the datagrams sent, those that shared their message with others.
+    datagrams_grouped,
     /// Datagrams that no socket would take (`DropReason::SendFailed`).
     send_dropped,
     /// GSO groups that were sent again one by one because the path or the device refused the group.

@@ -271,6 +271,8 @@ fn datagrams(message: &Outgoing) -> u64 {
 fn count_sent(counters: &IoCounters, messages: &[Outgoing]) {
     add(&counters.messages_sent, messages.len() as u64);
     add(&counters.datagrams_sent, messages.iter().map(datagrams).sum());
+    let grouped = messages.iter().filter(|message| message.segment.is_some());
+    add(&counters.datagrams_grouped, grouped.map(datagrams).sum());
     add(
         &counters.bytes_sent,
         messages.iter().map(|message| message.length as u64).sum(),

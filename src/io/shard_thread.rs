@@ -52,11 +52,6 @@ const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 /// Datagrams taken from one socket in one turn, so that no flow keeps commands and timers waiting.
 const DATAGRAMS_PER_TURN: usize = 256;
 
-/// A busy thread (`Load`) sleeps this long before it looks for packets again, so that a turn finds more of them for each
-/// destination: more segments per send, and fewer wakes. An idle or lightly loaded shard never waits. To be set by
-/// measurement: the price is half of it in mean added latency (DESIGN §6 allows 0.3 ms at half load).
-const GATHER: Duration = Duration::from_micros(250);
-
 /// How much later than asked the kernel may wake the thread. Its default of 50 µs is a sixth of the latency budget.
 const TIMER_SLACK: Duration = Duration::from_micros(5);
 
@@ -581,17 +576,20 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         }
         if turn.more {
             timeout = Some(Duration::ZERO);
-        } else if self.load.is_busy() {
-            let pause = timeout.unwrap_or(GATHER).min(GATHER);
-            std::thread::sleep(pause);
-            timeout = timeout.map(|timeout| timeout.saturating_sub(pause));
         }
         let (ready, streams, wake) = (&mut self.ready, &mut self.batch.streams, &self.wake);
         self.epoll.wait(timeout, |token| match ready.get_mut(token as usize) {
             Some(socket) => socket.readable = true,
             None if token == WAKE_TOKEN => wake.clear(),
             None => _ = streams.mark_ready(token),
-        })
+        })?;
+        // Under load the first packet waits a moment for those that follow it: more segments in a send, fewer turns. Not
+        // after a turn that has left something over: those that follow have come meanwhile.
+        let gather = self.load.gather();
+        if !turn.more && !gather.is_zero() && self.ready.iter().any(|socket| socket.readable) {
+            std::thread::sleep(gather);
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
 use super::repairs::InFlight;
 use super::slots::Slot;
-use crate::types::Bitrate;
+use crate::types::{Bitrate, MAX_DATAGRAM};
 
 /// Packets leave at this part of the estimate, which lies a little below what the path carries. More, and a key frame of
 /// half a second makes a voice wait in the path's queue instead of here, where it overtakes; less, and it comes late.
@@ -21,7 +21,8 @@ const PACE: f64 = 1.05;
 /// Before the first feedback: a first picture should not wait for an estimate that nobody has tested. A key frame of
 /// 60 kB takes 100 ms.
 const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
-/// What a turn may send whole when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send.
+/// What a turn may send when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send, and of a
+/// large one so much.
 const BYPASS: Duration = Duration::from_millis(20);
 /// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
@@ -163,14 +164,18 @@ impl SendQueue {
         let waits = !self.is_empty();
         self.pacing.settle(now, pace.rate, waits);
         let size = |descriptor: &Descriptor| size(descriptor).map_or(PACKET, |size| size as f64);
-        if !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0 {
-            let room = self.pacing.room(pace.rate, BYPASS);
-            if queued.iter().map(&size).sum::<f64>() <= room {
+        let bypasses = !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0;
+        let mut room = self
+            .pacing
+            .room(pace.rate, if bypasses { BYPASS } else { pace.quantum });
+        if bypasses {
+            // None is larger than a datagram can be: mostly that is all there is to know.
+            let most = (queued.len() * MAX_DATAGRAM) as f64;
+            if most <= room || queued.iter().map(&size).sum::<f64>() <= room {
                 return 0;
             }
         }
         scratch.clear();
-        let mut room = self.pacing.room(pace.rate, pace.quantum);
         let mut refused = 0;
         for descriptor in queued.drain(..) {
             match class(&descriptor) {

@@ -287,7 +287,9 @@ impl SendingRate {
     }
 
     fn micros(&self, now: Instant) -> Micros {
-        now.saturating_duration_since(self.origin).as_micros() as Micros
+        let since = now.saturating_duration_since(self.origin);
+        // Cheaper than `as_micros`, which reckons in 128 bits.
+        since.as_secs() as Micros * 1_000_000 + Micros::from(since.subsec_micros())
     }
 }
 
