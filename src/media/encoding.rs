@@ -198,6 +198,11 @@ impl Encoding {
         self.ring.get(sequence, now)
     }
 
+    /// What is known of a packet, though it may be too old to be sent.
+    pub fn remembered(&self, sequence: u64) -> Option<&PacketInfo> {
+        self.ring.info(sequence)
+    }
+
     /// The extended number whose low half a descriptor carries.
     pub fn sequence_from_low(&self, low: u32) -> Option<u64> {
         let highest = self.sequences.highest()?;
@@ -281,6 +286,11 @@ impl Encoding {
             Some((first, _)) if *first > sequence => {}
             keyframe => *keyframe = Some((sequence, timestamp)),
         }
+    }
+
+    /// A key frame has begun behind this number: what was before it is not needed any more.
+    pub fn has_keyframe_behind(&self, sequence: u64) -> bool {
+        self.keyframe.is_some_and(|(first, _)| sequence < first)
     }
 
     /// Where the last key frame begins, if all since is here and is so little that a subscriber can be sent it at once.

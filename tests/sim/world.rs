@@ -52,6 +52,8 @@ pub struct World {
     pub observed: Option<usize>,
     /// What the server said of it.
     pub explained: Vec<(Instant, Box<Explanation>)>,
+    /// Key frames that it had asked of publishers by then.
+    pub asked: Vec<(Instant, u64)>,
     next_look: Instant,
     /// Those that have not left.
     present: Vec<usize>,
@@ -185,6 +187,7 @@ impl World {
             signalling: None,
             observed: None,
             explained: Vec::new(),
+            asked: Vec::new(),
             next_look: now,
             present: Vec::new(),
             links: Vec::new(),
@@ -633,7 +636,10 @@ impl World {
         }
         while let Some(event) = self.shard.poll_event() {
             match event {
-                Event::Explanation { report, .. } => self.explained.push((now, report)),
+                Event::Explanation { report, .. } => {
+                    self.asked.push((now, self.shard.stats().keyframe_requests));
+                    self.explained.push((now, report))
+                }
                 event => {
                     if let Some(signalling) = &mut self.signalling {
                         signalling.room.handle_event(now, event.clone());

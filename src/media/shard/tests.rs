@@ -4,6 +4,7 @@ mod allocation;
 mod data;
 mod explanation;
 mod forwarding;
+mod keyframes;
 mod layers;
 mod layers_source;
 mod loudest;
