@@ -5,8 +5,8 @@ use super::effect::RoomAction;
 use super::error::VoiceError;
 use super::ids::{ChannelId, ConnectionId, GuildId, RoomKey, SessionId, UnixMillis, UserId, identity};
 use super::join::{Join, Ticket};
-use super::limits::Limit;
-use super::states::SelfState;
+use super::limits::{Bucket, Limit};
+use super::states::{Connection, SelfState};
 use super::topology::Coordinates;
 
 /// Of one user; a person toggles faster only for fun.
@@ -149,6 +149,23 @@ impl Voice {
             self.disconnect(now, &id);
         }
         Ok(())
+    }
+
+    /// A connection, or one that is expected.
+    pub fn connection(&self, id: &ConnectionId) -> Option<&Connection> {
+        let pending = self.states.pending(id).map(|pending| &pending.connection);
+        self.states.find(id).or(pending)
+    }
+
+    /// A user's connections in a guild, expected ones too.
+    pub fn connections_in(&self, user: UserId, guild: GuildId) -> Vec<ConnectionId> {
+        self.ids_of(user, |room| room.guild() == Some(guild))
+    }
+
+    /// # Errors
+    /// `RateLimited`, with the time to wait.
+    pub fn take_limit(&mut self, now: UnixMillis, bucket: Bucket, limit: Limit) -> Result<(), VoiceError> {
+        self.limits.take(now, bucket, limit).map_err(VoiceError::RateLimited)
     }
 
     /// Connections of a user, pending ones too.

@@ -160,6 +160,7 @@ impl Voice {
         if let Some(socket) = self.gateway.sockets.get_mut(&socket) {
             socket.phase = Phase::Ready(id.clone());
         }
+        self.at(now, Timer::Socket(socket));
         self.dispatch(now, id.clone(), "READY", Arc::from(ready.to_string()));
         let conversations: Vec<_> = self
             .directory
@@ -196,6 +197,7 @@ impl Voice {
         if let Some(found) = self.gateway.sockets.get_mut(&socket) {
             found.phase = Phase::Ready(id.clone());
         }
+        self.at(now, Timer::Socket(socket));
         for frame in missed {
             self.send(socket, frame);
         }

@@ -44,6 +44,7 @@ fn a_call_from_the_first_ring_to_the_last_goodbye() {
         (&json!(null), &json!(here.connection))
     );
     world.frames(bob);
+    world.frames(ann);
     let there = world.join(bob, "20");
     let call = one(&mut world, ann, "CALL_UPDATE");
     assert_eq!(

@@ -51,6 +51,8 @@ pub struct World {
     pub rooms: BTreeMap<Place, BTreeMap<String, InRoom>>,
     pub asked: Vec<(Place, RoomAction)>,
     pub kept: BTreeMap<(Table, String), String>,
+    /// Clients answer heartbeats by themselves, and show nothing of it.
+    pub alive: bool,
     next: u64,
     version: u64,
 }
@@ -86,6 +88,7 @@ impl World {
             rooms: BTreeMap::new(),
             asked: Vec::new(),
             kept: BTreeMap::new(),
+            alive: true,
             next: 0,
             version: 0,
         }
@@ -329,6 +332,14 @@ impl World {
                     let user = token.parse().ok();
                     self.voice.handle_authenticated(self.now, socket, user);
                 }
+                Effect::Frame {
+                    socket,
+                    frame: Frame::HeartbeatRequest,
+                } if self.alive => self.voice.handle_frame(self.now, socket, r#"{"op":1,"d":null}"#),
+                Effect::Frame {
+                    frame: Frame::HeartbeatAck,
+                    ..
+                } if self.alive => {}
                 Effect::Frame { socket, frame } => {
                     let frame = serde_json::from_str(&frame.to_json()).unwrap();
                     self.inbox.entry(socket).or_default().push(frame);

@@ -130,7 +130,9 @@ pub struct Server {
     pub server_id: String,
     /// Told to clients as it stands.
     pub endpoint: String,
+    #[serde(default)]
     pub api_key: String,
+    #[serde(default)]
     pub api_secret: String,
     /// It is this process: nothing is asked over HTTP, and its own keys sign.
     #[serde(default)]
