@@ -6,6 +6,7 @@ pub mod cors;
 pub mod explain;
 mod page;
 pub mod twirp;
+pub mod voice;
 pub mod webhooks;
 pub mod whip;
 

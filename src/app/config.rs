@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::voice::VoiceSection;
 use crate::proto::claims::ApiKeys;
 use crate::proto::livekit::RoomConfiguration;
 use crate::types::Codec;
@@ -47,6 +48,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub enable_data_tracks: bool,
     pub enable_participant_data_blob: bool,
+    /// Ours: voice channels and calls.
+    pub voice: VoiceSection,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -338,6 +341,7 @@ impl Default for Config {
             drain_timeout: Duration::ZERO,
             enable_data_tracks: true,
             enable_participant_data_blob: false,
+            voice: VoiceSection::default(),
         }
     }
 }
@@ -524,16 +528,16 @@ impl NodeIp {
 }
 
 /// Durations in the loaded document are whole nanoseconds, as in LiveKit's files where a bare number is one.
-mod nanoseconds {
+pub(super) mod nanoseconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_nanos)
     }
 }

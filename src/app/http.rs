@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::twirp::{self, ApiStatistics};
+use crate::api::voice::VoiceSite;
 use crate::api::{self, cors, explain, whip};
 use crate::node::Node;
 use crate::signal::{self, Form};
@@ -76,6 +77,8 @@ pub struct Site {
     pub development: bool,
     pub statistics: Arc<ApiStatistics>,
     pub whip: whip::Sessions,
+    /// Where it is switched on.
+    pub voice: Option<VoiceSite>,
 }
 
 /// What is behind a listener.
@@ -180,6 +183,13 @@ async fn entry(site: &Site, request: Request) -> Response {
     }
     let path = canonical_path(&parts).to_owned();
     let origin = parts.headers.get(header::ORIGIN).cloned();
+    // Its tokens are not LiveKit's.
+    if let Some(voice) = &site.voice
+        && let Some(mut response) = voice.answer(&path, &mut parts, &mut body).await
+    {
+        cors::complete(response.headers_mut(), origin.as_ref(), false);
+        return response;
+    }
     let place = PLACES.iter().find(|(known, _)| *known == path).map(|(_, place)| *place);
     let open = matches!(place, Some(Place::Validate(_)));
     let mut response = route(site, &path, place, parts, body).await;

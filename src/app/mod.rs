@@ -15,6 +15,7 @@ mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
+pub mod voice;
 
 use std::process::ExitCode;
 

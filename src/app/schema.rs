@@ -51,7 +51,7 @@ pub struct Key {
     pub status: Status,
 }
 
-const fn used(name: &'static str, kind: Kind) -> Key {
+pub(super) const fn used(name: &'static str, kind: Kind) -> Key {
     Key {
         name,
         kind,
@@ -85,6 +85,7 @@ pub const OURS: &[&str] = &[
     "database",
     "drain_timeout",
     "webhook.allow_private_addresses",
+    "voice.enabled",
 ];
 
 pub const SCHEMA: &[Key] = &[
@@ -114,6 +115,7 @@ pub const SCHEMA: &[Key] = &[
     used("webhook", Section(WEBHOOK)),
     used("database", Text),
     used("drain_timeout", Duration),
+    used("voice", Section(super::voice::KEYS)),
     inert("redis", Section(REDIS)),
     inert(
         "ingress",

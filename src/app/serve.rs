@@ -22,6 +22,7 @@ use super::keeping::{Kept, database_error, open_database};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
+use super::voice::{self, RunningVoice, VoiceStartError};
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
@@ -30,6 +31,7 @@ use crate::io::{
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
+use crate::node::voice::VoiceLink;
 use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
 use crate::store::{SharedDatabase, StoreError};
@@ -64,6 +66,8 @@ pub enum ServeError {
     Database { path: PathBuf, error: StoreError },
     #[error(transparent)]
     Relay(#[from] RelayError),
+    #[error(transparent)]
+    Voice(#[from] VoiceStartError),
     /// A bug that was not contained; a supervisor should start the process again.
     #[error("a media shard has ended by itself")]
     ShardEnded,
@@ -119,6 +123,7 @@ pub struct Server {
     http: JoinSet<()>,
     journal: Option<Journal>,
     webhooks: Option<Webhooks>,
+    voice: Option<RunningVoice>,
     shards: Vec<(ShardHandle, JoinHandle<()>)>,
 }
 
@@ -187,7 +192,9 @@ impl Server {
         let records = database.rooms().map_err(|error| database_error(config, error))?;
         let database = SharedDatabase::new(database);
         let (journal, entries) = mpsc::channel(JOURNAL);
+        let (voice_link, voice_inbox) = config.voice.enabled.then(VoiceLink::prepare).unzip();
         let mut node_config = NodeConfig {
+            voice: voice_link.clone(),
             journal: (durable || webhooks.is_some()).then_some(journal),
             durable,
             relay,
@@ -199,6 +206,10 @@ impl Server {
             .map(|settings| Webhooks::start(settings, database.clone(), node.clone()))
             .unzip();
         let keeps = node.config().journal.is_some();
+        let voice = match voice_link.zip(voice_inbox) {
+            Some((link, inbox)) => Some(voice::start(config, &node, database.clone(), link, inbox).await?),
+            None => None,
+        };
         let journal = keeps.then(|| Journal::start(node.clone(), entries, database, letterbox));
         if !records.is_empty() {
             tracing::info!(rooms = records.len(), "rooms from before this start");
@@ -212,6 +223,7 @@ impl Server {
             development: config.development,
             statistics: Arc::clone(&statistics),
             whip: Default::default(),
+            voice: voice.as_ref().map(|voice| voice.site.clone()),
         };
         let metrics = Metrics {
             node: node.clone(),
@@ -242,6 +254,7 @@ impl Server {
             http,
             journal,
             webhooks,
+            voice,
             shards,
         })
     }
@@ -293,6 +306,9 @@ impl Server {
     /// The doors first, then everybody is told, then media ends.
     pub async fn stop(mut self) {
         let _ = self.stopping.send(true);
+        if let Some(voice) = self.voice.take() {
+            voice.task.stop().await;
+        }
         self.node.shut_down().await;
         if let Some(journal) = self.journal.take() {
             journal.stop().await;
@@ -547,6 +563,7 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         max_bytes_per_second: config.limit.bytes_per_sec.into(),
         journal: None,
         durable: false,
+        voice: None,
     }
 }
 

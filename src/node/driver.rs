@@ -17,6 +17,7 @@ use super::placement::{self, Shard, ShardLoad, least_loaded};
 use super::registry::{LiveRoom, Registry};
 use super::relay::Guests;
 use super::room_task::{self, MAILBOX, RoomInput, Telling};
+use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput, WorkerConnection};
 use crate::control::{
     ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, WorkerHandle, Workers, playout_delay, server_info,
@@ -75,6 +76,8 @@ pub struct NodeConfig {
     pub journal: Option<mpsc::Sender<Entry>>,
     /// What is written down is there for the next process.
     pub durable: bool,
+    /// The voice system, which hears of what happens in its rooms.
+    pub voice: Option<VoiceLink>,
 }
 
 impl Default for NodeConfig {
@@ -93,6 +96,7 @@ impl Default for NodeConfig {
             max_bytes_per_second: 0.0,
             journal: None,
             durable: false,
+            voice: None,
         }
     }
 }
@@ -461,6 +465,7 @@ impl Node {
             durable: self.inner.config.durable,
             guests: Guests::new(self.inner.config.relay.clone()),
             pool: self.inner.pool.clone(),
+            voice: self.inner.config.voice.clone(),
         };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let registry = Arc::clone(&self.inner.registry);

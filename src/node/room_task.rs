@@ -11,6 +11,7 @@ use super::counts::Tally;
 use super::journal::{Entry, Reply};
 use super::registry::Registry;
 use super::relay::Guests;
+use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
     AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
@@ -93,6 +94,7 @@ pub(super) struct Telling {
     pub(super) durable: bool,
     pub(super) guests: Guests,
     pub(super) pool: Pool,
+    pub(super) voice: Option<VoiceLink>,
 }
 
 /// The room has ended.
@@ -245,6 +247,12 @@ impl RoomTask {
                 Output::Happened(event) => {
                     log(&self.name, &event);
                     self.telling.tally.happened(&event);
+                    if let Some(voice) = &self.telling.voice
+                        && VoiceLink::wants(&self.name.0, &event)
+                    {
+                        let (room, event) = (self.room.info(), event.clone());
+                        voice.happened(Happening { room, event });
+                    }
                     if self.telling.journal.is_some() {
                         let room = self.room.info();
                         self.entry.happened.push(Happening { room, event });

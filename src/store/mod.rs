@@ -6,10 +6,12 @@
 mod database;
 mod outbox;
 mod rooms;
+mod voice;
 
 pub use database::{Database, SharedDatabase};
 pub use outbox::{NewLetter, Waiting};
 pub use rooms::RoomChange;
+pub use voice::VoiceStore;
 
 /// Any failure of the database; the text is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -19,4 +21,8 @@ pub enum StoreError {
     /// The next process would not know what it reads.
     #[error("the file was written by a later version of the server")]
     TooNew,
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the database does not answer in time")]
+    Late,
 }

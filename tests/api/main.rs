@@ -15,6 +15,7 @@ mod process;
 mod server;
 mod serving;
 mod twirp;
+mod voice;
 mod webhooks;
 mod websocket;
 mod whip;
