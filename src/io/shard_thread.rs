@@ -21,8 +21,8 @@ use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
 use crate::media::edge::{Command, Event};
 use crate::media::{Shard, ShardStats};
-use crate::rtc;
 use crate::types::NetPath;
+use crate::{rtc, turn};
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
 /// the queue full waits (control may wait for a shard).
@@ -272,6 +272,8 @@ pub struct ShardThread<C> {
     /// Those of media, then those of the TURN server.
     sockets: Vec<Arc<UdpSocket>>,
     media_sockets: usize,
+    /// The media sockets are the TURN server's as well.
+    shares_media: bool,
     ready: Vec<Readiness>,
     epoll: Epoll,
     wake: Arc<Wake>,
@@ -338,6 +340,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 receiver: Receiver::new(),
                 batch: SendBatch::new(sockets.clone(), Arc::clone(&counters)),
                 media_sockets: sockets.len(),
+                shares_media: false,
                 sockets,
                 counters,
                 stats,
@@ -410,13 +413,14 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
         let mut total = 0;
         let is_turn = index >= self.media_sockets;
+        let may_be_turn = self.shares_media;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
             let (batch, counters) = (&mut self.batch, &self.counters);
             let received = self
                 .receiver
                 .receive(&self.sockets[index], counters, |arrival, path, datagram| {
-                    if is_turn {
+                    if is_turn || (may_be_turn && turn::is_for_server(datagram)) {
                         relay(now, path, datagram, core, batch, counters);
                     } else {
                         core.handle_arrival(now, arrival, path, datagram);
@@ -482,6 +486,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn become_home(&mut self, now: Instant, home: RelayHome) -> io::Result<()> {
         let RelayHome {
             sockets,
+            shares_media,
             server,
             routes,
         } = home;
@@ -492,6 +497,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             self.sockets.push(Arc::clone(&socket));
             self.batch.add_socket(socket);
         }
+        self.shares_media = shares_media;
         self.batch.relay = Relay::home(server, routes, now);
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::media::edge::{Command, Event};
 use crate::types::{Batch, NetPath, NetProtocol, RoomHandle};
 
 mod coturn;
+mod door;
 mod relay;
 
 const LIMIT: Duration = Duration::from_secs(5);
