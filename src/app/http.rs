@@ -265,8 +265,11 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
             twirp::answer(&site.node, &site.statistics, claims, path, &parts, body).await
         }
         None if path.starts_with(explain::PREFIX) => explain::answer(&site.node, claims.as_ref(), path, &parts).await,
-        _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
-        _ => api::not_found(),
+        _ if site.development => {
+            let asset = api::asset(path).or_else(|| api::doctor(path));
+            asset.unwrap_or_else(api::not_found)
+        }
+        _ => api::doctor(path).unwrap_or_else(api::not_found),
     }
 }
 

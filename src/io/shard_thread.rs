@@ -393,7 +393,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         self.look_after_clients(now);
         self.core.poll_transmit(now, &mut self.batch);
         self.batch.flush();
-        self.batch.flush_streams(&self.epoll);
+        self.batch.flush_streams(now, &self.epoll);
         turn.more |= self.batch.streams.has_readable();
         self.report_events();
         Ok(turn)

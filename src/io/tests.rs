@@ -15,6 +15,7 @@ use crate::types::{Batch, NetPath, NetProtocol, RoomHandle};
 mod coturn;
 mod door;
 mod relay;
+mod streams;
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -35,7 +35,11 @@ impl World {
             let socket = any_port("127.0.0.1", Offload::ALL);
             media.push(socket.local());
             let core = |_| Echo::default();
-            shards.push(ShardThread::spawn(ThreadConfig::default(), vec![socket], sender.clone(), core).unwrap());
+            let thread = ThreadConfig {
+                name: thread_of(socket.local()),
+                pin: None,
+            };
+            shards.push(ShardThread::spawn(thread, vec![socket], sender.clone(), core).unwrap());
         }
         let socket = (!shares_media).then(|| any_port("127.0.0.1", Offload::ALL));
         let turn = socket.as_ref().map_or(media[0], UdpSocket::local);
@@ -166,6 +170,56 @@ async fn a_relayed_datagram_reaches_its_shard_and_the_answer_its_client() {
     assert_eq!((home.relayed_in, home.relayed_across), (40, 20));
     assert_eq!((other.relayed_out, other.relayed_across), (20, 20));
     assert_eq!(other.datagrams_received, 0, "by hand, not by socket");
+}
+
+/// What a relayed packet costs its shard beside a direct one, with a core that does nothing but send back: the figures are
+/// for the reader (`--nocapture`), a test cannot judge time.
+#[tokio::test]
+async fn the_price_of_the_relay() {
+    const BURST: usize = 32;
+    const BURSTS: usize = 300;
+    const PAYLOAD: usize = 1000;
+    let world = World::shared().await;
+    let mut socket = client("127.0.0.1:0");
+    socket.connect(world.turn).unwrap();
+    call(&mut socket, &world.media[..1], 1, false);
+    let direct = vec![0x80; PAYLOAD];
+    let relayed = [&0x4000u16.to_be_bytes()[..], &(PAYLOAD as u16).to_be_bytes(), &direct].concat();
+    let thread = thread_of(world.media[0]);
+    let mut cost = |packet: &[u8]| {
+        let before = cpu_nanos(&thread);
+        let mut buffer = [0; 2048];
+        for _ in 0..BURSTS {
+            (0..BURST).for_each(|_| assert_eq!(StdSocket::send(&socket, packet).unwrap(), packet.len()));
+            (0..BURST).for_each(|_| assert_eq!(socket.recv(&mut buffer).unwrap(), packet.len()));
+        }
+        (cpu_nanos(&thread) - before) / (BURST * BURSTS) as u64
+    };
+    let (first, second) = (cost(&direct), cost(&relayed));
+    let (third, fourth) = (cost(&direct), cost(&relayed));
+    let (direct, relayed) = (first.min(third), second.min(fourth));
+    let ratio = relayed as f64 / direct.max(1) as f64;
+    println!("a packet there and back: direct {direct} ns, relayed {relayed} ns, {ratio:.2} times");
+    world.stop();
+}
+
+/// The name of the thread of the shard at this address, of which a test finds its own by.
+fn thread_of(address: SocketAddr) -> String {
+    format!("echo-{}", address.port())
+}
+
+/// Time on a processor of this process's threads of that name.
+fn cpu_nanos(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let named = tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    let spent = named.filter_map(|task| {
+        let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    spent.sum()
 }
 
 #[tokio::test]
