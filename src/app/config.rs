@@ -38,6 +38,7 @@ pub struct Config {
     pub room: RoomConfig,
     pub limit: LimitConfig,
     pub turn: TurnConfig,
+    pub tls: TlsConfig,
     pub webhook: WebhookConfig,
     /// Ours: the SQLite file for what outlives a restart. Empty = `patchbay.db` in `$STATE_DIRECTORY`, else in the
     /// working directory; nothing is kept in a file in development mode.
@@ -78,6 +79,9 @@ pub struct RtcConfig {
     pub udp_port: Option<PortRange>,
     /// ICE over TCP; 0 = off.
     pub tcp_port: u16,
+    /// Ours: everything on this port, UDP and TCP: HTTP, media, TURN; 0 = each has its own. Once loaded the other ports are
+    /// this one.
+    pub single_port: u16,
     /// Used when `udp_port` is not given: shards take the first ports of it. 0 = not given.
     pub port_range_start: u16,
     pub port_range_end: u16,
@@ -281,6 +285,14 @@ pub struct TurnConfig {
     pub deny_peer_cidrs: Vec<String>,
 }
 
+/// Ours: the certificate of HTTPS and WSS with `rtc.single_port`. PEM files: the chain, leaf first, and its key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsConfig {
+    pub cert_file: String,
+    pub key_file: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WebhookConfig {
@@ -336,6 +348,7 @@ impl Default for Config {
             room: RoomConfig::default(),
             limit: LimitConfig::default(),
             turn: TurnConfig::default(),
+            tls: TlsConfig::default(),
             webhook: WebhookConfig::default(),
             database: String::new(),
             drain_timeout: Duration::ZERO,
@@ -351,6 +364,7 @@ impl Default for RtcConfig {
         Self {
             udp_port: None,
             tcp_port: 7881,
+            single_port: 0,
             port_range_start: 0,
             port_range_end: 0,
             node_ip: NodeIp::default(),

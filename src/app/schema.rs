@@ -86,6 +86,10 @@ pub const OURS: &[&str] = &[
     "drain_timeout",
     "webhook.allow_private_addresses",
     "voice.enabled",
+    "rtc.single_port",
+    "tls.cert_file",
+    "tls.key_file",
+    "turn.advertised_tls_port",
 ];
 
 pub const SCHEMA: &[Key] = &[
@@ -106,6 +110,7 @@ pub const SCHEMA: &[Key] = &[
     used("enable_data_tracks", Bool),
     used("enable_participant_data_blob", Bool),
     used("turn", Section(TURN)),
+    used("tls", Section(&[used("cert_file", Text), used("key_file", Text)])),
     used(
         "prometheus",
         Section(&[used("port", Int), used("username", Text), used("password", Text)]),
@@ -153,6 +158,7 @@ const RTC: &[Key] = &[
     used("port_range_start", Int),
     used("port_range_end", Int),
     used("tcp_port", Int),
+    used("single_port", Int),
     used("node_ip", NodeIp),
     used("use_external_ip", Bool),
     inert("external_ip_only", Bool),

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
-use super::http::{self, Site};
+use super::http::{self, Site, ToHttps};
 use super::keeping::{Kept, database_error, open_database};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
@@ -27,7 +27,8 @@ use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
-    EVENT_QUEUE, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
+    EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
+    local_addresses,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
@@ -119,6 +120,8 @@ pub struct Server {
     node: Node,
     listening: Vec<SocketAddr>,
     measured: Vec<SocketAddr>,
+    /// HTTP is under TLS.
+    is_secure: bool,
     stopping: watch::Sender<bool>,
     http: JoinSet<()>,
     journal: Option<Journal>,
@@ -133,13 +136,20 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
-        let tls = relay::check(&config.turn)?;
+        let single_port = config.rtc.single_port != 0;
+        let tls = match single_port {
+            true => relay::single_port_tls(config)?,
+            false => relay::check(&config.turn)?,
+        };
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
         let metrics_listeners = match config.prometheus.port {
             0 => Vec::new(),
             port => listeners(config, port).await?,
         };
-        let listeners = listeners(config, config.port).await?;
+        let listeners = match single_port {
+            true => Vec::new(),
+            false => listeners(config, config.port).await?,
+        };
         let local = local_addresses()?;
         let external = external(&config.rtc).await;
         let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
@@ -178,13 +188,25 @@ impl Server {
             });
         }
         let handles: Vec<ShardHandle> = shards.iter().map(|(handle, _)| handle.clone()).collect();
-        let mut doors = relay::media_doors(config.rtc.tcp_port, &handles);
-        if doors.is_empty() {
+        let media_port = if single_port { 0 } else { config.rtc.tcp_port };
+        let mut doors = relay::media_doors(media_port, &handles);
+        if doors.is_empty() && !single_port {
             links.iter_mut().for_each(|link| link.tcp_candidates.clear());
         }
         let relay = start_relay(config, &advertised, routes, &handles).await?;
-        if let Some(home) = &relay {
-            doors.extend(relay::turn_doors(&config.turn, tls, home).await?);
+        let mut listening = Vec::new();
+        let (web, handed) = mpsc::channel(WEB_QUEUE);
+        match &relay {
+            _ if single_port => {
+                let guests = Guests {
+                    media: handles.clone(),
+                    turn: relay.clone(),
+                    web: Some(web),
+                };
+                (listening, doors) = relay::single_port_doors(config, tls.as_ref(), &guests)?;
+            }
+            Some(home) => doors.extend(relay::turn_doors(&config.turn, tls.clone(), home).await?),
+            None => {}
         }
         let ice_servers = relay::ice_servers(config, &advertised, &DEFAULT_STUN)?;
         let webhooks = webhook_settings(config)?;
@@ -232,8 +254,16 @@ impl Server {
             webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
             authorization: metrics::authorization(&config.prometheus),
         };
-        let mut listening = Vec::new();
         let mut http = JoinSet::new();
+        if single_port {
+            match &tls {
+                Some(_) => http.spawn(http::serve_handed(handed, site.clone(), ToHttps, stopped.clone())),
+                None => http.spawn(http::serve_handed(handed, site.clone(), site.clone(), stopped.clone())),
+            };
+        }
+        if let Some(tls) = &tls {
+            http.spawn(reload::watch_certificates(tls.clone(), stopped.clone()));
+        }
         for listener in listeners {
             listening.push(listener.local_addr()?);
             http.spawn(http::serve(listener, site.clone(), stopped.clone()));
@@ -250,6 +280,7 @@ impl Server {
             node,
             listening,
             measured,
+            is_secure: single_port && tls.is_some(),
             stopping,
             http,
             journal,
@@ -340,7 +371,11 @@ impl Server {
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
         let port = address.port();
-        println!("patchbay {} serves http://{host}:{port}/", env!("CARGO_PKG_VERSION"));
+        let scheme = if self.is_secure { "https" } else { "http" };
+        println!(
+            "patchbay {} serves {scheme}://{host}:{port}/",
+            env!("CARGO_PKG_VERSION")
+        );
         if config.development {
             println!("development mode: open that page in a browser; clients use ws://{host}:{port}");
         }

@@ -10,8 +10,10 @@
 mod batch;
 mod counters;
 mod door;
+mod half_open;
 mod interfaces;
 mod load;
+mod opening;
 mod receive;
 mod relay;
 mod send;
@@ -20,14 +22,17 @@ mod streams;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod udp;
 
 pub use batch::DatagramBatch;
 pub use counters::{IoCounters, IoSnapshot};
-pub use door::{Door, Tls, TlsError};
+pub use door::{ByteStream, Cover, Door, Guests, WEB_QUEUE, WebConnection};
 pub use interfaces::{LocalAddress, local_addresses};
+pub use opening::{Opening, Unknown, opening};
 pub use relay::{RelayHome, TurnServer};
 pub use send::SendBatch;
 pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, Handover, ShardHandle, ShardThread, ThreadConfig};
 pub use streams::{AdoptedStream, Framing};
+pub use tls::{CertificateFiles, Tls, TlsError};
 pub use udp::{Offload, UdpSocket};

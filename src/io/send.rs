@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::{IoCounters, add};
 use super::relay::{Relay, Wrapped};
@@ -104,8 +104,8 @@ impl SendBatch {
         }
     }
 
-    pub(super) fn flush_streams(&mut self, epoll: &Epoll) {
-        self.streams.flush(epoll);
+    pub(super) fn flush_streams(&mut self, now: Instant, epoll: &Epoll) {
+        self.streams.flush(now, epoll);
     }
 
     fn queue_on_stream(&mut self, path: NetPath, start: usize, len: usize) {

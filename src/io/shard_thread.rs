@@ -21,8 +21,8 @@ use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
 use crate::media::edge::{Command, Event};
 use crate::media::{Shard, ShardStats};
-use crate::rtc;
 use crate::types::NetPath;
+use crate::{rtc, turn};
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
 /// the queue full waits (control may wait for a shard).
@@ -267,6 +267,8 @@ pub struct ShardThread<C> {
     /// Those of media, then those of the TURN server.
     sockets: Vec<Arc<UdpSocket>>,
     media_sockets: usize,
+    /// The media sockets are the TURN server's as well.
+    shares_media: bool,
     ready: Vec<Readiness>,
     epoll: Epoll,
     wake: Arc<Wake>,
@@ -333,6 +335,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 receiver: Receiver::new(),
                 batch: SendBatch::new(sockets.clone(), Arc::clone(&counters)),
                 media_sockets: sockets.len(),
+                shares_media: false,
                 sockets,
                 counters,
                 stats,
@@ -385,7 +388,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         self.look_after_clients(now);
         self.core.poll_transmit(now, &mut self.batch);
         self.batch.flush();
-        self.batch.flush_streams(&self.epoll);
+        self.batch.flush_streams(now, &self.epoll);
         turn.more |= self.batch.streams.has_readable();
         self.report_events();
         Ok(turn)
@@ -405,13 +408,14 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
         let mut total = 0;
         let is_turn = index >= self.media_sockets;
+        let may_be_turn = self.shares_media;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
             let (batch, counters) = (&mut self.batch, &self.counters);
             let received = self
                 .receiver
                 .receive(&self.sockets[index], counters, |arrival, path, datagram| {
-                    if is_turn {
+                    if is_turn || (may_be_turn && turn::is_for_server(datagram)) {
                         relay(now, path, datagram, core, batch, counters);
                     } else {
                         core.handle_arrival(now, arrival, path, datagram);
@@ -477,6 +481,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn become_home(&mut self, now: Instant, home: RelayHome) -> io::Result<()> {
         let RelayHome {
             sockets,
+            shares_media,
             server,
             routes,
         } = home;
@@ -487,6 +492,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             self.sockets.push(Arc::clone(&socket));
             self.batch.add_socket(socket);
         }
+        self.shares_media = shares_media;
         self.batch.relay = Relay::home(server, routes, now);
         Ok(())
     }

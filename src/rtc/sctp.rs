@@ -2,7 +2,7 @@
 //! DCEP (RFC 8831, RFC 8832).
 //!
 //! Owns the association, the table of channels and both buffer limits. Driven by the transport with what DTLS decrypted;
-//! what it wants to send goes back the same way. Never interprets a message. SNAP is not offered and not accepted.
+//! what it wants to send goes back the same way. Never interprets a message.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::dcep::{self, DcepMessage, Reliability};
 use super::transport::TransportEvent;
-use crate::types::{ChannelLabel, DropReason, DtlsRole};
+use crate::types::{ChannelLabel, DropReason, DtlsRole, SCTP_RECEIVE_WINDOW, SctpInit};
 
 /// A data channel of one transport: its SCTP stream id. May be used again after `ChannelClosed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,9 +37,6 @@ pub enum SendDataError {
     TooLarge,
 }
 
-/// Bytes of received data that wait to be read or completed (DESIGN §6). At the limit the window is closed: the peer
-/// waits.
-const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// The largest message that is taken, for `a=max-message-size`. A whole message has to fit into the window beside the
 /// parts of the next one, or the association would fail.
 pub const MAX_RECEIVE_MESSAGE_SIZE: u32 = 100 * 1024;
@@ -74,6 +71,8 @@ pub(super) struct Sctp {
     /// RFC 8832 §6: the DTLS client opens even streams, the server odd ones. We also start the association as client.
     role: DtlsRole,
     established: bool,
+    /// Both know each other's first chunk already.
+    init: Option<SctpInit>,
     max_send_message: u32,
     channels: Vec<Channel>,
     to_open: Vec<ChannelLabel>,
@@ -94,12 +93,17 @@ struct Channel {
 
 impl Sctp {
     /// `peer_max_message` from `a=max-message-size`, 0 = no limit (RFC 8841 §6.1).
-    pub(super) fn new(role: DtlsRole, peer_max_message: u32, to_open: Vec<ChannelLabel>) -> Self {
+    pub(super) fn new(
+        role: DtlsRole,
+        peer_max_message: u32,
+        to_open: Vec<ChannelLabel>,
+        init: Option<SctpInit>,
+    ) -> Self {
         let transport_config = Arc::new(
             TransportConfig::default()
                 .with_max_init_retransmits(None)
                 .with_max_data_retransmits(None)
-                .with_max_receive_buffer_size(RECEIVE_WINDOW)
+                .with_max_receive_buffer_size(SCTP_RECEIVE_WINDOW)
                 .with_max_receive_message_size(MAX_RECEIVE_MESSAGE_SIZE)
                 .with_rto_initial_ms(RTO_INITIAL_MS)
                 .with_rto_min_ms(RTO_MIN_MS)
@@ -115,6 +119,7 @@ impl Sctp {
             association: None,
             role,
             established: false,
+            init,
             max_send_message: match peer_max_message {
                 0 => MAX_SEND_MESSAGE_SIZE,
                 limit => limit.min(MAX_SEND_MESSAGE_SIZE),
@@ -126,11 +131,15 @@ impl Sctp {
         }
     }
 
-    /// Once DTLS is up. A DTLS server waits for the peer's INIT.
+    /// Once DTLS is up. A DTLS server waits for the peer's INIT, unless the descriptions have brought it.
     pub(super) fn start(&mut self) {
-        if self.role == DtlsRole::Active && self.association.is_none() {
+        let init = self.init.take();
+        if (self.role == DtlsRole::Active || init.is_some()) && self.association.is_none() {
             let mut config = ClientConfig::new();
             config.transport = self.transport_config.clone();
+            if let Some(SctpInit { local, remote }) = init {
+                config = config.with_snap(local.into(), remote.into());
+            }
             if let Ok(association) = self.endpoint.connect(config, fake_peer()) {
                 self.association = Some(association);
                 self.endpoint.reject_new_associations();
@@ -493,7 +502,7 @@ fn data_chunks(packet: &[u8]) -> Result<usize, DropReason> {
 /// Whether one of our packets advertises the whole window (SACK, RFC 9260 §3.3.4): then nothing is held.
 fn acknowledges_all(packet: &[u8]) -> bool {
     const SACK: u8 = 3;
-    let whole = RECEIVE_WINDOW.to_be_bytes();
+    let whole = SCTP_RECEIVE_WINDOW.to_be_bytes();
     chunks(packet)
         .any(|chunk| chunk.is_ok_and(|chunk| chunk.first() == Some(&SACK) && chunk.get(8..12) == Some(&whole)))
 }

@@ -210,7 +210,12 @@ impl Transport {
         }
         if let (None, Some(limit)) = (&self.sctp, remote.sctp_max_message_size) {
             let role = self.dtls.as_ref().map_or(remote.dtls_role, DtlsSession::role);
-            let mut sctp = Box::new(Sctp::new(role, limit, std::mem::take(&mut self.open_channels)));
+            let mut sctp = Box::new(Sctp::new(
+                role,
+                limit,
+                std::mem::take(&mut self.open_channels),
+                remote.sctp_init.clone(),
+            ));
             if self.srtp.is_some() {
                 sctp.start();
             }

@@ -19,4 +19,6 @@ pub use media::{Bitrate, Codec, CodecParameters, Layer, MediaKind};
 pub use net::{Batch, MAX_DATAGRAM, NetPath, NetProtocol};
 pub use rtp::{Extension, ExtensionMap, Mid, Pt, Rid, Ssrc};
 pub use time::WallClock;
-pub use transport::{ChannelLabel, CloseReason, DtlsRole, IceCredentials, RemoteParameters, SrtpProfile};
+pub use transport::{
+    ChannelLabel, CloseReason, DtlsRole, IceCredentials, RemoteParameters, SCTP_RECEIVE_WINDOW, SctpInit, SrtpProfile,
+};

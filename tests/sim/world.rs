@@ -274,6 +274,7 @@ impl World {
             fingerprint: described_fingerprint.unwrap_or(peer_fingerprint),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(262_144),
+            sctp_init: None,
         };
         self.command(Command::SetRemote {
             transport,
@@ -336,6 +337,7 @@ impl World {
             fingerprint: raw.fingerprint(),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: None,
+            sctp_init: None,
         };
         self.command(Command::SetRemote {
             transport,

@@ -282,3 +282,36 @@ fn every_scalar_has_a_reader() {
         );
     }
 }
+
+#[test]
+fn a_single_port_stands_for_all() {
+    let config = loaded(
+        "rtc: {single_port: 443, shards: 4}\ntls: {cert_file: a, key_file: b}\nturn: {domain: turn.example.com}",
+    )
+    .config;
+    let ports = (
+        config.port,
+        config.rtc.tcp_port,
+        config.turn.udp_port,
+        config.turn.tls_port,
+    );
+    assert_eq!(ports, (443, 443, 443, 443));
+    assert_eq!(config.rtc.udp_ports(9), [443]);
+    assert_eq!((config.rtc.shards, config.turn.enabled), (1, true));
+    assert_eq!(config.turn.cert_file, "a");
+    // Nothing to check a certificate against, or no certificate: no TURN under TLS.
+    assert_eq!(
+        loaded("rtc: {single_port: 443}\ntls: {cert_file: a, key_file: b}")
+            .config
+            .turn
+            .tls_port,
+        0
+    );
+    assert_eq!(
+        loaded("rtc: {single_port: 443}\nturn: {domain: turn.example.com}")
+            .config
+            .turn
+            .tls_port,
+        0
+    );
+}
