@@ -78,6 +78,7 @@ pub use explanation::{
     WaitingTrack,
 };
 pub use join::{Join, JoinError, Signer};
+pub use moving::Traveller;
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;
 pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};

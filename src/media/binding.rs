@@ -58,7 +58,7 @@ impl Fanout {
     }
 
     /// Enters the track's mid and named SSRCs in its transport's table.
-    fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+    pub fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.get(slot) else { return };
         let Some(transport) = outside.transports.get_mut(track.transport) else {
             return;

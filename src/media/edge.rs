@@ -49,6 +49,10 @@ pub enum Command {
     CloseTransport {
         transport: TransportHandle,
     },
+    /// A transport goes into another room of this shard, with what is published on it: ICE, DTLS and the numbering of
+    /// its cipher go on. What was sent on it ends, and so do subscriptions of others to its tracks. One that is gone
+    /// meanwhile, or whose new room is, is answered with `Event::TransportClosed`.
+    MoveTransport(Box<MoveTransport>),
     /// For everything that is sent on this transport from now on.
     UpdateReception {
         transport: TransportHandle,
@@ -147,6 +151,17 @@ pub struct OpenTransport {
     /// Data channels that the server opens by DCEP once SCTP is up (the subscriber connection of dual mode).
     pub open_channels: Vec<ChannelLabel>,
     pub reception: Reception,
+}
+
+/// New handles are the new room's.
+#[derive(Clone, Debug)]
+pub struct MoveTransport {
+    pub from: TransportHandle,
+    pub room: RoomHandle,
+    pub participant: ParticipantHandle,
+    pub transport: TransportHandle,
+    /// Old and new. Tracks that are not named end.
+    pub tracks: Vec<(TrackHandle, TrackHandle)>,
 }
 
 /// How a participant is sent media, all subscriptions together.

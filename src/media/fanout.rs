@@ -116,10 +116,12 @@ impl Fanout {
                 .get(usize::from(stream.encoding))
                 .is_some_and(|e| e.has_started())
         };
-        let is_first = !started(track);
+        let bit = 1u8.checked_shl(u32::from(stream.encoding)).unwrap_or(0);
+        let is_first = !started(track) || track.unannounced & bit != 0;
         let arrived = track.on_rtp(outside.now, stream.encoding, &packet, stream.retransmission);
         let has_new_layer = std::mem::take(&mut track.has_new_layer);
         if is_first && started(track) {
+            track.unannounced &= !bit;
             self.encoding_started(outside, stream, &packet);
         }
         if has_new_layer {

@@ -27,6 +27,7 @@ mod feedback;
 mod generated;
 mod layers;
 mod loudest;
+mod moving;
 mod outside;
 mod pacer;
 mod playout;

@@ -281,6 +281,7 @@ impl Shard {
         match event {
             TransportEvent::Connected { profile } => {
                 transport.is_connected = true;
+                transport.profile = Some(profile);
                 if let Some(path) = transport.rtc.path() {
                     self.events.push(Event::TransportConnected {
                         transport: transport.handle,

@@ -51,6 +51,8 @@ pub struct Track {
     flow: Flow,
     /// A layer has been seen for the first time.
     pub has_new_layer: bool,
+    /// A bit per encoding whose next packet control is told of as if it were the first.
+    pub unannounced: u8,
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
     pub scorer: QualityScorer,
@@ -91,6 +93,7 @@ impl Track {
             flowing: 0,
             flow: Flow::default(),
             has_new_layer: false,
+            unannounced: 0,
             level,
             scorer,
             shapes: [LayerShape::default(); _],

@@ -19,7 +19,8 @@ use super::transport_feedback::FeedbackGenerator;
 use crate::rtc;
 use crate::rtp::{RtpPacket, extension, rtcp};
 use crate::types::{
-    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle,
+    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, SrtpProfile, Ssrc,
+    TransportHandle,
 };
 
 /// Bytes of RTCP in one datagram before sealing: below every MTU that carries media.
@@ -178,6 +179,8 @@ pub struct MediaTransport {
     pub timer: TimerId,
     /// ICE and DTLS are up: media may be sent.
     pub is_connected: bool,
+    /// Once it has been connected.
+    pub profile: Option<SrtpProfile>,
     /// Said goodbye: removed once its last datagrams have left.
     pub is_closed: bool,
     /// In the shard's list of transports with something to send.
@@ -226,6 +229,7 @@ impl MediaTransport {
             rtc,
             timer,
             is_connected: false,
+            profile: None,
             is_closed: false,
             is_dirty: false,
             learns_from_sent: false,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::driver::Node;
 use super::journal::NotWritten;
 use super::registry::LiveRoom;
-use super::room_task::{Change, Question, RoomInput, RpcOutcome};
+use super::room_task::{Change, NotMoved, Question, RoomInput, RpcOutcome};
 use crate::control::{AdministrationError, Room, TooManyDispatches};
 use crate::proto::livekit::{
     self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MoveParticipantRequest,
@@ -74,16 +74,17 @@ impl Node {
         }
         configurations.push(configuration(request));
         // A room that was there already is asked in the same way: whoever made it may still wait for its being written.
-        self.with_room(&name, &configurations, |room, _| room.info())
+        self.with_room(&name, (&configurations, None), |room, _| room.info())
             .await
             .map(|info| self.versioned(info))
     }
 
-    /// Asks the room of that name, and waits until what it then is has been written down, after making it from `configurations` where there is none.
+    /// Asks the room of that name, after making it from `configurations` (on this shard, if need be) where there is none;
+    /// waits until what it then is has been written down.
     async fn with_room<R: Send + 'static>(
         &self,
         name: &RoomName,
-        configurations: &[RoomConfiguration],
+        (configurations, shard): (&[RoomConfiguration], Option<usize>),
         question: impl Fn(&mut Room, Instant) -> R + Clone + Send + 'static,
     ) -> Result<R, CreateRoomError> {
         let max = self.config().max_room_name_length;
@@ -95,7 +96,7 @@ impl Node {
         }
         for _ in 0..CREATE_ATTEMPTS {
             let room = self
-                .find_or_create(name, configurations)
+                .find_or_create(name, configurations, shard)
                 .ok_or_else(|| match self.is_draining() {
                     true => CreateRoomError::Draining,
                     false => CreateRoomError::NodeFull,
@@ -223,21 +224,41 @@ impl Node {
         answered.await.ok()
     }
 
-    /// Sends a participant to another room, which is made if need be.
+    /// Sends a participant to another room, which is made if need be. Where both rooms are on one shard it keeps its
+    /// connections; else its client starts over there.
     pub async fn move_participant(&self, request: MoveParticipantRequest) -> Result<(), MoveError> {
         let no_participant = MoveError::Participant(AdministrationError::NoParticipant);
+        let source = self.registry().find(&RoomName(request.room.clone()));
+        let source = source.ok_or(no_participant)?;
         if self.participant(&request.room, &request.identity).await.is_none() {
             return Err(no_participant);
         }
         let name = RoomName(request.destination_room);
         let look = |room: &mut Room, _| (room.info(), room.participants());
-        let (destination, mut others) = self.with_room(&name, &[], look).await?;
+        let (destination, mut others) = self.with_room(&name, (&[], Some(source.shard)), look).await?;
         let limit = destination.max_participants;
         if limit > 0 && destination.num_participants >= limit {
             return Err(MoveError::DestinationFull);
         }
-        others.retain(|other| !other.permission.as_ref().is_some_and(|permission| permission.hidden));
         let identity = Identity(request.identity);
+        let near = self.registry().find(&name).filter(|room| room.shard == source.shard);
+        if let Some(near) = near {
+            let (answer, answered) = oneshot::channel();
+            let input = RoomInput::LetGo {
+                identity: identity.clone(),
+                destination: near.mailbox,
+                answer,
+            };
+            let sent = source.mailbox.send(input).await;
+            sent.map_err(|_| no_participant)?;
+            match answered.await.map_err(|_| no_participant)? {
+                Ok(()) => return Ok(()),
+                Err(NotMoved::NoParticipant) => return Err(no_participant),
+                Err(NotMoved::TurnedBack) => return Err(CreateRoomError::Closing.into()),
+                Err(NotMoved::NotPortable) => {}
+            }
+        }
+        others.retain(|other| !other.permission.as_ref().is_some_and(|permission| permission.hidden));
         let moved = self.ask(&request.room, move |room, now| {
             room.move_participant(now, &identity, destination, others)
         });
@@ -254,7 +275,7 @@ impl Node {
             return Err(CreateDispatchError::NoRoom);
         }
         let create = move |room: &mut Room, now| room.create_dispatch(now, request.clone());
-        Ok(self.with_room(&name, &[], create).await??)
+        Ok(self.with_room(&name, (&[], None), create).await??)
     }
 
     /// With an `id` that one only.

@@ -400,7 +400,7 @@ impl Node {
     fn room(&self, name: &RoomName, claims: &Claims) -> Result<LiveRoom, JoinFailure> {
         let preset = self.inner.config.presets.get(&claims.room_preset);
         let configurations: Vec<RoomConfiguration> = preset.into_iter().chain(&claims.room_config).cloned().collect();
-        self.find_or_create(name, &configurations)
+        self.find_or_create(name, &configurations, None)
             .ok_or_else(|| match self.is_draining() {
                 true => JoinFailure::Draining,
                 false => JoinFailure::NodeFull,
@@ -411,14 +411,19 @@ impl Node {
         &self.inner.registry
     }
 
-    /// The live room of that name, or a new one on the least loaded shard. Later configurations win. None: the node is
-    /// full, or makes no more rooms.
-    pub(super) fn find_or_create(&self, name: &RoomName, configurations: &[RoomConfiguration]) -> Option<LiveRoom> {
+    /// The live room of that name, or a new one on this shard, or on the least loaded one. Later configurations win. None:
+    /// the node is full, or makes no more rooms.
+    pub(super) fn find_or_create(
+        &self,
+        name: &RoomName,
+        configurations: &[RoomConfiguration],
+        shard: Option<usize>,
+    ) -> Option<LiveRoom> {
         if self.is_draining() {
             return self.inner.registry.find(name);
         }
         let create = |handle| {
-            self.spawn_room(name.clone(), handle, |mut settings, wall, seed, now| {
+            self.spawn_room(name.clone(), (handle, shard), |mut settings, wall, seed, now| {
                 for configuration in configurations {
                     apply(&mut settings, configuration);
                 }
@@ -433,7 +438,7 @@ impl Node {
         for record in records {
             let name = RoomName(record.room.as_ref().map(|room| room.name.clone()).unwrap_or_default());
             let create = |handle| {
-                self.spawn_room(name.clone(), handle, |settings, wall, seed, now| {
+                self.spawn_room(name.clone(), (handle, None), |settings, wall, seed, now| {
                     Room::restore(record, handle, settings, wall, seed, now)
                 })
             };
@@ -444,11 +449,11 @@ impl Node {
     fn spawn_room(
         &self,
         name: RoomName,
-        handle: RoomHandle,
+        (handle, shard): (RoomHandle, Option<usize>),
         make: impl FnOnce(RoomSettings, WallClock, u64, Instant) -> Room,
     ) -> LiveRoom {
         let shards = &self.inner.shards;
-        let index = least_loaded(shards);
+        let index = shard.unwrap_or_else(|| least_loaded(shards));
         let shard = &shards[index];
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);

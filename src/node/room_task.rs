@@ -6,18 +6,18 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::{Outbox, ToClient};
+use super::connection::{self, Outbox, ToClient};
 use super::counts::Tally;
 use super::journal::{Entry, Reply};
 use super::registry::Registry;
 use super::relay::Guests;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
-    AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
+    AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation, Traveller,
 };
 use crate::io::ShardHandle;
 use crate::media::edge::{Command, Event};
-use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest};
+use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest, SignalResponse};
 use crate::store::RoomChange;
 use crate::types::{Identity, RoomHandle, RoomName};
 
@@ -50,6 +50,19 @@ pub(super) enum RoomInput {
         request: Box<SignalRequest>,
     },
     ConnectionClosed(ConnectionHandle),
+    /// To the room that `destination` is the mailbox of, on the same shard.
+    LetGo {
+        identity: Identity,
+        destination: Mailbox,
+        answer: Moved,
+    },
+    /// From another room of the same shard.
+    TakeIn(Box<Arrival>),
+    /// A client that went to another room sends what it asks there from now on.
+    Handover {
+        connection: ConnectionHandle,
+        done: oneshot::Sender<()>,
+    },
     Event(Event),
     Question(Question),
     Change(Change),
@@ -70,6 +83,26 @@ pub(super) enum RoomInput {
     },
     /// Everybody is told, then the room ends.
     Shutdown,
+}
+
+/// How a participant's way to another room ended.
+pub(super) type Moved = oneshot::Sender<Result<(), NotMoved>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotMoved {
+    NoParticipant,
+    /// Its client has to start over there.
+    NotPortable,
+    /// The other room is full, or over: its client starts over where it was.
+    TurnedBack,
+}
+
+/// A participant on its way between two rooms.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    traveller: Traveller,
+    outbox: Outbox,
+    answer: Moved,
 }
 
 /// Explanations under way in one room: its shard answers within milliseconds, so that more waiting means that somebody
@@ -114,6 +147,11 @@ struct RoomTask {
     /// What has happened since the last entry of the journal, and who waits for the next.
     entry: Entry,
     telling: Telling,
+    /// Clients that went to another room and may not know it yet; as many as there are of these.
+    moved: HashMap<ConnectionHandle, Mailbox>,
+    /// Of this turn.
+    departures: Vec<(Mailbox, Arrival)>,
+    turned_back: Vec<Arrival>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -139,6 +177,9 @@ pub(super) async fn run(
         explanations: BTreeMap::new(),
         entry: Entry::default(),
         telling,
+        moved: HashMap::new(),
+        departures: Vec::new(),
+        turned_back: Vec::new(),
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -173,6 +214,7 @@ impl RoomTask {
                 self.room.handle_timeout(now);
             }
             let goes_on = self.carry_out(now).await;
+            self.send_off().await;
             self.write_down().await;
             if !goes_on {
                 return;
@@ -192,10 +234,26 @@ impl RoomTask {
                 // Whoever asked may have given up; then its `Connection` says so.
                 let _ = answer.send(result);
             }
-            RoomInput::Request { connection, request } => self.room.handle_request(now, connection, *request),
-            RoomInput::ConnectionClosed(connection) => {
-                self.outboxes.remove(&connection);
-                self.room.handle_connection_closed(now, connection);
+            RoomInput::Request { connection, request } => match self.moved.get(&connection) {
+                Some(room) => pass_on(room, RoomInput::Request { connection, request }),
+                None => self.room.handle_request(now, connection, *request),
+            },
+            RoomInput::ConnectionClosed(connection) => match self.moved.remove(&connection) {
+                Some(room) => pass_on(&room, RoomInput::ConnectionClosed(connection)),
+                None => {
+                    self.outboxes.remove(&connection);
+                    self.room.handle_connection_closed(now, connection);
+                }
+            },
+            RoomInput::LetGo {
+                identity,
+                destination,
+                answer,
+            } => self.let_go(now, &identity, destination, answer),
+            RoomInput::TakeIn(arrival) => self.take_in(now, *arrival),
+            RoomInput::Handover { connection, done } => {
+                self.moved.remove(&connection);
+                let _ = done.send(());
             }
             RoomInput::Event(event) => self.room.handle_event(now, event),
             RoomInput::Question(question) => question(&mut self.room, now),
@@ -215,6 +273,88 @@ impl RoomTask {
             RoomInput::JobAssigned(job) => self.room.job_assigned(*job),
             RoomInput::JobUpdated { job, state } => self.room.job_updated(&job, *state),
             RoomInput::Shutdown => self.room.shut_down(now, self.telling.durable),
+        }
+    }
+
+    fn let_go(&mut self, now: Instant, identity: &Identity, destination: Mailbox, answer: Moved) {
+        if !self.room.can_let_go(identity) {
+            let _ = answer.send(Err(NotMoved::NotPortable));
+            return;
+        }
+        let Ok(traveller) = self.room.let_go(now, identity) else {
+            let _ = answer.send(Err(NotMoved::NoParticipant));
+            return;
+        };
+        self.telling.guests.pass_on(traveller.handle());
+        let connection = traveller.connection();
+        let Some((connection, outbox)) = connection.and_then(|its| Some((its, self.outboxes.remove(&its)?))) else {
+            // Its socket went away in this very turn. There is nobody to tell: it starts over.
+            let (outbox, _) = connection::queue();
+            self.turned_back.push(Arrival {
+                traveller,
+                outbox,
+                answer,
+            });
+            return;
+        };
+        // A full queue cuts the client off; it finds the other room with the token it was given there.
+        let _ = outbox.moved(destination.clone());
+        self.moved.insert(connection, destination.clone());
+        let arrival = Arrival {
+            traveller,
+            outbox,
+            answer,
+        };
+        self.departures.push((destination, arrival));
+    }
+
+    fn take_in(&mut self, now: Instant, arrival: Arrival) {
+        let Arrival {
+            traveller,
+            outbox,
+            answer,
+        } = arrival;
+        let connection = traveller.connection();
+        match self.room.take_in(now, traveller) {
+            Ok(()) => {
+                if let Some(connection) = connection {
+                    self.outboxes.insert(connection, outbox);
+                }
+                let _ = answer.send(Ok(()));
+            }
+            Err(traveller) => self.turned_back.push(Arrival {
+                traveller,
+                outbox,
+                answer,
+            }),
+        }
+    }
+
+    /// Those who leave for another room, after everything that this room had to say of them.
+    async fn send_off(&mut self) {
+        for (destination, arrival) in std::mem::take(&mut self.departures) {
+            if let Err(mpsc::error::SendError(RoomInput::TakeIn(arrival))) =
+                destination.send(RoomInput::TakeIn(Box::new(arrival))).await
+            {
+                self.turned_back.push(*arrival);
+            }
+        }
+        for arrival in std::mem::take(&mut self.turned_back) {
+            let Arrival {
+                traveller,
+                outbox,
+                answer,
+            } = arrival;
+            self.telling.guests.turn_away(traveller.sid()).await;
+            let (message, commands) = traveller.turned_back();
+            for command in commands {
+                let _ = self.shard.send(command).await;
+            }
+            if message.is_some() {
+                let _ = outbox.send(ToClient::Message(Box::new(SignalResponse { message })));
+            }
+            let _ = outbox.send(ToClient::Close);
+            let _ = answer.send(Err(NotMoved::TurnedBack));
         }
     }
 
@@ -319,6 +459,14 @@ impl RoomTask {
             self.outboxes.remove(&connection);
             self.room.handle_connection_closed(now, connection);
         }
+    }
+}
+
+/// To the room that a client went to. One that is a whole mailbox behind loses it, as a client loses what it asks of a
+/// server that does not answer.
+fn pass_on(room: &Mailbox, input: RoomInput) {
+    if room.try_send(input).is_err() {
+        tracing::warn!("a request of a client that went to another room is lost");
     }
 }
 

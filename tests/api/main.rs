@@ -8,6 +8,7 @@ mod draining;
 mod durable;
 mod explain;
 mod http;
+mod lease;
 mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;

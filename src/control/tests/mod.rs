@@ -6,6 +6,7 @@ mod explaining;
 mod jobs;
 mod joining;
 mod lifecycle;
+mod moving;
 mod pausing;
 mod publishing;
 mod regressing;

@@ -102,16 +102,24 @@ story('a method of a participant is called by the server', {}, async (world) => 
   await alice.leave();
 });
 
-story('moved to another room, with what it publishes', {}, async (world) => {
+story('moved to another room, with what it has', {}, async (world) => {
   const [alice, bob] = await Promise.all([world.join('alice'), world.join('bob')]);
-  await Promise.all([alice.publishPicture({ colour: 'red' }), bob.waitForOthers(['alice'])]);
-  await bob.sees('alice', 'red');
+  await Promise.all([alice.publishPicture({ colour: 'red', simulcast: true, width: 640, height: 360 }), bob.publishPicture({ colour: 'green' })]);
+  await Promise.all([bob.sees('alice', 'red'), alice.sees('bob', 'green')]);
+  const { sid } = await alice.publication('alice', { source: 'camera' });
   const elsewhere = `${world.room}-elsewhere`;
   const carol = await world.page('carol');
   await carol.connect({ url: world.server.signal, token: await world.server.token(elsewhere, 'carol'), form: world.form });
+  await carol.publishPicture({ colour: 'yellow' });
   await world.api.moveParticipant(world.room, 'alice', elsewhere);
   await Promise.all([alice.expect('moved'), bob.expect('participantDisconnected', { identity: 'alice' })]);
-  await carol.sees('alice', 'red');
+  await Promise.all([carol.sees('alice', 'red'), alice.sees('carol', 'yellow')]);
+  assert.equal((await carol.publication('alice', { source: 'camera' })).sid, sid);
+  await alice.publishTone({ hz: 440 });
+  await carol.hears('alice', 440);
+  for (const event of ['signalReconnecting', 'reconnecting', 'disconnected']) {
+    assert.equal(await alice.happened(event, {}), false, `${event}: nothing was connected anew`);
+  }
   const names = async (room) => (await world.api.listParticipants(room)).map(({ identity }) => identity).sort();
   assert.deepEqual([await names(world.room), await names(elsewhere)], [['bob'], ['alice', 'carol']]);
   assert.equal((await alice.roomInfo()).name, elsewhere);
