@@ -16,6 +16,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::{DataPublication, DataSubscriptions};
+use super::forwarding::Original;
 use super::ids::SpentSsrcs;
 use super::join::Signer;
 use super::output::ConnectionHandle;
@@ -66,6 +67,8 @@ pub(super) struct Participant {
     pub spent_ssrcs: Vec<SpentSsrcs>,
     /// It has come from another room, and its client still takes its m-lines for those of that room's tracks.
     pub is_arriving: bool,
+    /// It is in another room, and only shown here.
+    pub original: Option<Original>,
     /// What the client said about single tracks; at most `MAX_WISHES`.
     pub wishes: BTreeMap<TrackId, Wish>,
     pub subscriptions: BTreeMap<TrackId, Subscription>,

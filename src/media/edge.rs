@@ -11,8 +11,8 @@ pub use super::explain::{
 };
 use crate::types::{
     Bitrate, ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer,
-    MediaKind, Mid, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc, SubscriptionHandle,
-    TrackHandle, TransportHandle,
+    MediaKind, Mid, NetProtocol, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc,
+    SubscriptionHandle, TrackHandle, TransportHandle,
 };
 
 /// What control asks of a shard. State changes only; nothing here is per packet.
@@ -62,6 +62,13 @@ pub enum Command {
     /// Binds (transport, mid, rid) to a track: media is forwarded from here on. For a known track handle it replaces the
     /// receive parameters (renegotiation).
     Publish(Box<Publish>),
+    /// A track of another room of this shard is published in this one too, under the handle of `publish`, whose transport
+    /// is the publisher's in that room. What arrives of it is stored and forwarded here as well; lost packets are asked
+    /// for there.
+    Mirror {
+        source: TrackHandle,
+        publish: Box<Publish>,
+    },
     /// The publisher's intent; nothing is forwarded while muted, and subscribers get silence first.
     MuteTrack {
         track: TrackHandle,
@@ -298,6 +305,7 @@ pub enum Event {
         transport: TransportHandle,
         srtp_profile: SrtpProfile,
         remote: SocketAddr,
+        protocol: NetProtocol,
     },
     /// `_reliable` and `_lossy` are open: reliable data can flow.
     ChannelsOpen { transport: TransportHandle },

@@ -27,6 +27,7 @@ mod feedback;
 mod generated;
 mod layers;
 mod loudest;
+mod mirror;
 mod moving;
 mod outside;
 mod pacer;

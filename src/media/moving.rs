@@ -51,9 +51,7 @@ impl Fanout {
 
     fn take_track(&mut self, outside: &mut Outside<'_>, slot: Slot, handle: TrackHandle) -> Option<Track> {
         let mut track = self.tracks.remove(slot)?;
-        if let Some(transport) = outside.transports.get_mut(track.transport) {
-            transport.receiving.forget_track(slot);
-        }
+        self.unbind(outside, slot, &track);
         if let Some(loudest) = &mut self.loudest {
             loudest.forget(slot);
         }

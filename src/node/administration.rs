@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 use super::driver::Node;
 use super::journal::NotWritten;
 use super::registry::LiveRoom;
-use super::room_task::{Change, NotMoved, Question, RoomInput, RpcOutcome};
-use crate::control::{AdministrationError, Room, TooManyDispatches};
+use super::room_task::{Change, NotMoved, NotShown, Question, RoomInput, RpcOutcome};
+use crate::control::{AdministrationError, ForwardError, Room, TooManyDispatches};
 use crate::proto::livekit::{
-    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MoveParticipantRequest,
-    MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration, SendDataRequest, TimedVersion,
-    TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
+    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, ForwardParticipantRequest,
+    MoveParticipantRequest, MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration,
+    SendDataRequest, TimedVersion, TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
 };
 use crate::types::{Identity, RoomName, TrackId};
 
@@ -51,6 +51,18 @@ pub enum CreateDispatchError {
     Room(#[from] CreateRoomError),
     #[error(transparent)]
     TooMany(#[from] TooManyDispatches),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShowError {
+    #[error(transparent)]
+    Participant(#[from] AdministrationError),
+    #[error(transparent)]
+    Destination(#[from] CreateRoomError),
+    #[error(transparent)]
+    Refused(#[from] ForwardError),
+    #[error("the rooms are on different media shards, and nothing is forwarded between those")]
+    Apart,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -263,6 +275,36 @@ impl Node {
             room.move_participant(now, &identity, destination, others)
         });
         Ok(moved.await.ok_or(no_participant)??)
+    }
+
+    /// Shows a participant, with what it publishes, in another room, which is made if need be.
+    pub async fn forward_participant(&self, request: ForwardParticipantRequest) -> Result<(), ShowError> {
+        let no_participant = ShowError::Participant(AdministrationError::NoParticipant);
+        let source = self.registry().find(&RoomName(request.room.clone()));
+        let source = source.ok_or(no_participant)?;
+        if self.participant(&request.room, &request.identity).await.is_none() {
+            return Err(no_participant);
+        }
+        let name = RoomName(request.destination_room);
+        self.with_room(&name, (&[], Some(source.shard)), |_, _| ()).await?;
+        let destination = self.registry().find(&name).ok_or(CreateRoomError::Closing)?;
+        if destination.shard != source.shard {
+            return Err(ShowError::Apart);
+        }
+        let (answer, answered) = oneshot::channel();
+        let input = RoomInput::Forward {
+            identity: Identity(request.identity),
+            to: (destination.handle, destination.mailbox),
+            from: source.mailbox.clone(),
+            answer,
+        };
+        source.mailbox.send(input).await.map_err(|_| no_participant)?;
+        match answered.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NotShown::NoParticipant)) => Err(no_participant),
+            Ok(Err(NotShown::Refused(error))) => Err(error.into()),
+            Err(_) => Err(ForwardError::Closed.into()),
+        }
     }
 
     /// LiveKit: the room is made for it where rooms make themselves.

@@ -208,9 +208,16 @@ impl Node {
         self.inner.counts.snapshot()
     }
 
-    /// How long rooms have lived, in seconds.
-    pub fn room_durations(&self) -> &Histogram {
-        &self.inner.counts.room_durations.0
+    /// LiveKit's names of them, and what they hold.
+    pub fn histograms(&self) -> [(&'static str, &Histogram); 5] {
+        let counts = &self.inner.counts;
+        [
+            ("livekit_room_duration_seconds", &counts.room_durations.0),
+            ("livekit_session_start_time_ms", &counts.session_starts.0),
+            ("livekit_session_duration_ms", &counts.session_durations.0),
+            ("livekit_quality_rating", &counts.quality.ratings),
+            ("patchbay_quality_score_tenths", &counts.quality.scores),
+        ]
     }
 
     /// Media of all shards in both directions, bytes a second over the last two seconds or more.

@@ -7,6 +7,8 @@ mod client;
 mod draining;
 mod durable;
 mod explain;
+mod forms;
+mod hostile;
 mod http;
 mod lease;
 mod limits;

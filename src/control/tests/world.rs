@@ -504,6 +504,7 @@ pub(super) fn connected(transport: TransportHandle) -> Event {
         transport,
         srtp_profile: SrtpProfile::AeadAes256Gcm,
         remote: "198.51.100.1:5000".parse().unwrap(),
+        protocol: crate::types::NetProtocol::Udp,
     }
 }
 

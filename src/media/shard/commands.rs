@@ -47,6 +47,7 @@ impl Shard {
                 Some(())
             }
             Command::Publish(publish) => self.publish(now, *publish),
+            Command::Mirror { source, publish } => self.mirror(now, source, *publish),
             Command::MuteTrack { track, muted } => {
                 let place = *self.index.tracks.get(&track)?;
                 self.in_room(now, place.room, |fanout, outside| {
@@ -203,6 +204,7 @@ impl Shard {
                 transport: its.transport,
                 srtp_profile,
                 remote: path.remote,
+                protocol: path.protocol,
             });
         }
         let names = (its.transport, its.participant);

@@ -7,6 +7,7 @@ mod forwarding;
 mod layers;
 mod layers_source;
 mod loudest;
+mod mirror;
 mod moving;
 mod pacing;
 mod paths;
