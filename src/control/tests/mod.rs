@@ -15,4 +15,5 @@ mod rights;
 mod rpc;
 mod settling;
 mod subscribing;
+mod transcripts;
 mod world;
