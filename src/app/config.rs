@@ -40,6 +40,7 @@ pub struct Config {
     pub turn: TurnConfig,
     pub tls: TlsConfig,
     pub webhook: WebhookConfig,
+    pub redis: RedisConfig,
     /// Ours: the SQLite file for what outlives a restart. Empty = `patchbay.db` in `$STATE_DIRECTORY`, else in the
     /// working directory; nothing is kept in a file in development mode.
     pub database: String,
@@ -305,6 +306,51 @@ pub struct WebhookConfig {
     pub allow_private_addresses: bool,
 }
 
+/// LiveKit's way to several nodes. Here one node at a time serves with it.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RedisConfig {
+    /// `host:port`; empty = there is none, unless sentinels or a cluster are named.
+    pub address: String,
+    pub username: String,
+    pub password: String,
+    pub db: u32,
+    pub use_tls: bool,
+    pub tls: RedisTlsConfig,
+    pub sentinel_master_name: String,
+    pub sentinel_username: String,
+    pub sentinel_password: String,
+    pub sentinel_addresses: Vec<String>,
+    pub cluster_addresses: Vec<String>,
+    /// Milliseconds; 0 = as LiveKit has it.
+    pub dial_timeout: u64,
+    pub read_timeout: u64,
+}
+
+/// Passwords must not reach a log.
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("address", &self.address)
+            .field("sentinel_addresses", &self.sentinel_addresses)
+            .field("cluster_addresses", &self.cluster_addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RedisTlsConfig {
+    pub enabled: bool,
+    pub insecure: bool,
+    /// Empty = the host of the address.
+    pub server_name: String,
+    /// Empty = the machine's authorities.
+    pub ca_cert_file: String,
+    pub client_cert_file: String,
+    pub client_key_file: String,
+}
+
 /// Which events are sent; `exclude_events` wins.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -350,6 +396,7 @@ impl Default for Config {
             turn: TurnConfig::default(),
             tls: TlsConfig::default(),
             webhook: WebhookConfig::default(),
+            redis: RedisConfig::default(),
             database: String::new(),
             drain_timeout: Duration::ZERO,
             enable_data_tracks: true,

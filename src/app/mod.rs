@@ -8,6 +8,7 @@ pub mod document;
 mod external;
 pub mod http;
 mod keeping;
+mod lease;
 pub mod load;
 pub mod logging;
 mod metrics;

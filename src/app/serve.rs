@@ -19,6 +19,7 @@ use super::config::{Config, RtcConfig};
 use super::external::external_address;
 use super::http::{self, Site, ToHttps};
 use super::keeping::{Kept, database_error, open_database};
+use super::lease::{self, RedisConfigError};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
@@ -35,7 +36,7 @@ use crate::media::{Shard, ShardConfig};
 use crate::node::voice::VoiceLink;
 use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
-use crate::store::{SharedDatabase, StoreError};
+use crate::store::{Lease, LeaseError, SharedDatabase, StoreError};
 use crate::types::WallClock;
 
 /// How often a server that waits for its participants to leave looks whether they have.
@@ -69,6 +70,10 @@ pub enum ServeError {
     Relay(#[from] RelayError),
     #[error(transparent)]
     Voice(#[from] VoiceStartError),
+    #[error(transparent)]
+    Redis(#[from] RedisConfigError),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// A bug that was not contained; a supervisor should start the process again.
     #[error("a media shard has ended by itself")]
     ShardEnded,
@@ -84,6 +89,7 @@ pub fn run(config: Config, reload: Reload) -> Result<(), ServeError> {
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut lease = lease::take(&config).await?;
         let server = Server::start(&config).await?;
         server.announce(&config);
         let watching = tokio::spawn(reload::watch(reload, server.node.clone()));
@@ -96,22 +102,35 @@ pub fn run(config: Config, reload: Reload) -> Result<(), ServeError> {
         let result = tokio::select! {
             () = told_to_stop() => Ok(()),
             () = server.shard_ended() => Err(ServeError::ShardEnded),
+            error = lost(&mut lease) => Err(error),
         };
         let result = match result {
             Ok(()) if !config.development => tokio::select! {
                 () = server.drained(config.drain_timeout) => Ok(()),
                 () = told_to_stop() => Ok(()),
                 () = server.shard_ended() => Err(ServeError::ShardEnded),
+                error = lost(&mut lease) => Err(error),
             },
             result => result,
         };
         tracing::info!("stopping");
         watching.abort();
         server.stop().await;
+        if let Some(lease) = lease {
+            lease.release().await;
+        }
         result
     });
     runtime.shutdown_timeout(HTTP_DRAIN);
     result
+}
+
+/// Another node has the Redis. Not without one.
+async fn lost(lease: &mut Option<Lease>) -> ServeError {
+    match lease {
+        Some(lease) => lease.lost().await.into(),
+        None => std::future::pending().await,
+    }
 }
 
 /// One started server. Everything it owns ends with `stop`.

@@ -8,7 +8,7 @@ use super::outside::{Outside, Place, TimerKey};
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::{CodecChange, Track};
-use super::transport::{MAX_MIDS, Stream};
+use super::transport::{MAX_MIDS, Mirror, Stream};
 use crate::types::{DropReason, Layer, MediaKind};
 
 impl Fanout {
@@ -58,8 +58,10 @@ impl Fanout {
     }
 
     /// Enters the track's mid and named SSRCs in its transport's table.
-    fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
-        let Some(track) = self.tracks.get(slot) else { return };
+    pub fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let Some(track) = self.tracks.get(slot).filter(|track| !track.is_mirror) else {
+            return;
+        };
         let Some(transport) = outside.transports.get_mut(track.transport) else {
             return;
         };
@@ -87,12 +89,24 @@ impl Fanout {
         }
     }
 
+    /// Takes a track that is gone out of its transport's tables.
+    pub fn unbind(&self, outside: &mut Outside<'_>, slot: Slot, track: &Track) {
+        let Some(transport) = outside.transports.get_mut(track.transport) else {
+            return;
+        };
+        if track.is_mirror {
+            let is_its = |mirror: &Mirror| mirror.room == self.slot && mirror.track == slot;
+            transport.mirrors.retain(|mirror| !is_its(mirror));
+        } else {
+            transport.receiving.forget_track(slot);
+            transport.mirrors.retain(|mirror| mirror.source != slot);
+        }
+    }
+
     /// Revokes the binding and ends its subscriptions.
     pub fn unpublish(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.remove(slot) else { return };
-        if let Some(transport) = outside.transports.get_mut(track.transport) {
-            transport.receiving.forget_track(slot);
-        }
+        self.unbind(outside, slot, &track);
         if let Some(loudest) = &mut self.loudest {
             loudest.forget(slot);
         }

@@ -98,7 +98,7 @@ struct Member {
 
 /// The open channels of one transport.
 #[derive(Debug)]
-struct Channels {
+pub struct Channels {
     participant: ParticipantHandle,
     reliable: Option<ChannelId>,
     lossy: Option<ChannelId>,
@@ -330,6 +330,39 @@ impl DataPlane {
         if self.is_primary(channels.participant, transport) {
             self.stop_waiting_for(link, channels.participant);
         }
+    }
+
+    /// The transport goes into another room, and its channels with it. What waits for its reader is this room's, and ends.
+    pub fn let_go(&mut self, link: &mut impl DataLink, transport: TransportHandle) -> Option<Channels> {
+        let channels = self.transports.remove(&transport)?;
+        if self.is_primary(channels.participant, transport) {
+            self.stop_waiting_for(link, channels.participant);
+        }
+        for channel in channels.holdable() {
+            link.set_reading(transport, channel, true);
+        }
+        Some(channels)
+    }
+
+    /// Channels of a transport that came from another room.
+    pub fn take_in(
+        &mut self,
+        link: &mut impl DataLink,
+        transport: TransportHandle,
+        participant: ParticipantHandle,
+        mut channels: Channels,
+    ) {
+        channels.participant = participant;
+        let held = self
+            .members
+            .get(&participant)
+            .is_some_and(|member| !member.held_by.is_empty());
+        if held {
+            for channel in channels.holdable() {
+                link.set_reading(transport, channel, false);
+            }
+        }
+        self.transports.insert(transport, channels);
     }
 
     /// `ChannelWritable` of a transport: what waits for the channel goes on.

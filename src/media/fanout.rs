@@ -109,6 +109,16 @@ impl Fanout {
             let (timer, deadline) = (source.timer, source.receiving.deadline());
             outside.arm(timer, deadline);
         }
+        self.take(outside, stream, &packet)
+    }
+
+    /// One packet of a stream that is known: stored, looked at, forwarded.
+    pub fn take(
+        &mut self,
+        outside: &mut Outside<'_>,
+        stream: Stream,
+        packet: &RtpPacket<'_>,
+    ) -> Result<(), DropReason> {
         let track = self.tracks.get_mut(stream.track).ok_or(DropReason::NotPublished)?;
         let started = |track: &Track| {
             track
@@ -116,11 +126,13 @@ impl Fanout {
                 .get(usize::from(stream.encoding))
                 .is_some_and(|e| e.has_started())
         };
-        let is_first = !started(track);
-        let arrived = track.on_rtp(outside.now, stream.encoding, &packet, stream.retransmission);
+        let bit = 1u8.checked_shl(u32::from(stream.encoding)).unwrap_or(0);
+        let is_first = !started(track) || track.unannounced & bit != 0;
+        let arrived = track.on_rtp(outside.now, stream.encoding, packet, stream.retransmission);
         let has_new_layer = std::mem::take(&mut track.has_new_layer);
         if is_first && started(track) {
-            self.encoding_started(outside, stream, &packet);
+            track.unannounced &= !bit;
+            self.encoding_started(outside, stream, packet);
         }
         if has_new_layer {
             self.flow_changed(outside, stream.track);
@@ -386,6 +398,7 @@ impl Fanout {
             };
             let sequence = encoding.keyframe_asked(now);
             outside.stats.keyframe_requests += 1;
+            outside.stats.firs_sent += u64::from(fir);
             outside.rtcp(track.transport, |writer| {
                 if fir {
                     writer.fir(LOCAL_SSRC, FirRequest { media, sequence })

@@ -27,6 +27,8 @@ mod feedback;
 mod generated;
 mod layers;
 mod loudest;
+mod mirror;
+mod moving;
 mod outside;
 mod pacer;
 mod playout;

@@ -36,6 +36,11 @@ impl Fanout {
                 continue;
             };
             lost_upstream.insert(slot, window.lost);
+            if !track.is_mirror {
+                let [expected, lost] = &mut outside.stats.loss_incoming;
+                *expected += window.packets + window.lost;
+                *lost += window.lost;
+            }
             scores
                 .entry(track.participant)
                 .or_default()

@@ -71,17 +71,17 @@ pub struct Population {
 pub struct Shard {
     config: ShardConfig,
     seed: u64,
-    transports: Slots<MediaTransport>,
-    rooms: Slots<Fanout>,
+    pub(super) transports: Slots<MediaTransport>,
+    pub(super) rooms: Slots<Fanout>,
     /// The transport behind a 5-tuple, learned from its STUN. Peers choose the keys: the standard keyed hash.
     flows: HashMap<NetPath, Slot>,
     /// Our ufrags.
     ufrags: HashMap<String, Slot>,
-    index: Index,
+    pub(super) index: Index,
     timers: Timers<TimerKey>,
     events: Events,
     dirty: Dirty,
-    stats: ShardStats,
+    pub(super) stats: ShardStats,
     /// See `Outside::touched`.
     touched: Vec<Slot>,
     is_settling: bool,
@@ -161,11 +161,17 @@ impl Shard {
             Ok(Received::Rtp(packet)) => {
                 self.stats.rtp_received += 1;
                 let result = self.in_room(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
+                if self.has_mirrors(slot) {
+                    self.mirror_rtp(now, slot, packet);
+                }
                 result.unwrap_or(Ok(()))
             }
             Ok(Received::Rtcp(compound)) => {
                 self.stats.rtcp_received += 1;
                 self.in_room(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
+                if self.has_mirrors(slot) {
+                    self.mirror_reports(slot);
+                }
                 Ok(())
             }
             Err(reason) => {
@@ -173,6 +179,11 @@ impl Shard {
                 Err(reason)
             }
         }
+    }
+
+    fn has_mirrors(&self, transport: Slot) -> bool {
+        let its = self.transports.get(transport);
+        its.is_some_and(|transport| !transport.mirrors.is_empty())
     }
 
     /// A connectivity check names its transport, everything else comes where a check came from.
@@ -281,11 +292,13 @@ impl Shard {
         match event {
             TransportEvent::Connected { profile } => {
                 transport.is_connected = true;
+                transport.profile = Some(profile);
                 if let Some(path) = transport.rtc.path() {
                     self.events.push(Event::TransportConnected {
                         transport: transport.handle,
                         srtp_profile: profile,
                         remote: path.remote,
+                        protocol: path.protocol,
                     });
                 }
                 let room = transport.room;
@@ -399,7 +412,7 @@ impl Shard {
     }
 
     /// Runs one room's turn, contained: a panic costs that room and no other.
-    fn in_room<T>(
+    pub(super) fn in_room<T>(
         &mut self,
         now: Instant,
         room: Slot,

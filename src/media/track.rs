@@ -42,6 +42,8 @@ pub struct Track {
     muted_at: Option<Instant>,
     pub is_screen: bool,
     pub encrypted: bool,
+    /// It is another room's, whose publisher `transport` is.
+    pub is_mirror: bool,
     /// Not among the loudest of a room that forwards only those.
     pub is_unheard: bool,
     pub subscribers: Vec<Slot>,
@@ -51,6 +53,8 @@ pub struct Track {
     flow: Flow,
     /// A layer has been seen for the first time.
     pub has_new_layer: bool,
+    /// A bit per encoding whose next packet control is told of as if it were the first.
+    pub unannounced: u8,
     /// Of audio, for who speaks.
     pub level: Option<TrackLevel>,
     pub scorer: QualityScorer,
@@ -85,12 +89,14 @@ impl Track {
             muted_at: publish.muted.then_some(now),
             is_screen: publish.is_screen,
             encrypted: publish.encrypted,
+            is_mirror: false,
             is_unheard: false,
             subscribers: Vec::new(),
             timer,
             flowing: 0,
             flow: Flow::default(),
             has_new_layer: false,
+            unannounced: 0,
             level,
             scorer,
             shapes: [LayerShape::default(); _],
@@ -160,7 +166,7 @@ impl Track {
             sequence,
             payload,
             recovered: retransmission,
-            nack: codec.nack && !self.muted,
+            nack: codec.nack && !self.muted && !self.is_mirror,
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
         if !retransmission {

@@ -19,7 +19,8 @@ use super::transport_feedback::FeedbackGenerator;
 use crate::rtc;
 use crate::rtp::{RtpPacket, extension, rtcp};
 use crate::types::{
-    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, Ssrc, TransportHandle,
+    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, SrtpProfile, Ssrc,
+    TransportHandle,
 };
 
 /// Bytes of RTCP in one datagram before sealing: below every MTU that carries media.
@@ -170,6 +171,19 @@ impl RtcpQueue {
     }
 }
 
+/// A track that is published on a transport appears in another room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// In the transport's room.
+    pub source: Slot,
+    pub room: Slot,
+    /// In that room.
+    pub track: Slot,
+}
+
+/// Tracks of one transport in other rooms. A backend makes them, one call each.
+pub const MAX_MIRRORS: usize = 1024;
+
 pub struct MediaTransport {
     pub handle: TransportHandle,
     pub participant: ParticipantHandle,
@@ -178,6 +192,8 @@ pub struct MediaTransport {
     pub timer: TimerId,
     /// ICE and DTLS are up: media may be sent.
     pub is_connected: bool,
+    /// Once it has been connected.
+    pub profile: Option<SrtpProfile>,
     /// Said goodbye: removed once its last datagrams have left.
     pub is_closed: bool,
     /// In the shard's list of transports with something to send.
@@ -194,6 +210,8 @@ pub struct MediaTransport {
     /// Why it is being closed, when not because control asked.
     pub close_reason: Option<CloseReason>,
     pub receiving: Receiving,
+    /// At most `MAX_MIRRORS`.
+    pub mirrors: Vec<Mirror>,
     /// Our SSRCs, RTX ones included.
     pub sending: HashMap<Ssrc, Slot>,
     /// Of this turn.
@@ -226,6 +244,7 @@ impl MediaTransport {
             rtc,
             timer,
             is_connected: false,
+            profile: None,
             is_closed: false,
             is_dirty: false,
             learns_from_sent: false,
@@ -236,6 +255,7 @@ impl MediaTransport {
             ufrags: Vec::new(),
             flows: Vec::new(),
             receiving: Receiving::new(now),
+            mirrors: Vec::new(),
             sending: HashMap::new(),
             queue: Vec::new(),
             waiting: SendQueue::new(now),

@@ -212,9 +212,16 @@ impl Node {
         self.inner.counts.snapshot()
     }
 
-    /// How long rooms have lived, in seconds.
-    pub fn room_durations(&self) -> &Histogram {
-        &self.inner.counts.room_durations.0
+    /// LiveKit's names of them, and what they hold.
+    pub fn histograms(&self) -> [(&'static str, &Histogram); 5] {
+        let counts = &self.inner.counts;
+        [
+            ("livekit_room_duration_seconds", &counts.room_durations.0),
+            ("livekit_session_start_time_ms", &counts.session_starts.0),
+            ("livekit_session_duration_ms", &counts.session_durations.0),
+            ("livekit_quality_rating", &counts.quality.ratings),
+            ("patchbay_quality_score_tenths", &counts.quality.scores),
+        ]
     }
 
     /// Media of all shards in both directions, bytes a second over the last two seconds or more.
@@ -404,7 +411,7 @@ impl Node {
     fn room(&self, name: &RoomName, claims: &Claims) -> Result<LiveRoom, JoinFailure> {
         let preset = self.inner.config.presets.get(&claims.room_preset);
         let configurations: Vec<RoomConfiguration> = preset.into_iter().chain(&claims.room_config).cloned().collect();
-        self.find_or_create(name, &configurations)
+        self.find_or_create(name, &configurations, None)
             .ok_or_else(|| match self.is_draining() {
                 true => JoinFailure::Draining,
                 false => JoinFailure::NodeFull,
@@ -415,14 +422,19 @@ impl Node {
         &self.inner.registry
     }
 
-    /// The live room of that name, or a new one on the least loaded shard. Later configurations win. None: the node is
-    /// full, or makes no more rooms.
-    pub(super) fn find_or_create(&self, name: &RoomName, configurations: &[RoomConfiguration]) -> Option<LiveRoom> {
+    /// The live room of that name, or a new one on this shard, or on the least loaded one. Later configurations win. None:
+    /// the node is full, or makes no more rooms.
+    pub(super) fn find_or_create(
+        &self,
+        name: &RoomName,
+        configurations: &[RoomConfiguration],
+        shard: Option<usize>,
+    ) -> Option<LiveRoom> {
         if self.is_draining() {
             return self.inner.registry.find(name);
         }
         let create = |handle| {
-            self.spawn_room(name.clone(), handle, |mut settings, wall, seed, now| {
+            self.spawn_room(name.clone(), (handle, shard), |mut settings, wall, seed, now| {
                 for configuration in configurations {
                     apply(&mut settings, configuration);
                 }
@@ -437,7 +449,7 @@ impl Node {
         for record in records {
             let name = RoomName(record.room.as_ref().map(|room| room.name.clone()).unwrap_or_default());
             let create = |handle| {
-                self.spawn_room(name.clone(), handle, |settings, wall, seed, now| {
+                self.spawn_room(name.clone(), (handle, None), |settings, wall, seed, now| {
                     Room::restore(record, handle, settings, wall, seed, now)
                 })
             };
@@ -448,11 +460,11 @@ impl Node {
     fn spawn_room(
         &self,
         name: RoomName,
-        handle: RoomHandle,
+        (handle, shard): (RoomHandle, Option<usize>),
         make: impl FnOnce(RoomSettings, WallClock, u64, Instant) -> Room,
     ) -> LiveRoom {
         let shards = &self.inner.shards;
-        let index = least_loaded(shards);
+        let index = shard.unwrap_or_else(|| least_loaded(shards));
         let shard = &shards[index];
         let mut settings = self.inner.config.room.clone();
         settings.udp_candidates.clone_from(&shard.udp_candidates);

@@ -27,7 +27,7 @@ pub use crate::control::{
 pub use crate::media::edge::{
     Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
 };
-pub use administration::{CreateDispatchError, CreateRoomError, MoveError};
+pub use administration::{CreateDispatchError, CreateRoomError, MoveError, ShowError};
 pub use connection::{Connection, ToClient};
 pub use counts::NodeCounts;
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink, new_id};

@@ -7,7 +7,10 @@ mod client;
 mod draining;
 mod durable;
 mod explain;
+mod forms;
+mod hostile;
 mod http;
+mod lease;
 mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;

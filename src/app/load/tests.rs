@@ -139,8 +139,8 @@ fn a_wrong_value_is_refused_with_its_key() {
 
 #[test]
 fn an_inert_key_is_named_once() {
-    let notices = loaded("redis:\n  address: localhost:6379\nrtc:\n  turn_servers: []\n").notices;
-    let expected = "config line 2: redis.address: accepted for compatibility, has no effect";
+    let notices = loaded("redis:\n  pool_size: 5\nrtc:\n  turn_servers: []\n").notices;
+    let expected = "config line 2: redis.pool_size: accepted for compatibility, has no effect";
     assert_eq!(notices, [Notice::Warning(expected.to_owned())]);
 }
 

@@ -8,6 +8,8 @@ mod keyframes;
 mod layers;
 mod layers_source;
 mod loudest;
+mod mirror;
+mod moving;
 mod pacing;
 mod paths;
 mod renegotiation;
