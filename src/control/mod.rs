@@ -77,7 +77,7 @@ pub use explanation::{
     LayerName, ParticipantExplanation, PublishedTrack, ReceivedTrack, RoomExplanation, TrackNames, WaitingReason,
     WaitingTrack,
 };
-pub use join::{Join, JoinError, Signer};
+pub use join::{Join, JoinError, MediaAddresses, Signer};
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;
 pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};

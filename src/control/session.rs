@@ -17,7 +17,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::DataSubscriptions;
-use super::join::{Join, JoinError};
+use super::join::{Join, JoinError, MediaAddresses};
 use super::leave::{Departure, Farewell};
 use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
 use super::participant::Participant;
@@ -75,8 +75,13 @@ impl Room {
             connection,
             signer,
             parameters,
+            media,
             ..
         } = join;
+        let media = media.unwrap_or_else(|| MediaAddresses {
+            udp: self.settings.udp_candidates.clone(),
+            tcp: self.settings.tcp_candidates.clone(),
+        });
         let client = Client::new(parameters.client_info);
         let handle = self.ids.participant_handle();
         let single = parameters.single_connection;
@@ -84,8 +89,8 @@ impl Room {
         // LiveKit: a line that changes its stream is not played in step.
         quirks.no_transceiver_reuse |= self.settings.sync_streams || !client.reuses_transceivers();
         let role = if single { Role::Single } else { Role::Publisher };
-        let publisher = self.new_peer(role, quirks.clone());
-        let subscriber = (!single).then(|| self.new_peer(Role::Subscriber, quirks));
+        let publisher = self.new_peer(role, quirks.clone(), media.clone());
+        let subscriber = (!single).then(|| self.new_peer(Role::Subscriber, quirks, media));
         let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
         let subscriber_primary = !single && can_subscribe && client.accepts_subscriber_primary();
 
@@ -219,7 +224,7 @@ impl Room {
         }
     }
 
-    fn new_peer(&mut self, role: Role, quirks: ClientQuirks) -> Peer {
+    fn new_peer(&mut self, role: Role, quirks: ClientQuirks, media: MediaAddresses) -> Peer {
         let settings = &self.settings;
         let local = self.ids.ice_credentials();
         let ice_lite = !quirks.full_ice;
@@ -228,8 +233,8 @@ impl Room {
             local: local.clone(),
             fingerprint: settings.fingerprint,
             ice_lite,
-            candidates: settings.udp_candidates.clone(),
-            tcp_candidates: settings.tcp_candidates.clone(),
+            candidates: media.udp,
+            tcp_candidates: media.tcp,
             publish_codecs: settings.enabled_codecs.clone(),
             subscribe_codecs: settings.enabled_codecs.clone(),
             quirks,

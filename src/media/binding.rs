@@ -19,9 +19,13 @@ impl Fanout {
             return None;
         }
         let (handle, room, now) = (publish.track, self.slot, outside.now);
+        // Of the loudest only: not before the shard that decides has said so.
+        let waits = self.loudest.is_some() && self.decided_at(outside).is_some();
         let slot = self.tracks.insert_with(|track| {
             let timer = outside.timers.insert(TimerKey::Track { room, track });
-            Track::new(publish, transport, timer, now)
+            let mut track = Track::new(publish, transport, timer, now);
+            track.is_unheard = waits && track.kind == MediaKind::Audio && !track.is_screen;
+            track
         });
         outside.index.tracks.insert(handle, Place { room, slot });
         self.bind(outside, slot);
@@ -90,6 +94,7 @@ impl Fanout {
     /// Revokes the binding and ends its subscriptions.
     pub fn unpublish(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.remove(slot) else { return };
+        self.end_mirror(outside, &track);
         if let Some(transport) = outside.transports.get_mut(track.transport) {
             transport.receiving.forget_track(slot);
         }

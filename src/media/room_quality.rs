@@ -36,6 +36,9 @@ impl Fanout {
                 continue;
             };
             lost_upstream.insert(slot, window.lost);
+            if track.mirror.is_some() {
+                continue; // scored at its home
+            }
             scores
                 .entry(track.participant)
                 .or_default()

@@ -28,6 +28,9 @@ pub struct ShardStats {
     pub nacks_sent: u64,
     /// Packets sent to see what a path carries.
     pub probes: u64,
+    /// Media packets that went to another shard of their room, and that came from one.
+    pub relayed_out: u64,
+    pub relayed_in: u64,
     /// Packets given one byte of padding so that a frame leaves as one GSO send.
     pub padded: u64,
     /// Caught panics (DESIGN D10): a bug each.
@@ -53,6 +56,8 @@ impl Default for ShardStats {
             switches_by_arrival: 0,
             nacks_sent: 0,
             probes: 0,
+            relayed_out: 0,
+            relayed_in: 0,
             padded: 0,
             transport_panics: 0,
             room_panics: 0,
