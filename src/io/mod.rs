@@ -16,11 +16,13 @@ mod receive;
 mod relay;
 mod send;
 mod shard_thread;
+mod strays;
 mod streams;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod ways;
 
 pub use batch::DatagramBatch;
 pub use counters::{IoCounters, IoSnapshot};
@@ -31,3 +33,4 @@ pub use send::SendBatch;
 pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, Handover, ShardHandle, ShardThread, ThreadConfig};
 pub use streams::{AdoptedStream, Framing};
 pub use udp::{Offload, UdpSocket};
+pub use ways::{WayEnd, WayIn, WayOut, way};

@@ -9,17 +9,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{Outbox, ToClient};
 use super::counts::Tally;
 use super::journal::{Entry, Reply};
+use super::placement::{self, Seat, Shard};
 use super::registry::Registry;
 use super::relay::Guests;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
     AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
 };
-use crate::io::ShardHandle;
-use crate::media::edge::{Command, Event};
+use crate::media::edge::{Command, Event, Span};
 use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest};
 use crate::store::RoomChange;
-use crate::types::{Identity, RoomHandle, RoomName};
+use crate::types::{Identity, RoomHandle, RoomName, ShardIndex};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
 /// coalescable events are dropped.
@@ -42,15 +42,18 @@ pub(super) type RpcOutcome = Result<Result<String, Box<RpcError>>, Administratio
 pub(super) enum RoomInput {
     Join {
         join: Box<Join>,
+        /// Where its media is served, unless it has been let in before.
+        shard: ShardIndex,
         outbox: Outbox,
-        answer: oneshot::Sender<Result<(), JoinError>>,
+        /// Where it is.
+        answer: oneshot::Sender<Result<ShardIndex, JoinError>>,
     },
     Request {
         connection: ConnectionHandle,
         request: Box<SignalRequest>,
     },
     ConnectionClosed(ConnectionHandle),
-    Event(Event),
+    Event(ShardIndex, Event),
     Question(Question),
     Change(Change),
     PerformRpc {
@@ -105,7 +108,9 @@ struct RoomTask {
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    shards: Arc<[Shard]>,
+    seat: Seat,
+    span: Span,
     outboxes: HashMap<ConnectionHandle, Outbox>,
     /// As many as the room has calls under way.
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
@@ -123,7 +128,7 @@ pub(super) async fn run(
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    (seat, shards): (Seat, Arc<[Shard]>),
     registry: Arc<Registry>,
     telling: Telling,
 ) {
@@ -133,7 +138,9 @@ pub(super) async fn run(
         name: name.clone(),
         handle,
         inbox,
-        shard: shard.clone(),
+        shards: Arc::clone(&shards),
+        span: Span::new(seat.home),
+        seat,
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
@@ -142,7 +149,9 @@ pub(super) async fn run(
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
-        let _ = shard.send(Command::CloseRoom { room: handle }).await;
+        for shard in shards.iter() {
+            let _ = shard.handle.send(Command::CloseRoom { room: handle }).await;
+        }
     }
     registry.remove(&name, handle);
     pool.send(PoolInput::RoomOver(handle)).await;
@@ -182,10 +191,16 @@ impl RoomTask {
 
     fn handle(&mut self, now: Instant, input: RoomInput) {
         match input {
-            RoomInput::Join { join, outbox, answer } => {
+            RoomInput::Join {
+                join,
+                shard,
+                outbox,
+                answer,
+            } => {
                 let connection = join.connection;
                 self.outboxes.insert(connection, outbox);
-                let result = self.room.handle_join(now, *join).map(|_| ());
+                let result = self.room.handle_join(now, *join);
+                let result = result.map(|participant| self.span.place(participant, shard));
                 if result.is_err() {
                     self.outboxes.remove(&connection);
                 }
@@ -197,7 +212,11 @@ impl RoomTask {
                 self.outboxes.remove(&connection);
                 self.room.handle_connection_closed(now, connection);
             }
-            RoomInput::Event(event) => self.room.handle_event(now, event),
+            RoomInput::Event(shard, event) => {
+                if let Some(event) = self.span.handle_event(shard, event) {
+                    self.room.handle_event(now, event);
+                }
+            }
             RoomInput::Question(question) => question(&mut self.room, now),
             RoomInput::Change(change) => {
                 let reply = change(&mut self.room, now);
@@ -231,8 +250,8 @@ impl RoomTask {
                 }
                 Output::Media(command) => {
                     self.telling.guests.observe(&command).await;
-                    if self.shard.send(command).await.is_err() {
-                        tracing::error!(room = %self.name, "the room's shard has ended");
+                    self.span.handle_command(command);
+                    if !self.command().await {
                         return false;
                     }
                 }
@@ -267,6 +286,21 @@ impl RoomTask {
             }
         }
         self.telling.tally.set(self.room.sizes());
+        self.command().await
+    }
+
+    /// Sends what shards are to do. False: one of them has ended.
+    async fn command(&mut self) -> bool {
+        while let Some((shard, command)) = self.span.poll_command() {
+            let Some(shard) = placement::shard(&self.shards, shard) else {
+                continue;
+            };
+            if shard.handle.send(command).await.is_err() {
+                tracing::error!(room = %self.name, "the room's shard has ended");
+                return false;
+            }
+        }
+        self.seat.set_span(self.span.shards());
         true
     }
 

@@ -14,6 +14,8 @@ mod load_test;
 mod process;
 mod server;
 mod serving;
+#[cfg(feature = "load-test")]
+mod spanning;
 mod twirp;
 mod webhooks;
 mod websocket;
