@@ -155,6 +155,7 @@ const FILTER: &[Key] = &[used("includes", List(&Text)), used("excludes", List(&T
 const RTC: &[Key] = &[
     used("udp_port", PortRange),
     used("shards", Int),
+    used("room_spill", Float),
     used("port_range_start", Int),
     used("port_range_end", Int),
     used("tcp_port", Int),

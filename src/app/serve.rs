@@ -29,7 +29,7 @@ use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSetting
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
-    local_addresses,
+    WayEnd, local_addresses, way,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
@@ -37,7 +37,7 @@ use crate::node::voice::VoiceLink;
 use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
 use crate::store::{Lease, LeaseError, SharedDatabase, StoreError};
-use crate::types::WallClock;
+use crate::types::{ShardIndex, WallClock};
 
 /// How often a server that waits for its participants to leave looks whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
@@ -172,6 +172,8 @@ impl Server {
         let local = local_addresses()?;
         let external = external(&config.rtc).await;
         let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
+        let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let wall = WallClock::new(Instant::now(), unix);
         let mut links = Vec::new();
         let mut shards: Vec<(ShardHandle, JoinHandle<()>)> = Vec::new();
         // Which shard has which media address, for the TURN server; the first shard is its home.
@@ -188,7 +190,10 @@ impl Server {
                 // One development server among others on a machine must not share the first core with all of them.
                 pin: (!config.development).then_some(index),
             };
-            let shard = shard_config(config, &identity, &sockets, &local, &udp_candidates);
+            let shard = ShardConfig {
+                index: ShardIndex(u16::try_from(index).unwrap_or(u16::MAX)),
+                ..shard_config(config, &identity, &sockets, &local, &udp_candidates, wall)
+            };
             let media = shard.addresses.clone();
             let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
             let elsewhere = (index > 0).then(|| handle.clone());
@@ -207,6 +212,14 @@ impl Server {
             });
         }
         let handles: Vec<ShardHandle> = shards.iter().map(|(handle, _)| handle.clone()).collect();
+        connect_shards(&handles).await?;
+        if shares_port(&config.rtc) {
+            for (me, shard) in handles.iter().enumerate() {
+                let all = handles.clone();
+                let told = shard.hand_over(Handover::SharedPort { me, all }).await;
+                told.map_err(|_| ServeError::ShardEnded)?;
+            }
+        }
         let media_port = if single_port { 0 } else { config.rtc.tcp_port };
         let mut doors = relay::media_doors(media_port, &handles);
         if doors.is_empty() && !single_port {
@@ -401,6 +414,21 @@ impl Server {
     }
 }
 
+/// A way from every shard to every other.
+async fn connect_shards(shards: &[ShardHandle]) -> Result<(), ServeError> {
+    let ended = |_| ServeError::ShardEnded;
+    for (from, one) in (0..).map(ShardIndex).zip(shards) {
+        for (to, other) in (0..).map(ShardIndex).zip(shards).filter(|(to, _)| *to != from) {
+            let (out, into) = way(from, to, other.clone());
+            let ends = [(one, WayEnd::Out(out)), (other, WayEnd::In(into))];
+            for (shard, end) in ends {
+                shard.hand_over(Handover::Way(Box::new(end))).await.map_err(ended)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes the first shard the home of the TURN server, and tells the others; None when there is to be none.
 async fn start_relay(
     config: &Config,
@@ -494,6 +522,12 @@ async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
 fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = if rtc.shards > 0 { rtc.shards } else { cores };
+    if shares_port(rtc) {
+        return rtc
+            .udp_ports(1)
+            .first()
+            .map_or(Ok(Vec::new()), |port| bind_one_port(*port, wanted));
+    }
     let mut shards = Vec::new();
     let mut last_error = None;
     for port in rtc.udp_ports(usize::from(u16::MAX)) {
@@ -518,6 +552,25 @@ fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
         );
     }
     Ok(shards)
+}
+
+/// More shards than one are asked for, and there is one port only.
+fn shares_port(rtc: &RtcConfig) -> bool {
+    rtc.shards > 1 && rtc.udp_ports(2).len() == 1
+}
+
+/// One port for so many shards, each with sockets of its own on it.
+fn bind_one_port(port: u16, shards: usize) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
+    // Sharing is for this process only: what another one has is not to be shared.
+    let probe = bind_port(port).map_err(ServeError::Udp)?;
+    let addresses: Vec<SocketAddr> = probe.iter().map(UdpSocket::local).collect();
+    drop(probe);
+    tracing::info!(
+        shards,
+        "media shards share one UDP port: what arrives is handed to the right one; a port for each is cheaper"
+    );
+    let bind = |address: &SocketAddr| UdpSocket::bind_shared(*address, Offload::ALL).map_err(ServeError::Udp);
+    (0..shards).map(|_| addresses.iter().map(bind).collect()).collect()
 }
 
 /// One port on all addresses: IPv4, and IPv6 where the machine has it.
@@ -549,6 +602,7 @@ fn shard_config(
     sockets: &[UdpSocket],
     local: &[LocalAddress],
     advertised: &[SocketAddr],
+    wall: WallClock,
 ) -> ShardConfig {
     // Behind a translated address packets arrive on the machine's own: transports must know those too.
     let own: Vec<IpAddr> = local.iter().map(|address| address.ip).collect();
@@ -558,8 +612,6 @@ fn shard_config(
             addresses.push(address);
         }
     }
-    let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let wall = WallClock::new(Instant::now(), unix);
     ShardConfig {
         speakers: SpeakerSettings {
             active_level: config.audio.active_level,
@@ -611,6 +663,7 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         presets: config.room.room_configurations.clone(),
         max_room_name_length: config.limit.max_room_name_length,
         relay: None,
+        room_spill: config.rtc.room_spill,
         signal_message_size_limit: config.limit.signal_message_size_limit,
         max_api_request_body_size: config.limit.max_api_request_body_size,
         max_tracks: config.limit.num_tracks.into(),

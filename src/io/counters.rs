@@ -52,6 +52,13 @@ counters! {
     stream_dropped,
     /// TCP connections taken over.
     streams_opened,
+    /// Datagrams on a shared port that were for another shard's thread, and that other threads have handed over.
+    strays_out,
+    strays_in,
+    /// Batches of relayed frames that went to other shards, their bytes, and batches that came.
+    crossed_out,
+    crossed_bytes,
+    crossed_in,
     turns,
     /// Time between two waits, in nanoseconds: divided by the time passed, how busy the shard is.
     busy_nanos,

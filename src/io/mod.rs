@@ -18,12 +18,14 @@ mod receive;
 mod relay;
 mod send;
 mod shard_thread;
+mod strays;
 mod streams;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod udp;
+mod ways;
 
 pub use batch::DatagramBatch;
 pub use counters::{IoCounters, IoSnapshot};
@@ -36,3 +38,4 @@ pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, Handover, ShardHandle, 
 pub use streams::{AdoptedStream, Framing};
 pub use tls::{CertificateFiles, Tls, TlsError};
 pub use udp::{Offload, UdpSocket};
+pub use ways::{WayEnd, WayIn, WayOut, way};

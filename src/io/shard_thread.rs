@@ -16,12 +16,14 @@ use super::load::Load;
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
+use super::strays::Strays;
 use super::streams::{AdoptedStream, Framing};
 use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
+use super::ways::{WayEnd, Ways};
 use crate::media::edge::{Command, Event};
-use crate::media::{Shard, ShardStats};
-use crate::types::NetPath;
+use crate::media::{RelayLink, Shard, ShardStats};
+use crate::types::{NetPath, ShardIndex};
 use crate::{rtc, turn};
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
@@ -48,6 +50,9 @@ const EVENT_BACKLOG: usize = 65_536;
 
 /// How soon a backlog of events is offered again.
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
+
+/// How soon a batch is offered again to another shard whose queue was full.
+const WAY_RETRY: Duration = Duration::from_millis(1);
 
 /// Datagrams taken from one socket in one turn, so that no flow keeps commands and timers waiting.
 const DATAGRAMS_PER_TURN: usize = 256;
@@ -81,6 +86,12 @@ pub trait DatagramCore {
     /// One of its transports has verified this path.
     fn has_flow(&self, _path: NetPath) -> bool {
         true
+    }
+    /// A batch that the core of another thread has sent.
+    fn handle_relay(&mut self, _now: Instant, _from: ShardIndex, _batch: &[u8]) {}
+    /// Sends what waits for other threads; true when a way was full.
+    fn poll_relay(&mut self, _now: Instant, _link: &mut impl RelayLink) -> bool {
+        false
     }
     /// What it has counted since it was made.
     fn stats(&self) -> ShardStats {
@@ -125,6 +136,14 @@ impl DatagramCore for Shard {
         Shard::has_flow(self, path)
     }
 
+    fn handle_relay(&mut self, now: Instant, from: ShardIndex, batch: &[u8]) {
+        Shard::handle_relay(self, now, from, batch);
+    }
+
+    fn poll_relay(&mut self, now: Instant, link: &mut impl RelayLink) -> bool {
+        Shard::poll_relay(self, now, link)
+    }
+
     fn stats(&self) -> ShardStats {
         Shard::stats(self).clone()
     }
@@ -150,6 +169,18 @@ pub enum Handover {
     FromClient { path: NetPath, datagram: Vec<u8> },
     /// To the home: this shard's datagram for a relayed client.
     ToClient { path: NetPath, datagram: Vec<u8> },
+    /// An end of a way between this thread and another one.
+    Way(Box<WayEnd>),
+    /// All of these threads have one port; this one is at that place.
+    SharedPort { me: usize, all: Vec<ShardHandle> },
+    /// A datagram that came to another of those. `asked_by`: that one does not know whose the flow is.
+    Stray {
+        path: NetPath,
+        datagram: Vec<u8>,
+        asked_by: Option<usize>,
+    },
+    /// The flow is the thread's at that place.
+    FlowAt { path: NetPath, at: usize },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -201,6 +232,11 @@ impl ShardHandle {
         let taken = self.handovers.try_send(handover).is_ok();
         self.wake.signal();
         taken
+    }
+
+    /// Something was left for the thread that it does not wait for.
+    pub(super) fn wake(&self) {
+        self.wake.signal();
     }
 
     pub fn counters(&self) -> IoSnapshot {
@@ -282,6 +318,10 @@ pub struct ShardThread<C> {
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
     load: Load,
+    strays: Strays,
+    ways: Ways,
+    /// A way was full.
+    is_crossing: bool,
 }
 
 impl<C: DatagramCore + 'static> ShardThread<C> {
@@ -341,6 +381,9 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 stats,
                 next_stats: Instant::now(),
                 load: Load::new(Instant::now()),
+                strays: Strays::new(Instant::now()),
+                ways: Ways::default(),
+                is_crossing: false,
             };
             if let Err(error) = shard.run() {
                 tracing::error!(%error, "a media shard has stopped");
@@ -377,6 +420,14 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         };
         self.batch.relay.set_now(now);
         turn.more |= self.take_handovers(now)?;
+        if !turn.more {
+            // Behind all commands: those that their sender has acted on are among them.
+            let core = &mut self.core;
+            let left = self
+                .ways
+                .receive(&self.counters, |from, batch| core.handle_relay(now, from, batch));
+            turn.more |= left;
+        }
         for index in 0..self.sockets.len() {
             self.receive(now, index)?;
             turn.more |= self.ready[index].readable;
@@ -389,6 +440,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         self.core.poll_transmit(now, &mut self.batch);
         self.batch.flush();
         self.batch.flush_streams(now, &self.epoll);
+        self.is_crossing = self.core.poll_relay(now, &mut self.ways.sender(&self.counters));
         turn.more |= self.batch.streams.has_readable();
         self.report_events();
         Ok(turn)
@@ -411,12 +463,14 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         let may_be_turn = self.shares_media;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
-            let (batch, counters) = (&mut self.batch, &self.counters);
+            let (batch, strays, counters) = (&mut self.batch, &mut self.strays, &self.counters);
             let received = self
                 .receiver
                 .receive(&self.sockets[index], counters, |arrival, path, datagram| {
                     if is_turn || (may_be_turn && turn::is_for_server(datagram)) {
-                        relay(now, path, datagram, core, batch, counters);
+                        relay(now, path, datagram, core, (batch, strays), counters);
+                    } else if strays.has_others() && !is_here(core, path, datagram) {
+                        strays.pass_on(now, path, datagram, counters);
                     } else {
                         core.handle_arrival(now, arrival, path, datagram);
                     }
@@ -450,6 +504,23 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 }
                 Handover::FromClient { path, mut datagram } => self.core.handle_datagram(now, path, &mut datagram),
                 Handover::ToClient { path, datagram } => self.batch.send(path, &datagram),
+                Handover::Way(end) => self.ways.add(*end),
+                Handover::SharedPort { me, all } => self.strays.share(me, all),
+                Handover::Stray {
+                    path,
+                    mut datagram,
+                    asked_by,
+                } => {
+                    if asked_by.is_some() && !is_here(&self.core, path, &datagram) {
+                        continue;
+                    }
+                    add(&self.counters.strays_in, 1);
+                    self.core.handle_datagram(now, path, &mut datagram);
+                    if let Some(asked_by) = asked_by.filter(|_| self.core.has_flow(path)) {
+                        self.strays.claim(asked_by, path);
+                    }
+                }
+                Handover::FlowAt { path, at } => self.strays.learn(path, at),
             }
         }
         Ok(true)
@@ -504,10 +575,11 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         }
         let mut streams = std::mem::take(&mut self.batch.streams);
         let (core, batch, counters) = (&mut self.core, &mut self.batch, &self.counters);
+        let strays = &mut self.strays;
         streams.read(|path, framing, message| {
             match framing {
                 Framing::Media => core.handle_datagram(now, path, message),
-                Framing::Turn => deliver(now, path, message, core, batch, counters),
+                Framing::Turn => deliver(now, path, message, core, (batch, strays), counters),
             }
             true
         });
@@ -580,6 +652,9 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         if !self.backlog.is_empty() {
             timeout = Some(timeout.unwrap_or(BACKLOG_RETRY).min(BACKLOG_RETRY));
         }
+        if self.is_crossing {
+            timeout = Some(timeout.unwrap_or(WAY_RETRY).min(WAY_RETRY));
+        }
         if turn.more {
             timeout = Some(Duration::ZERO);
         }
@@ -599,16 +674,21 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     }
 }
 
+/// It came where a check of this core's came from, or names one of its transports.
+fn is_here<C: DatagramCore>(core: &C, path: NetPath, datagram: &[u8]) -> bool {
+    core.has_flow(path) || rtc::stun_local_ufrag(datagram).is_some_and(|ufrag| core.has_ufrag(ufrag))
+}
+
 /// One datagram on a socket of the TURN server.
 fn relay<C: DatagramCore>(
     now: Instant,
     client: NetPath,
     message: &mut [u8],
     core: &mut C,
-    batch: &mut SendBatch,
+    (batch, strays): (&mut SendBatch, &mut Strays),
     counters: &IoCounters,
 ) {
-    deliver(now, client, message, core, batch, counters);
+    deliver(now, client, message, core, (batch, strays), counters);
     answer(batch);
 }
 
@@ -618,7 +698,7 @@ fn deliver<C: DatagramCore>(
     client: NetPath,
     message: &mut [u8],
     core: &mut C,
-    batch: &mut SendBatch,
+    (batch, strays): (&mut SendBatch, &mut Strays),
     counters: &IoCounters,
 ) {
     let Some(destination) = batch.relay.handle_message(now, client, message) else {
@@ -627,8 +707,12 @@ fn deliver<C: DatagramCore>(
     add(&counters.relayed_in, 1);
     match destination {
         Destination::Here(relayed) => {
-            if let Some(datagram) = message.get_mut(relayed.payload) {
-                core.handle_datagram(now, relayed.path, datagram);
+            let (path, datagram) = (relayed.path, message.get_mut(relayed.payload).unwrap_or_default());
+            // Of threads with one port the first is named for all.
+            if strays.has_others() && !is_here(core, path, datagram) {
+                strays.pass_on(now, path, datagram, counters);
+            } else {
+                core.handle_datagram(now, path, datagram);
             }
         }
         Destination::There(shard, relayed) => {

@@ -9,6 +9,7 @@ use super::edge::{EncodingParameters, LayerShape, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
 use super::layers::{EVERYTHING, Flow, Offered, SPATIAL};
 use super::quality::QualityScorer;
+use super::relay::{Mirror, Way};
 use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
@@ -43,7 +44,7 @@ pub struct Track {
     pub is_screen: bool,
     pub encrypted: bool,
     /// It is another room's, whose publisher `transport` is.
-    pub is_mirror: bool,
+    pub is_shown: bool,
     /// Not among the loudest of a room that forwards only those.
     pub is_unheard: bool,
     pub subscribers: Vec<Slot>,
@@ -60,6 +61,12 @@ pub struct Track {
     pub scorer: QualityScorer,
     /// What control knows of its layers.
     shapes: [LayerShape; SPATIAL],
+    /// It is published on another shard. None: its publisher is here.
+    pub mirror: Option<Box<Mirror>>,
+    /// The other shards that know it.
+    pub ways: Vec<Way>,
+    /// When those are told again what it can give.
+    pub next_state: Option<Instant>,
 }
 
 impl Track {
@@ -89,7 +96,7 @@ impl Track {
             muted_at: publish.muted.then_some(now),
             is_screen: publish.is_screen,
             encrypted: publish.encrypted,
-            is_mirror: false,
+            is_shown: false,
             is_unheard: false,
             subscribers: Vec::new(),
             timer,
@@ -100,6 +107,9 @@ impl Track {
             level,
             scorer,
             shapes: [LayerShape::default(); _],
+            mirror: None,
+            ways: Vec::new(),
+            next_state: None,
         }
     }
 
@@ -166,7 +176,7 @@ impl Track {
             sequence,
             payload,
             recovered: retransmission,
-            nack: codec.nack && !self.muted && !self.is_mirror,
+            nack: codec.nack && !self.muted && !self.is_shown,
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
         if !retransmission {
@@ -188,6 +198,40 @@ impl Track {
             self.announce(index, &allocation);
         }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
+        if self.muted {
+            Err(DropReason::Muted)
+        } else {
+            Ok(arrived)
+        }
+    }
+
+    /// One packet that another shard has relayed, as its publisher sent it. What flows is said by `Mirror`.
+    pub fn on_relayed(
+        &mut self,
+        arrival: Instant,
+        index: u8,
+        packet: &RtpPacket<'_>,
+        recovered: bool,
+    ) -> Result<Arrived, DropReason> {
+        let encoding = self
+            .encodings
+            .get_mut(usize::from(index))
+            .ok_or(DropReason::NotPublished)?;
+        let codecs = (0u8..).zip(&self.codecs);
+        let (at, codec) = codecs
+            .filter_map(|(at, codec)| (codec.pt == packet.pt()).then_some((at, codec.codec)))
+            .next()
+            .ok_or(DropReason::UnknownPayloadType)?;
+        let original = OriginalPacket {
+            rtp: packet,
+            ids: &self.extensions,
+            sequence: packet.sequence(),
+            payload: packet.payload(),
+            recovered,
+            // Its home asks the publisher.
+            nack: false,
+        };
+        let arrived = encoding.on_rtp(arrival, (at, codec), &original)?;
         if self.muted {
             Err(DropReason::Muted)
         } else {
@@ -248,12 +292,15 @@ impl Track {
 
     /// A bit per spatial layer that the publisher sends now: an encoding, or a spatial layer inside the only one.
     pub fn flowing_now(&mut self, now: Instant) -> u8 {
-        self.flow.update(now)
+        match &self.mirror {
+            Some(mirror) => mirror.flowing,
+            None => self.flow.update(now),
+        }
     }
 
     /// What the layers of a picture have shown since the last call, when that is not what it was.
     pub fn measure(&mut self, now: Instant) -> Option<[LayerShape; SPATIAL]> {
-        if self.kind == MediaKind::Audio {
+        if self.kind == MediaKind::Audio || self.mirror.is_some() {
             return None;
         }
         let is_simulcast = self.is_simulcast();
@@ -290,7 +337,9 @@ impl Track {
 
     /// There is more than one spatial layer to look after.
     pub fn has_layers(&self) -> bool {
-        self.flowing != 0 && (self.is_simulcast() || self.flowing & (self.flowing - 1) != 0)
+        let is_layered = self.flowing != 0 && (self.is_simulcast() || self.flowing & (self.flowing - 1) != 0);
+        // Of a mirror its home says what flows.
+        is_layered && self.mirror.is_none()
     }
 
     /// Which encoding a layer is given by, and up to which layer of that stream.
@@ -330,6 +379,9 @@ impl Track {
 
     /// What it can give now, and for how much.
     pub fn offered(&self, now: Instant) -> Offered {
+        if let Some(mirror) = &self.mirror {
+            return mirror.offered;
+        }
         let mut offered = Offered {
             spatial: 1,
             temporal: 1,

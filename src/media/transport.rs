@@ -173,7 +173,7 @@ impl RtcpQueue {
 
 /// A track that is published on a transport appears in another room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mirror {
+pub struct Showing {
     /// In the transport's room.
     pub source: Slot,
     pub room: Slot,
@@ -182,7 +182,7 @@ pub struct Mirror {
 }
 
 /// Tracks of one transport in other rooms. A backend makes them, one call each.
-pub const MAX_MIRRORS: usize = 1024;
+pub const MAX_SHOWINGS: usize = 1024;
 
 pub struct MediaTransport {
     pub handle: TransportHandle,
@@ -210,8 +210,8 @@ pub struct MediaTransport {
     /// Why it is being closed, when not because control asked.
     pub close_reason: Option<CloseReason>,
     pub receiving: Receiving,
-    /// At most `MAX_MIRRORS`.
-    pub mirrors: Vec<Mirror>,
+    /// At most `MAX_SHOWINGS`.
+    pub showings: Vec<Showing>,
     /// Our SSRCs, RTX ones included.
     pub sending: HashMap<Ssrc, Slot>,
     /// Of this turn.
@@ -255,7 +255,7 @@ impl MediaTransport {
             ufrags: Vec::new(),
             flows: Vec::new(),
             receiving: Receiving::new(now),
-            mirrors: Vec::new(),
+            showings: Vec::new(),
             sending: HashMap::new(),
             queue: Vec::new(),
             waiting: SendQueue::new(now),

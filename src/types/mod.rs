@@ -12,8 +12,8 @@ mod transport;
 
 pub use drop_reason::DropReason;
 pub use ids::{
-    DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, SubscriptionHandle,
-    TrackHandle, TrackId, TransportHandle,
+    DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, ShardIndex,
+    SubscriptionHandle, TrackHandle, TrackId, TransportHandle,
 };
 pub use media::{Bitrate, Codec, CodecParameters, Layer, MediaKind};
 pub use net::{Batch, MAX_DATAGRAM, NetPath, NetProtocol};

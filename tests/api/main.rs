@@ -17,6 +17,8 @@ mod load_test;
 mod process;
 mod server;
 mod serving;
+#[cfg(feature = "load-test")]
+mod spanning;
 mod twirp;
 mod voice;
 mod webhooks;

@@ -12,11 +12,12 @@ use livekit_protocol::{
 };
 use patchbay::{
     control::{ConnectionHandle, Join, Output, Room, RoomSettings, Signer},
+    media::edge::Span,
     proto::{
         claims::{Claims, VideoGrant},
         join_request::JoinParameters,
     },
-    types::{Codec, ParticipantHandle, RoomHandle, TransportHandle, WallClock},
+    types::{Codec, ParticipantHandle, RoomHandle, ShardIndex, TransportHandle, WallClock},
 };
 use rand::RngExt;
 use str0m::{
@@ -75,6 +76,7 @@ impl World {
             ..RoomSettings::default()
         };
         let wall = WallClock::new(world.now, Duration::from_secs(1_790_000_000));
+        world.span = Span::new(ShardIndex(0));
         let room = Room::new("room".into(), RoomHandle(2), settings, wall, seed, world.now);
         world.signalling = Some(Box::new(Signalling {
             room,
@@ -130,6 +132,7 @@ impl World {
                 },
                 ..JoinParameters::default()
             },
+            media: None,
         };
         self.signalling().clients.push(Client {
             connection,
