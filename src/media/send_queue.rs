@@ -26,6 +26,8 @@ const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
 const BYPASS: Duration = Duration::from_millis(20);
 /// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
+/// But so few packets are let wait: a key frame of the lowest layer, which on a slow path would be cut every time.
+const FEW_PACKETS: usize = 6;
 /// Subscriptions that are told apart when the queue is too long; the owner of most of it is among the first that have
 /// something in it.
 const MAX_OWNERS: usize = 32;
@@ -96,6 +98,9 @@ pub struct SendQueue {
     /// When something was last known to be lost.
     pub last_loss: Option<Instant>,
     pub beside: Beside,
+    /// Of data packets alone.
+    data: Pacing,
+    data_at: Option<Instant>,
 }
 
 impl SendQueue {
@@ -113,6 +118,8 @@ impl SendQueue {
             is_lossy: false,
             last_loss: None,
             beside: Beside::new(now),
+            data: Pacing::new(now),
+            data_at: None,
         }
     }
 
@@ -129,11 +136,24 @@ impl SendQueue {
         self.video.clear();
         self.in_flight.clear();
         self.release_at = None;
+        self.data_at = None;
     }
 
     /// When the transport is to be released again though nothing comes in.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.release_at
+        [self.release_at, self.data_at].into_iter().flatten().min()
+    }
+
+    /// Bytes of data packets that may leave now at `rate`. `waits`: some do.
+    pub fn data_room(&mut self, now: Instant, rate: Bitrate, waits: bool) -> usize {
+        self.data.settle(now, rate, waits);
+        self.data.room(rate, QUANTUM).max(0.0) as usize
+    }
+
+    /// So many bytes of data have left at `rate`, and more wait or not.
+    pub fn handle_data(&mut self, size: usize, rate: Bitrate, waits: bool, earliest: Instant) {
+        self.data.spend(size);
+        self.data_at = waits.then(|| self.data.ready_at(rate).max(earliest));
     }
 
     /// Of a video packet, as was sent lately: bytes.
@@ -209,7 +229,7 @@ impl SendQueue {
     /// Whose video is to be cut because too much waits, and the last of its numbers here: what alone is too much; else the
     /// least important, of equals that of which most waits.
     pub fn overflow<R: Ord>(&self, rate: Bitrate, importance: impl Fn(Slot) -> R) -> Option<(Slot, u64)> {
-        if self.delay(rate) <= MAX_DELAY {
+        if self.len() <= FEW_PACKETS || self.delay(rate) <= MAX_DELAY {
             return None;
         }
         let mut owners = [None; MAX_OWNERS];
@@ -226,7 +246,7 @@ impl SendQueue {
             }
         }
         let owners = || owners.iter().flatten();
-        let alone = |packets: usize| self.time_for(packets, rate) > MAX_DELAY;
+        let alone = |packets: usize| packets > FEW_PACKETS && self.time_for(packets, rate) > MAX_DELAY;
         let most = owners().max_by_key(|(_, packets, _)| *packets);
         let least = || owners().min_by_key(|(owner, packets, _)| (importance(*owner), std::cmp::Reverse(*packets)));
         let cut = most.filter(|(_, packets, _)| alone(*packets)).or_else(least);

@@ -344,6 +344,7 @@ impl Shard {
             };
             let mut sent_to = Vec::new(); // allocates for a full agent's checks only
             let flushed = contain(|| {
+                transport.release_data(now);
                 while let Some((path, datagram)) = transport.rtc.poll_transmit() {
                     if transport.learns_from_sent {
                         sent_to.push(path);
@@ -353,10 +354,11 @@ impl Shard {
                         target.copy_from_slice(&datagram);
                         batch.commit(path, datagram.len());
                         transport.waiting.spend(Share::Other, datagram.len());
+                        transport.sending_rate.handle_beside(now, datagram.len());
                         release.stats.bytes_sent += datagram.len() as u64;
                     }
                 }
-                send_rtcp(transport, release.stats, batch);
+                send_rtcp(now, transport, release.stats, batch);
                 if let Some(fanout) = room {
                     release.run(fanout, transport, batch);
                 }
@@ -599,7 +601,7 @@ pub(super) fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
-fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut impl Batch) {
+fn send_rtcp(now: Instant, transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut impl Batch) {
     let path = transport.rtc.path();
     for datagram in transport.rtcp.datagrams() {
         let target = batch.slot();
@@ -616,6 +618,7 @@ fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut
             Ok((path, len)) => {
                 batch.commit(path, len);
                 transport.waiting.spend(Share::Other, len);
+                transport.sending_rate.handle_beside(now, len);
                 stats.rtcp_sent += 1;
                 stats.bytes_sent += len as u64;
             }

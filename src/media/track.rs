@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::edge::{EncodingParameters, LayerShape, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
-use super::layers::{EVERYTHING, Flow, Offered, SPATIAL};
+use super::layers::{EVERYTHING, Flow, Offered, SPATIAL, TEMPORAL};
 use super::quality::QualityScorer;
 use super::relay::{Mirror, Way};
 use super::slots::Slot;
@@ -16,7 +16,7 @@ use super::timers::TimerId;
 use crate::rtp::layers_allocation::LayersAllocation;
 use crate::rtp::{RtpPacket, rtx};
 use crate::types::{
-    Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt,
+    Bitrate, Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt,
     TrackHandle,
 };
 
@@ -25,6 +25,9 @@ pub const MAX_ENCODINGS: usize = 4;
 
 /// By then a client that is muted, by itself or by the server, has stopped sending.
 const OBEYED_AFTER: Duration = Duration::from_millis(1000);
+
+/// Frames a second from which a picture of people moves: 15, less what a camera in a dim room and counting leave of them.
+const FLUENT: u8 = 13;
 
 #[derive(Debug)]
 pub struct Track {
@@ -333,6 +336,27 @@ impl Track {
     /// Whether its layers are encodings. Else they are inside the only one.
     pub fn is_simulcast(&self) -> bool {
         self.encodings.len() > 1
+    }
+
+    /// The first temporal layer of each spatial one that moves as pictures of people should; 0 of a screen, which is to be
+    /// sharp. Before it was measured it is what 30 frames a second make of it.
+    pub fn fluent(&self, offered: &Offered) -> [u8; SPATIAL] {
+        if self.is_screen {
+            return [0; SPATIAL];
+        }
+        let of_layer = |(shape, rates): (&LayerShape, &[Bitrate; TEMPORAL])| {
+            let measured = shape.frame_rates.iter().any(|rate| *rate > 0);
+            let fluent = shape.frame_rates.iter().position(|rate| *rate >= FLUENT);
+            let layers = rates.iter().filter(|rate| **rate > Bitrate::ZERO).count();
+            let nominal = layers.saturating_sub(2); // each layer has half the frames of the next
+            let first = if measured { fluent.unwrap_or(TEMPORAL) } else { nominal };
+            first as u8 // a few at most
+        };
+        let mut firsts = [0; SPATIAL];
+        for (first, layer) in firsts.iter_mut().zip(self.shapes.iter().zip(&offered.rate)) {
+            *first = of_layer(layer);
+        }
+        firsts
     }
 
     /// There is more than one spatial layer to look after.

@@ -54,6 +54,8 @@ const MAX_STREAM_ID: u16 = 256;
 /// messages or fragments would otherwise fill it with two hundred times its size in bookkeeping. At the limit the packet
 /// is dropped while a channel is not read, which its retransmission repairs; else the association ends.
 const MAX_HELD_CHUNKS: usize = 2048;
+/// Packets with data that wait until the owner of the path lets them leave; the newest is dropped, as a full link would.
+const MAX_HELD_PACKETS: usize = 64;
 /// SCTP packets leave in DTLS records of at most 1200 bytes: 48 for the record, 40 for SCTP's own headers.
 const MAX_PAYLOAD: u32 = 1200 - 48 - 40;
 /// Above the peer's delayed acknowledgement (200 ms), below the engine's one second; the figures of libwebrtc.
@@ -79,6 +81,10 @@ pub(super) struct Sctp {
     /// See `MAX_HELD_CHUNKS`. Set right whenever an acknowledgement says that nothing is held.
     held_chunks: usize,
     overrun: bool,
+    /// Bytes of data that may leave, below zero where the last packet was larger; None = all. Acknowledgements and the like
+    /// always may.
+    room: Option<i64>,
+    held: VecDeque<Bytes>,
 }
 
 struct Channel {
@@ -128,7 +134,20 @@ impl Sctp {
             to_open,
             held_chunks: 0,
             overrun: false,
+            room: None,
+            held: VecDeque::new(),
         }
+    }
+
+    /// Lets so many bytes of data leave with the next `poll_transmit`, the last packet whole, and those alone; None = all, from
+    /// now on. Returns what is left of the last ones.
+    pub(super) fn set_room(&mut self, room: Option<i64>) -> Option<i64> {
+        std::mem::replace(&mut self.room, room)
+    }
+
+    /// Data waits for room.
+    pub(super) fn is_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Once DTLS is up. A DTLS server waits for the peer's INIT, unless the descriptions have brought it.
@@ -224,7 +243,7 @@ impl Sctp {
         Ok(())
     }
 
-    /// SCTP packets to send, each in one DTLS record.
+    /// SCTP packets to send, each in one DTLS record: those for which there is room.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Vec<Bytes> {
         let mut packets = Vec::new();
         let mut take = |transmit: sctp_proto::Transmit| {
@@ -242,6 +261,23 @@ impl Sctp {
         }
         if packets.iter().any(|packet| acknowledges_all(packet)) {
             self.held_chunks = 0;
+        }
+        if self.room.is_none() && self.held.is_empty() {
+            return packets;
+        }
+        for packet in packets.extract_if(.., |packet| data_chunks(packet) != Ok(0)) {
+            // What waits longer than the engine does is sent again by it.
+            let first = first_number(&packet);
+            let is_copy = self.held.iter().any(|held| first_number(held) == first);
+            if !is_copy && self.held.len() < MAX_HELD_PACKETS {
+                self.held.push_back(packet);
+            }
+        }
+        while self.room.is_none_or(|room| room > 0)
+            && let Some(packet) = self.held.pop_front()
+        {
+            self.room = self.room.map(|room| room - packet.len() as i64);
+            packets.push(packet);
         }
         packets
     }
@@ -497,6 +533,13 @@ fn data_chunks(packet: &[u8]) -> Result<usize, DropReason> {
         }
     }
     Ok(count)
+}
+
+/// The transmission sequence number of the first DATA chunk (RFC 9260 §3.3.1).
+fn first_number(packet: &[u8]) -> Option<&[u8]> {
+    const DATA: u8 = 0;
+    let data = chunks(packet).filter_map(Result::ok).find(|chunk| chunk.first() == Some(&DATA));
+    data?.get(4..8)
 }
 
 /// Whether one of our packets advertises the whole window (SACK, RFC 9260 §3.3.4): then nothing is held.

@@ -17,7 +17,7 @@ use patchbay::{
         claims::{Claims, VideoGrant},
         join_request::JoinParameters,
     },
-    types::{Codec, ParticipantHandle, RoomHandle, ShardIndex, TransportHandle, WallClock},
+    types::{Codec, ParticipantHandle, ShardIndex, TransportHandle, WallClock},
 };
 use rand::RngExt;
 use str0m::{
@@ -29,7 +29,7 @@ use str0m::{
 use crate::{
     media::{Shape, Source},
     peer::{Feedback, Peer},
-    world::World,
+    world::{SIGNALLED_ROOM, World},
 };
 
 const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -77,7 +77,7 @@ impl World {
         };
         let wall = WallClock::new(world.now, Duration::from_secs(1_790_000_000));
         world.span = Span::new(ShardIndex(0));
-        let room = Room::new("room".into(), RoomHandle(2), settings, wall, seed, world.now);
+        let room = Room::new("room".into(), SIGNALLED_ROOM, settings, wall, seed, world.now);
         world.signalling = Some(Box::new(Signalling {
             room,
             clients: Vec::new(),

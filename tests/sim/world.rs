@@ -35,6 +35,8 @@ use crate::{
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);
+/// Of a world that is signalled to.
+pub const SIGNALLED_ROOM: RoomHandle = RoomHandle(2);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
 
@@ -635,9 +637,14 @@ impl World {
             && self.next_look <= now
         {
             self.next_look = now + LOOK_INTERVAL;
+            // A room that is signalled to counts its participants itself.
+            let (room, participant) = match &self.signalling {
+                Some(_) => (SIGNALLED_ROOM, None),
+                None => (ROOM, Some(self.peers[observed].participant)),
+            };
             self.command(Command::Explain {
-                room: ROOM,
-                participant: Some(self.peers[observed].participant),
+                room,
+                participant,
                 query: 0,
             });
         }

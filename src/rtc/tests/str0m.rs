@@ -218,6 +218,45 @@ fn exchange(world: &mut World<Str0m>) {
 }
 
 #[test]
+fn data_leaves_as_far_as_there_is_room() {
+    let mut world = world(config(true, SERVER), DtlsRole::Passive);
+    world.connected();
+    let channel = ready(&mut world);
+    world.run_for(Duration::from_millis(200));
+    assert_eq!(world.transport.release_data(world.now, Some(0)), 0);
+    let message = vec![7; 20_000];
+    world
+        .transport
+        .send_data(world.now, channel, true, &message)
+        .expect("sent");
+    // Longer than SCTP waits for an acknowledgement.
+    world.run_for(Duration::from_secs(2));
+    assert!(world.transport.has_data_waiting());
+    assert!(world.peer.messages().is_empty());
+    // 4 kB every 100 ms; what the peer sends is acknowledged meanwhile.
+    world.peer.write(world.now, false, b"hello");
+    let mut released = 0;
+    let begun = world.now;
+    while world.peer.messages().is_empty() {
+        let sent = world.transport.release_data(world.now, Some(4_000));
+        assert!(sent < 4_000 + 1_200, "{sent}");
+        released += sent;
+        world.run_for(Duration::from_millis(100));
+    }
+    let took = world.now - begun;
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!((20_000..30_000).contains(&released), "{released}");
+    assert_eq!(world.messages(), [(false, b"hello".to_vec())]);
+    // Without a limit nothing waits.
+    world.transport.release_data(world.now, None);
+    let sent = world.transport.send_data(world.now, channel, true, &message);
+    sent.expect("sent");
+    world.until("another message", Duration::from_secs(2), |world| {
+        world.peer.messages().len() == 2
+    });
+}
+
+#[test]
 fn lite_as_dtls_server() {
     let mut world = world(config(true, SERVER), DtlsRole::Passive);
     world.connected();
