@@ -23,6 +23,9 @@ use super::outside::Outside;
 use crate::types::{DropReason, RoomHandle, ShardIndex};
 use frame::Frame;
 
+/// In a demand beside the bits of encodings: somebody there is subscribed, whatever it is sent now.
+const SUBSCRIBED: u8 = 0x80;
+
 impl Outside<'_> {
     /// Queues a frame for another shard of the room.
     pub fn relay(&mut self, to: ShardIndex, room: RoomHandle, frame: &Frame<'_>) {
@@ -104,7 +107,12 @@ impl Fanout {
             .and_then(|track| track.mirror.as_deref())
             .map(|mirror| mirror.home == from);
         match (frame, is_from_home) {
-            (Frame::Begin { encoding, ssrc, .. }, Some(true)) => self.begin_mirror(slot, encoding, ssrc),
+            (
+                Frame::Begin {
+                    encoding, ssrc, layers, ..
+                },
+                Some(true),
+            ) => self.begin_mirror(outside, slot, encoding, ssrc, layers),
             (Frame::Media(media), Some(true)) => return self.on_relayed_media(outside, slot, &media),
             (Frame::Report(report), Some(true)) => self.on_relayed_report(outside, slot, &report),
             (Frame::State { flowing, offered, .. }, Some(true)) => {

@@ -22,11 +22,13 @@ pub const MAX_FRAME: usize = 80 << 10;
 /// One frame's meaning. `home` is where a track is published, `mirror` where it is only subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Frame<'a> {
-    /// From the home: packets of this encoding begin anew; no number of earlier ones holds.
+    /// From the home: packets of this encoding begin anew; no number of earlier ones holds. `layers`: those inside it that
+    /// have been seen, a bit each.
     Begin {
         track: TrackHandle,
         encoding: u8,
         ssrc: u32,
+        layers: u16,
     },
     /// From the home: one packet.
     Media(Media<'a>),
@@ -40,7 +42,8 @@ pub enum Frame<'a> {
     },
     /// From the home: whether the voice is among the loudest.
     Voice { track: TrackHandle, heard: bool },
-    /// From a mirror: the encodings that somebody there is to be sent, a bit each; `present`: it has the track at all.
+    /// From a mirror: the encodings that somebody there is to be sent, a bit each, and 0x80 where somebody is subscribed;
+    /// `present`: it has the track at all.
     Demand {
         track: TrackHandle,
         encodings: u8,
@@ -181,10 +184,16 @@ impl Frame<'_> {
 
     fn write_body(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Begin { track, encoding, ssrc } => {
+            Self::Begin {
+                track,
+                encoding,
+                ssrc,
+                layers,
+            } => {
                 put_u64(out, track.0);
                 out.push(encoding);
                 out.extend_from_slice(&ssrc.to_be_bytes());
+                out.extend_from_slice(&layers.to_be_bytes());
             }
             Self::Media(media) => {
                 let flags = flag(media.recovered, RECOVERED)
@@ -291,6 +300,7 @@ fn parse(frame: &[u8]) -> Option<(RoomHandle, Frame<'_>)> {
             track: reader.track()?,
             encoding: reader.u8()?,
             ssrc: reader.u32()?,
+            layers: reader.u16()?,
         },
         kind::MEDIA => {
             let track = reader.track()?;
@@ -460,6 +470,7 @@ mod tests {
                 track: TRACK,
                 encoding: 2,
                 ssrc: 0xdead_beef,
+                layers: 0x0107,
             },
             Frame::Media(Media {
                 track: TRACK,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::SUBSCRIBED;
 use super::frame::{Frame, Media, Report};
 use super::outbox::Worth;
 use crate::media::encoding::{Arrived, Encoding};
@@ -28,7 +29,7 @@ const MAX_HEADER: usize = 640;
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
     pub to: ShardIndex,
-    /// The encodings that somebody there is to be sent, a bit each.
+    /// The encodings that somebody there is to be sent, a bit each, and `SUBSCRIBED`.
     pub demand: u8,
     encodings: [Crossing; MAX_ENCODINGS],
 }
@@ -195,7 +196,7 @@ impl Fanout {
         }
         for encoding in 0..MAX_ENCODINGS as u8 {
             if wants(wanted & !before, encoding) {
-                self.begin_crossing(outside, slot, at, encoding, before != 0);
+                self.begin_crossing(outside, slot, at, encoding, before & !SUBSCRIBED != 0);
             }
         }
         self.arm_track(outside, slot);
@@ -388,12 +389,15 @@ fn worth(track: &Track, encoding: u8) -> Worth {
 
 /// Tells that packets of an encoding begin anew, and the times that they are shown at.
 fn begin(outside: &mut Outside<'_>, room: RoomHandle, track: &Track, to: ShardIndex, encoding: u8) {
-    let ssrc = track.encodings.get(usize::from(encoding)).and_then(|its| its.ssrc);
-    let Some(ssrc) = ssrc else { return };
+    let its = track.encodings.get(usize::from(encoding));
+    let Some((its, ssrc)) = its.and_then(|its| Some((its, its.ssrc?))) else {
+        return;
+    };
     let frame = Frame::Begin {
         track: track.handle,
         encoding,
         ssrc: ssrc.0,
+        layers: its.meter().map_or(0, |meter| meter.known()),
     };
     outside.relay(to, room, &frame);
     for encoding in 0..track.encodings.len() as u8 {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::SUBSCRIBED;
 use super::frame::{Frame, Level, Media, Report};
 use crate::media::edge::Publish;
 use crate::media::encoding::{Arrived, SenderReportAnchor};
@@ -15,7 +16,7 @@ use crate::media::subscription::Subscription;
 use crate::media::track::Track;
 use crate::media::transport::Stream;
 use crate::rtp::RtpPacket;
-use crate::types::{DropReason, MediaKind, ShardIndex, Ssrc};
+use crate::types::{Bitrate, DropReason, MediaKind, ShardIndex, Ssrc};
 
 /// How long an encoding still comes that nobody here is to be sent any more: layers go down and up again.
 const LINGER: Duration = Duration::from_millis(1000);
@@ -26,7 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Mirror {
     pub home: ShardIndex,
-    /// The encodings that were asked for, a bit each.
+    /// The encodings that were asked for, a bit each, and `SUBSCRIBED`.
     demand: u8,
     /// Of those, the ones of which nothing has come yet: the home asks for key frames itself.
     fresh: u8,
@@ -96,7 +97,7 @@ impl Fanout {
         let Some(mirror) = mirror.filter(|mirror| wanted & !mirror.demand != 0) else {
             return;
         };
-        mirror.fresh |= wanted & !mirror.demand;
+        mirror.fresh |= wanted & !mirror.demand & !SUBSCRIBED;
         mirror.demand |= wanted;
         self.tell_demand(outside, slot);
         self.arm_track(outside, slot);
@@ -135,7 +136,7 @@ impl Fanout {
     }
 
     /// `Frame::Begin`.
-    pub fn begin_mirror(&mut self, slot: Slot, encoding: u8, ssrc: u32) {
+    pub fn begin_mirror(&mut self, outside: &Outside<'_>, slot: Slot, encoding: u8, ssrc: u32, layers: u16) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let Some(its) = track.encodings.get_mut(usize::from(encoding)) else {
             return;
@@ -144,6 +145,9 @@ impl Fanout {
             its.restart(Ssrc(ssrc));
         }
         its.ssrc = Some(Ssrc(ssrc));
+        if layers != 0 {
+            its.expect_layers(layers, outside.now);
+        }
         if let Some(mirror) = track.mirror.as_deref_mut() {
             mirror.fresh &= !bit(encoding);
         }
@@ -210,9 +214,19 @@ impl Fanout {
     /// `Frame::State`.
     pub fn on_relayed_state(&mut self, outside: &mut Outside<'_>, slot: Slot, flowing: u8, offered: Offered) {
         let mirror = self.tracks.get_mut(slot).and_then(|track| track.mirror.as_deref_mut());
-        if let Some(mirror) = mirror {
-            (mirror.flowing, mirror.offered) = (flowing, offered);
-            self.flow_changed(outside, slot);
+        let Some(mirror) = mirror else { return };
+        let flows = |offered: &Offered| offered.rate.map(|row| row.map(|rate| rate > Bitrate::ZERO));
+        let is_news = flows(&mirror.offered) != flows(&offered);
+        (mirror.flowing, mirror.offered) = (flowing, offered);
+        self.flow_changed(outside, slot);
+        let mut at = 0;
+        while let Some(&subscriber) = self.tracks.get(slot).and_then(|track| track.subscribers.get(at)) {
+            at += 1;
+            let subscription = self.subscriptions.get(subscriber);
+            // What it costs was not known when bandwidth was allocated.
+            if let Some(transport) = subscription.map(|its| its.transport).filter(|_| is_news) {
+                self.allocate_soon(outside, transport);
+            }
         }
     }
 
@@ -335,11 +349,11 @@ fn bit(encoding: u8) -> u8 {
     1u8.checked_shl(encoding.into()).unwrap_or(0)
 }
 
-/// The encodings that a subscription is to be sent, a bit each: what it is given, and what it is to be given.
+/// What a subscription makes its track's demand: what it is given, and what it is to be given.
 fn wanted(subscription: &Subscription) -> u8 {
     if subscription.settings.disabled || !subscription.is_connected || subscription.target().is_none() {
-        return 0;
+        return SUBSCRIBED;
     }
     let sent = subscription.rewriter.source().map(|source| source.encoding);
-    bit(subscription.wanted_encoding()) | sent.map_or(0, bit)
+    SUBSCRIBED | bit(subscription.wanted_encoding()) | sent.map_or(0, bit)
 }
