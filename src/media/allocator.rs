@@ -107,10 +107,7 @@ impl Budget {
         };
         let rest_of_cap = self.cap.map_or(u64::MAX, |cap| rest(cap, 100));
         let rest_of_path = |part: u64| self.estimate.map_or(u64::MAX, |estimate| rest(estimate, part));
-        (
-            rest_of_path(100).min(rest_of_cap),
-            rest_of_path(KEPT).min(rest_of_cap),
-        )
+        (rest_of_path(100).min(rest_of_cap), rest_of_path(KEPT).min(rest_of_cap))
     }
 
     fn is_measured(&self) -> bool {

@@ -538,7 +538,9 @@ fn data_chunks(packet: &[u8]) -> Result<usize, DropReason> {
 /// The transmission sequence number of the first DATA chunk (RFC 9260 §3.3.1).
 fn first_number(packet: &[u8]) -> Option<&[u8]> {
     const DATA: u8 = 0;
-    let data = chunks(packet).filter_map(Result::ok).find(|chunk| chunk.first() == Some(&DATA));
+    let data = chunks(packet)
+        .filter_map(Result::ok)
+        .find(|chunk| chunk.first() == Some(&DATA));
     data?.get(4..8)
 }
 

@@ -343,14 +343,23 @@ impl Voice {
         }
     }
 
-    pub(super) fn left_call(&mut self, now: UnixMillis, room: RoomKey, _user: UserId) {
+    /// One of several has left.
+    pub(super) fn left_call(&mut self, now: UnixMillis, room: RoomKey) {
         let RoomKey::Dm { channel } = room else { return };
-        if self.calls.find(channel).is_none() {
-            return;
+        if self.states.is_used(room) {
+            self.tell_call(now, channel, "CALL_UPDATE");
         }
-        match self.states.is_used(room) {
-            true => self.tell_call(now, channel, "CALL_UPDATE"),
-            false => self.finish_call(now, channel),
+    }
+
+    /// Nobody is in it or expected: it ends, unless nobody has come yet.
+    pub(super) fn call_emptied(&mut self, now: UnixMillis, room: RoomKey) {
+        let RoomKey::Dm { channel } = room else { return };
+        if self
+            .calls
+            .find(channel)
+            .is_some_and(|call| !call.participants.is_empty())
+        {
+            self.finish_call(now, channel);
         }
     }
 

@@ -128,6 +128,7 @@ impl Voice {
             mute: standing.mute,
             deaf: standing.deaf,
             version: 0,
+            since: now,
             participant: String::new(),
             enforced: MediaGrant::token(standing.rights, standing.deaf),
         };
@@ -483,9 +484,13 @@ impl Voice {
         if !self.states.in_room(room).chain(self.states.pending_in(room)).any(stays) {
             self.virtual_access.remove(&(user, room.channel()));
         }
-        if !self.states.is_used(room) && self.pins.unused(now, room) {
+        if self.states.is_used(room) {
+            return;
+        }
+        if self.pins.unused(now, room) {
             self.at(now.after(self.settings.pin_timeout), Timer::Pin(room));
         }
+        self.call_emptied(now, room);
     }
 
     pub(super) fn pin_due(&mut self, now: UnixMillis, room: RoomKey) {

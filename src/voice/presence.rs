@@ -15,6 +15,12 @@ use super::topology::ServerKey;
 /// with it.
 const RETURN_WINDOW: Duration = Duration::from_secs(60);
 
+/// A look at a room may be this old when it is told of: who came or left since is not judged by it.
+const LOOK_AGE: Duration = Duration::from_secs(10);
+
+/// After a start of this process: whoever was in a room before it may still come, or be found, with the token they have.
+const RESTORE_WINDOW: Duration = Duration::from_secs(300);
+
 /// A participant as its room knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -96,7 +102,12 @@ impl Voice {
             self.enforce(id);
             return Ok(());
         }
-        let left = self.states.left(id).ok_or(VoiceError::ConnectionNotFound)?;
+        let Some(left) = self.states.left(id) else {
+            return match self.restored(now, server, room, user, id, seen) {
+                true => Ok(()),
+                false => Err(VoiceError::ConnectionNotFound),
+            };
+        };
         fits(left)?;
         let mut connection = left.clone();
         if self.pins.find(room).is_some_and(|pin| pin.server != *server) {
@@ -117,10 +128,14 @@ impl Voice {
     fn confirm(&mut self, now: UnixMillis, mut connection: Connection, seen: &Seen) {
         let id = connection.id.clone();
         connection.participant.clone_from(&seen.participant);
+        connection.since = now;
         self.pins.used(connection.room);
         self.retired.remove(&self.retirement(&connection));
         if connection.room.guild().is_none() {
             self.replace_in_call(now, &connection);
+        }
+        if let Some(before) = self.states.disconnect(&id) {
+            self.topology.disconnected(&before.server);
         }
         self.topology.connected(&connection.server);
         let (room, user) = (connection.room, connection.user);
@@ -200,7 +215,7 @@ impl Voice {
             self.remember(now, connection.clone());
         }
         self.after_departure(now, connection.room, connection.user);
-        self.left_call(now, connection.room, connection.user);
+        self.left_call(now, connection.room);
         Some(connection)
     }
 
@@ -305,10 +320,11 @@ impl Voice {
                 connection.user == user && connection.room == key && connection.server == *server
             });
             let retiring = (server.clone(), room.to_owned(), Some(participant.identity.clone()));
-            if known || self.retired.contains_key(&retiring) {
-                continue;
-            }
-            if self.restored(now, server, key, user, &id, participant) {
+            let left_since = self
+                .states
+                .left_until(&id)
+                .is_some_and(|until| until.since(now) > RETURN_WINDOW.saturating_sub(LOOK_AGE));
+            if known || left_since || self.retired.contains_key(&retiring) {
                 continue;
             }
             self.handle_participant_joined(now, server, room, participant);
@@ -317,7 +333,7 @@ impl Voice {
         let ghosts: Vec<ConnectionId> = self
             .states
             .in_room(key)
-            .filter(|connection| connection.server == *server)
+            .filter(|connection| connection.server == *server && now.since(connection.since) >= LOOK_AGE)
             .filter(|connection| !present.contains(identity(connection.user, &connection.id).as_str()))
             .map(|connection| connection.id.clone())
             .collect();
@@ -337,16 +353,16 @@ impl Voice {
         id: &ConnectionId,
         seen: &Seen,
     ) -> bool {
-        let from_before = self
-            .pins
-            .find(room)
-            .is_some_and(|pin| pin.server == *server && pin.updated_at < self.started);
+        let pin = self.pins.find(room).filter(|pin| pin.server == *server);
+        let from_before = pin.is_some_and(|pin| pin.updated_at < self.started);
+        let from_before = from_before && now < self.started.after(RESTORE_WINDOW);
         let Some(nonce) = seen.nonce.clone().filter(|_| from_before && self.states.is_free(id)) else {
             return false;
         };
         let Ok(standing) = self.standing(now, user, room) else {
             return false;
         };
+        let live = MediaGrant::live(standing.rights, standing.mute, standing.deaf);
         let connection = Connection {
             id: id.clone(),
             user,
@@ -360,9 +376,13 @@ impl Voice {
             mute: standing.mute,
             deaf: standing.deaf,
             version: 0,
+            since: now,
             participant: seen.participant.clone(),
-            // Not known: it is told again, whatever it is.
-            enforced: MediaGrant::token(super::rights::Rights::ALL, false),
+            // Not known: the room is told, whatever it is.
+            enforced: MediaGrant {
+                subscribe: !live.subscribe,
+                ..live
+            },
         };
         self.confirm(now, connection, seen);
         true

@@ -41,6 +41,8 @@ pub struct Connection {
     pub deaf: bool,
     /// Grows with every change that is told.
     pub version: u64,
+    /// When its room told of it.
+    pub since: UnixMillis,
     /// LiveKit's id of the session in the room; empty where it was not told.
     pub participant: String,
     /// What the room was told last.
@@ -224,6 +226,11 @@ impl States {
 
     pub fn left(&self, id: &ConnectionId) -> Option<&Connection> {
         self.left.get(id).map(|(connection, _)| connection)
+    }
+
+    /// Until when somebody who has left may come back.
+    pub fn left_until(&self, id: &ConnectionId) -> Option<UnixMillis> {
+        self.left.get(id).map(|(_, until)| *until)
     }
 
     pub fn forget_left(&mut self, now: UnixMillis, id: &ConnectionId) {

@@ -134,7 +134,11 @@ fn what_does_not_fit_is_paused_and_said_to_be() {
             for (at, report) in &world.explained {
                 for reception in &report.receptions {
                     let (estimate, allocated) = (reception.estimate, reception.allocated);
-                    println!("{:.0} {estimate:?} {allocated:?} {:?}", ms(*at - narrowed), reception.queue_delay);
+                    println!(
+                        "{:.0} {estimate:?} {allocated:?} {:?}",
+                        ms(*at - narrowed),
+                        reception.queue_delay
+                    );
                 }
             }
             for client in [alice, bob] {

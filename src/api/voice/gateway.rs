@@ -25,6 +25,9 @@ const WRITE_BUFFER: usize = 2 << 10;
 /// READY of a user in many guilds.
 const MAX_WRITE_BUFFER: usize = 8 << 20;
 
+/// Frames above the domain's limit are read up to here, so that their sender hears the close code instead of a reset.
+const MAX_READ: usize = 16 * MAX_FRAME;
+
 /// A client that takes nothing for this long does not read.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the client's own close frame is waited for.
@@ -64,9 +67,8 @@ pub(super) async fn connect(site: &VoiceSite, parts: &mut Parts) -> Response {
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER)
-        // One byte more, so that a frame above the limit is heard of, and answered by its close code.
-        .max_message_size(4 * MAX_FRAME)
-        .max_frame_size(4 * MAX_FRAME)
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ)
         .on_upgrade(move |socket| async move {
             if let Ok(session) = link.open_socket(version).await {
                 Socket { socket, compression }.run(session).await;

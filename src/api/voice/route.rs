@@ -54,7 +54,7 @@ impl Route {
             let segment = segments.next()?;
             match pattern.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
                 Some(name) => parameters.push((name, decoded(segment)?)),
-                None if pattern == segment => {}
+                None if decoded(segment).is_some_and(|segment| segment == pattern) => {}
                 None => return None,
             }
         }

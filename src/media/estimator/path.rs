@@ -331,7 +331,10 @@ impl PathEstimate {
     /// Hardly anything has arrived in a time in which much was sent: at most so much does.
     fn starved(&self, waited: Micros) -> Option<f64> {
         let most = self.delivered.busy_below(waited);
-        self.sent.busy_rate(waited).filter(|sent| *sent > most * STARVED).map(|_| most)
+        self.sent
+            .busy_rate(waited)
+            .filter(|sent| *sent > most * STARVED)
+            .map(|_| most)
     }
 
     /// Delay that stays high without growing: the queue is full, or the path has got longer. The first needs us to send
@@ -428,7 +431,10 @@ impl PathEstimate {
     /// When `handle_timeout` has something to do.
     pub fn poll_timeout(&self) -> Option<Micros> {
         let silence = self.unanswered.map(|_| self.silent_step);
-        let idle = self.probes.due(self.rate()).map(|at| at.max(self.last_departure + IDLE));
+        let idle = self
+            .probes
+            .due(self.rate())
+            .map(|at| at.max(self.last_departure + IDLE));
         let by_feedback = [silence, idle].into_iter().flatten().filter(|_| self.has_feedback);
         by_feedback.chain(self.probes.poll_timeout()).min()
     }

@@ -161,7 +161,11 @@ impl Flow {
             if !layer.was_back(now) {
                 layer.relapses = 0;
             }
-            let patience = if layer.relapses > 0 { STOPPED_AGAIN_AFTER } else { STOPPED_AFTER };
+            let patience = if layer.relapses > 0 {
+                STOPPED_AGAIN_AFTER
+            } else {
+                STOPPED_AFTER
+            };
             match layer.state {
                 State::Live if live > 1 && silence >= patience && frames.wrapping_sub(layer.seen) >= needed => {
                     layer.state = State::Stopped;

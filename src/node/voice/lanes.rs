@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::Input;
 use super::https::{Https, Request, Url, UrlError};
@@ -24,6 +25,10 @@ use crate::voice::{RoomAction, Seen, Server, ServerKey};
 /// Actions waiting for one server: everybody of a large channel at once. Further ones are lost for a server that does not
 /// keep up, and the next look at the room finds who should not be there.
 const LANE: usize = 4096;
+
+/// How often a server that was away is asked whether it is back, and after which room.
+const PROBE: Duration = Duration::from_secs(5);
+const PROBED: &str = "is-anybody-there";
 
 /// Of the tokens that this node asks other servers with.
 const TOKEN_TTL: Duration = Duration::from_secs(60);
@@ -127,7 +132,7 @@ pub async fn participants(node: &Node, server: &Server, room: &str) -> Result<Ve
         https: Https::default(),
         way: Way::to(server).map_err(|error| error.to_string())?,
     };
-    rooms.list(room).await
+    rooms.list(room).await.map_err(|failure| failure.text)
 }
 
 /// The rooms of one server.
@@ -143,26 +148,43 @@ struct Worker {
     server: ServerKey,
 }
 
-/// The server did not do it; the text is for the log.
-type Failure = String;
+/// The server did not do it.
+#[derive(Debug)]
+struct Failure {
+    /// It does not answer, or not sensibly. Otherwise it would not.
+    away: bool,
+    /// For the log.
+    text: String,
+}
 
 impl Worker {
     async fn run(self, mut errands: mpsc::Receiver<Errand>) {
         let mut is_down = false;
-        while let Some(Errand { room, action }) = errands.recv().await {
-            let done = self.carry_out(&room, action).await;
-            if let Err(error) = &done {
-                tracing::warn!(
-                    server = self.server.server,
-                    room,
-                    error,
-                    "a media server did not do as it was asked"
-                );
-            }
-            if done.is_err() != is_down {
-                is_down = done.is_err();
+        loop {
+            let errand = tokio::select! {
+                errand = errands.recv() => match errand {
+                    Some(errand) => Some(errand),
+                    None => return,
+                },
+                // Nobody is sent there any more: it would not be asked again by itself.
+                () = sleep(PROBE), if is_down => None,
+            };
+            let done = match errand {
+                Some(Errand { room, action }) => self.carry_out(&room, action).await,
+                None => self.rooms.list(PROBED).await.map(|_| ()),
+            };
+            let away = match done {
+                Ok(()) => false,
+                Err(failure) => {
+                    let (server, text) = (&self.server.server, failure.text);
+                    tracing::warn!(server, text, "a media server did not do as it was asked");
+                    failure.away
+                }
+            };
+            if away != is_down {
+                is_down = away;
                 let server = self.server.clone();
-                self.tell(Input::Health { server, down: is_down }).await;
+                self.tell(Input::Health { server, down: away }).await;
             }
         }
     }
@@ -281,7 +303,11 @@ impl Rooms {
                 let request = ListParticipantsRequest { room: room.to_owned() };
                 let answer = self.ask("ListParticipants", room, &request).await?;
                 let answer = ListParticipantsResponse::decode(answer.unwrap_or_default());
-                Ok(answer.map_err(|error| error.to_string())?.participants)
+                let undecodable = |error: prost::DecodeError| Failure {
+                    away: true,
+                    text: format!("ListParticipants: {error}"),
+                };
+                Ok(answer.map_err(undecodable)?.participants)
             }
         }
     }
@@ -313,9 +339,15 @@ impl Rooms {
             Ok((404, _)) => Ok(None),
             Ok((status, body)) => {
                 let text = String::from_utf8_lossy(&body);
-                Err(format!("{method}: {status} {text:.200}"))
+                Err(Failure {
+                    away: status >= 500,
+                    text: format!("{method}: {status} {text:.200}"),
+                })
             }
-            Err(error) => Err(format!("{method}: {error}")),
+            Err(error) => Err(Failure {
+                away: true,
+                text: format!("{method}: {error}"),
+            }),
         }
     }
 }

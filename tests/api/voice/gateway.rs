@@ -42,7 +42,7 @@ async fn faults_end_the_socket_with_their_code() {
     let mut other_version = Gateway::open(town.address, "/gateway?v=9").await;
     assert_eq!(other_version.closed().await, 4012);
     let big = format!(r#"{{"op":1,"d":null,"x":"{}"}}"#, "x".repeat(5000));
-    let huge = "x".repeat(100_000);
+    let huge = "x".repeat(60_000);
     let identify = |token: &str| {
         json!({"op": 2, "d": {"token": token, "properties": {"os": "", "browser": "", "device": ""}}}).to_string()
     };

@@ -5,5 +5,6 @@ mod calls;
 mod channels;
 mod gateway;
 mod moderation;
+mod postgres;
 mod storage;
 mod town;

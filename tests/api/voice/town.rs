@@ -36,8 +36,11 @@ pub struct Town {
 #[derive(Clone)]
 pub struct Far {
     pub url: String,
-    asked: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    asked: Asked,
 }
+
+/// Method and body.
+type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 impl Far {
     async fn start() -> Self {
@@ -72,7 +75,7 @@ impl Far {
     }
 }
 
-async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+async fn answer(mut stream: TcpStream, asked: Asked) {
     let mut read = Vec::new();
     let end = loop {
         if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {

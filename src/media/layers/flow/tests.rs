@@ -78,7 +78,10 @@ fn a_layer_that_comes_and_goes_is_waited_for_longer_each_time() {
         now += ms(1);
         returns.push(until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap_or(5000));
     }
-    assert!(stops[1] <= 300 && stops[2] >= 600, "not left for a few frames any more: {stops:?}");
+    assert!(
+        stops[1] <= 300 && stops[2] >= 600,
+        "not left for a few frames any more: {stops:?}"
+    );
     assert!((200..=300).contains(&returns[0]), "{returns:?}");
     assert!((1000..=1100).contains(&returns[1]), "{returns:?}");
     assert_eq!(returns[2], 5000, "{returns:?}");
