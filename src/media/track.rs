@@ -198,7 +198,7 @@ impl Track {
             && let Some(id) = self.extensions.id(Extension::VideoLayersAllocation)
             && let Some(Ok(allocation)) = packet.extension(id).map(LayersAllocation::parse)
         {
-            self.announce(index, &allocation);
+            self.announce(index, &allocation, now);
         }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
         if self.muted {
@@ -274,20 +274,20 @@ impl Track {
     }
 
     /// The publisher says which layers it sends, on a packet of the encoding with this index.
-    fn announce(&mut self, index: u8, allocation: &LayersAllocation) {
+    fn announce(&mut self, index: u8, allocation: &LayersAllocation, now: Instant) {
         if !self.is_simulcast() {
             let mut sent = 0u8;
             for (spatial, _) in allocation.active(allocation.stream) {
                 sent |= 1 << spatial.min(SPATIAL as u8 - 1);
             }
             for spatial in 0..SPATIAL {
-                self.flow.announce(spatial, sent >> spatial & 1 == 1);
+                self.flow.announce(spatial, sent >> spatial & 1 == 1, now);
             }
         } else if allocation.stream == index {
             // Streams are counted as encodings are, by size; a client that counts otherwise is not understood.
             for stream in 0..allocation.streams {
                 self.flow
-                    .announce(usize::from(stream), allocation.active(stream).next().is_some());
+                    .announce(usize::from(stream), allocation.active(stream).next().is_some(), now);
             }
         }
         self.has_new_layer = true;

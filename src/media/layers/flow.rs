@@ -126,12 +126,17 @@ impl Flow {
         false
     }
 
-    /// The publisher says that the layer is sent, or is not.
-    pub fn announce(&mut self, at: usize, sent: bool) {
+    /// The publisher says that the layer is sent, or is not. Of one that comes and goes it says so all the time.
+    pub fn announce(&mut self, at: usize, sent: bool, now: Instant) {
         let Some(layer) = self.layers.get_mut(at) else { return };
         layer.state = match layer.state {
             State::Unseen => State::Unseen,
-            _ if sent => State::Live,
+            State::Live if sent => State::Live,
+            state if sent && layer.relapses > 0 => state,
+            _ if sent => {
+                layer.returned = Some(now);
+                State::Live
+            }
             _ => State::Stopped,
         };
         // Its silence counts from here.

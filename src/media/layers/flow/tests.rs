@@ -100,13 +100,39 @@ fn a_layer_that_comes_and_goes_is_waited_for_longer_each_time() {
 }
 
 #[test]
+fn what_is_announced_to_be_sent_has_to_come() {
+    let mut now = Instant::now();
+    let mut flow = Flow::default();
+    until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap();
+    // A key frame now and then, which says each time that the layer is sent.
+    let (mut changes, mut shown) = (0, 0b111);
+    for passed in 0..20_000 {
+        now += ms(1);
+        if passed % 50 == 0 {
+            (0..3).filter(|at| *at != 1).for_each(|at| {
+                flow.handle_packet(at, true, false, now);
+            });
+        }
+        if passed % 500 == 0 {
+            flow.handle_packet(1, true, true, now);
+            flow.announce(1, true, now);
+        }
+        if passed % 50 == 0 {
+            let flowing = flow.update(now);
+            changes += u32::from(std::mem::replace(&mut shown, flowing) != flowing);
+        }
+    }
+    assert!(changes <= 6, "{changes}");
+}
+
+#[test]
 fn an_announcement_is_believed_at_once() {
     let mut now = Instant::now();
     let mut flow = Flow::default();
     until(&mut flow, &mut now, 30, 0b111, true, 0b111).unwrap();
-    flow.announce(2, false);
+    flow.announce(2, false, now);
     assert_eq!(flow.update(now), 0b011);
-    flow.announce(2, true);
+    flow.announce(2, true, now);
     assert_eq!(flow.update(now), 0b111);
     let stop = until(&mut flow, &mut now, 30, 0b011, false, 0b011).unwrap();
     assert!(stop <= 300, "but not against what is seen: {stop}");
