@@ -122,7 +122,7 @@ impl Metrics {
                 (published("video"), counts.video_published),
             ],
         );
-        let state = |state: &str| format!("state=\"{state}\"");
+        let state = |state: &str| format!("state=\"{state}\",warp=\"false\"");
         page.counter(
             "livekit_participant_join_total",
             [
@@ -131,10 +131,58 @@ impl Metrics {
                 (state("rtc_connected"), counts.participants_joined),
             ],
         );
-        page.metric("livekit_room_duration_seconds", "histogram");
-        self.node
-            .room_durations()
-            .write(&mut page.text, "livekit_room_duration_seconds", &page.node);
+        for (name, histogram) in self.node.histograms() {
+            page.metric(name, "histogram");
+            histogram.write(&mut page.text, name, &page.node);
+        }
+        let kind = |kind: &str| format!("kind=\"{kind}\"");
+        page.counter(
+            "livekit_connection_total",
+            [
+                (kind("udp"), counts.udp_connected),
+                (kind("tcp"), counts.tcp_connected),
+                (kind("turn"), counts.turn_connected),
+            ],
+        );
+        let connected = counts.udp_connected + counts.tcp_connected + counts.turn_connected;
+        let transport = |state: &str| format!("transport=\"\",state=\"{state}\"");
+        page.counter(
+            "livekit_peer_connection_state",
+            [
+                (transport("connected"), connected),
+                (transport("closed"), counts.transports_closed),
+            ],
+        );
+        // LiveKit: `rtc` is what goes between its signalling and its rooms, which are one step here.
+        let undecodable = self.node.undecodable_frames();
+        let message = |kind: &str, status: &str, direction: &str| {
+            format!("type=\"{kind}\",status=\"{status}\",direction=\"{direction}\"")
+        };
+        let messages = ["rtc", "signal"].into_iter().flat_map(|kind| {
+            let failed = if kind == "signal" { undecodable } else { 0 };
+            [
+                (message(kind, "success", "incoming"), counts.messages_received),
+                (message(kind, "success", "outgoing"), counts.messages_sent),
+                (message(kind, "failure", "incoming"), failed),
+                (message(kind, "failure", "outgoing"), counts.messages_lost),
+            ]
+        });
+        page.counter("livekit_node_messages", messages);
+        // LiveKit: its dashboard asks for the bus between its nodes. There is none.
+        let bus = |status: &str| format!("type=\"out\",status=\"{status}\"");
+        page.counter(
+            "livekit_messagebus_messages",
+            [(bus("success"), 0), (bus("failure"), 0)],
+        );
+        let operation =
+            |status: &str, error: &str| format!("type=\"signal_ws\",status=\"{status}\",error_type=\"{error}\"");
+        page.counter(
+            "livekit_node_service_operation",
+            [
+                (operation("success", ""), counts.sessions_started),
+                (operation("error", "reject"), counts.sessions_refused),
+            ],
+        );
         page.counter(
             "patchbay_rooms_total",
             [
@@ -187,12 +235,44 @@ impl Metrics {
                 (labels("outgoing", "initial"), sum(|stats| stats.bytes_sent)),
             ],
         );
-        let outgoing = "direction=\"outgoing\",country=\"\"".to_owned();
-        page.counter(
+        // LiveKit: outgoing is what is asked of publishers.
+        let asked = |direction: &str| format!("direction=\"{direction}\",country=\"\"");
+        let mut requests = |name: &str, incoming: u64, outgoing: u64| {
+            let lines = [(asked("incoming"), incoming), (asked("outgoing"), outgoing)];
+            page.counter(name, lines);
+        };
+        let firs = sum(|stats| stats.firs_sent);
+        let plis = sum(|stats| stats.keyframe_requests).saturating_sub(firs);
+        requests(
             "livekit_nack_total",
-            [(outgoing.clone(), sum(|stats| stats.nacks_sent))],
+            sum(|stats| stats.nacks_received),
+            sum(|stats| stats.nacks_sent),
         );
-        page.counter("livekit_pli_total", [(outgoing, sum(|stats| stats.keyframe_requests))]);
+        requests("livekit_pli_total", sum(|stats| stats.plis_received), plis);
+        requests("livekit_fir_total", sum(|stats| stats.firs_received), firs);
+        let lost = |direction: &str| format!("direction=\"{direction}\",source=\"\",type=\"\",country=\"\"");
+        page.counter(
+            "livekit_packet_loss_total",
+            [
+                (lost("incoming"), sum(|stats| stats.loss_incoming[1])),
+                (lost("outgoing"), sum(|stats| stats.loss_outgoing[1])),
+            ],
+        );
+        page.counter(
+            "patchbay_packets_expected_total",
+            [
+                (lost("incoming"), sum(|stats| stats.loss_incoming[0])),
+                (lost("outgoing"), sum(|stats| stats.loss_outgoing[0])),
+            ],
+        );
+        page.counter(
+            "patchbay_probe_packets_total",
+            [(String::new(), sum(|stats| stats.probes))],
+        );
+        page.counter(
+            "patchbay_replayed_keyframes_total",
+            [(String::new(), sum(|stats| stats.replayed_keyframes))],
+        );
 
         let mut drops = std::collections::BTreeMap::new();
         for (reason, count) in stats.iter().flat_map(|stats| stats.drops()) {
@@ -207,6 +287,13 @@ impl Metrics {
             [
                 ("part=\"transport\"".to_owned(), sum(|stats| stats.transport_panics)),
                 ("part=\"room\"".to_owned(), sum(|stats| stats.room_panics)),
+            ],
+        );
+        page.counter(
+            "patchbay_relayed_packets_total",
+            [
+                ("direction=\"outgoing\"".to_owned(), sum(|stats| stats.relayed_out)),
+                ("direction=\"incoming\"".to_owned(), sum(|stats| stats.relayed_in)),
             ],
         );
         page.counter(
@@ -264,8 +351,21 @@ impl Metrics {
             "patchbay_shard_dropped_total",
             &[(incoming, |io| io.receive_dropped), (outgoing, |io| io.send_dropped)],
         );
+        each(
+            "patchbay_shard_datagrams_grouped_total",
+            &[("", |io| io.datagrams_grouped)],
+        );
         each("patchbay_shard_groups_split_total", &[("", |io| io.groups_split)]);
         each("patchbay_shard_events_dropped_total", &[("", |io| io.events_dropped)]);
+        each(
+            "patchbay_shard_strays_total",
+            &[(incoming, |io| io.strays_in), (outgoing, |io| io.strays_out)],
+        );
+        each(
+            "patchbay_shard_relay_batches_total",
+            &[(incoming, |io| io.crossed_in), (outgoing, |io| io.crossed_out)],
+        );
+        each("patchbay_shard_relay_bytes_total", &[("", |io| io.crossed_bytes)]);
         each("patchbay_shard_turns_total", &[("", |io| io.turns)]);
         page.metric("patchbay_shard_busy_seconds_total", "counter");
         for (shard, io) in io.iter().enumerate() {

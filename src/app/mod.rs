@@ -8,6 +8,7 @@ pub mod document;
 mod external;
 pub mod http;
 mod keeping;
+mod lease;
 pub mod load;
 pub mod logging;
 mod metrics;
@@ -15,6 +16,7 @@ mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
+pub mod voice;
 
 use std::process::ExitCode;
 

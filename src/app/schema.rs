@@ -51,7 +51,7 @@ pub struct Key {
     pub status: Status,
 }
 
-const fn used(name: &'static str, kind: Kind) -> Key {
+pub(super) const fn used(name: &'static str, kind: Kind) -> Key {
     Key {
         name,
         kind,
@@ -85,6 +85,11 @@ pub const OURS: &[&str] = &[
     "database",
     "drain_timeout",
     "webhook.allow_private_addresses",
+    "voice.enabled",
+    "rtc.single_port",
+    "tls.cert_file",
+    "tls.key_file",
+    "turn.advertised_tls_port",
 ];
 
 pub const SCHEMA: &[Key] = &[
@@ -105,6 +110,7 @@ pub const SCHEMA: &[Key] = &[
     used("enable_data_tracks", Bool),
     used("enable_participant_data_blob", Bool),
     used("turn", Section(TURN)),
+    used("tls", Section(&[used("cert_file", Text), used("key_file", Text)])),
     used(
         "prometheus",
         Section(&[used("port", Int), used("username", Text), used("password", Text)]),
@@ -114,7 +120,8 @@ pub const SCHEMA: &[Key] = &[
     used("webhook", Section(WEBHOOK)),
     used("database", Text),
     used("drain_timeout", Duration),
-    inert("redis", Section(REDIS)),
+    used("voice", Section(super::voice::KEYS)),
+    used("redis", Section(REDIS)),
     inert(
         "ingress",
         Section(&[inert("rtmp_base_url", Text), inert("whip_base_url", Text)]),
@@ -148,9 +155,11 @@ const FILTER: &[Key] = &[used("includes", List(&Text)), used("excludes", List(&T
 const RTC: &[Key] = &[
     used("udp_port", PortRange),
     used("shards", Int),
+    used("room_spill", Float),
     used("port_range_start", Int),
     used("port_range_end", Int),
     used("tcp_port", Int),
+    used("single_port", Int),
     used("node_ip", NodeIp),
     used("use_external_ip", Bool),
     inert("external_ip_only", Bool),
@@ -462,29 +471,29 @@ const WEBHOOK: &[Key] = &[
 ];
 
 const REDIS: &[Key] = &[
-    inert("address", Text),
-    inert("username", Text),
-    inert("password", Text),
-    inert("db", Int),
+    used("address", Text),
+    used("username", Text),
+    used("password", Text),
+    used("db", Int),
     deprecated("use_tls", Bool),
-    inert(
+    used(
         "tls",
         Section(&[
-            inert("enabled", Bool),
-            inert("insecure", Bool),
-            inert("server_name", Text),
-            inert("ca_cert_file", Text),
-            inert("client_cert_file", Text),
-            inert("client_key_file", Text),
+            used("enabled", Bool),
+            used("insecure", Bool),
+            used("server_name", Text),
+            used("ca_cert_file", Text),
+            used("client_cert_file", Text),
+            used("client_key_file", Text),
         ]),
     ),
-    inert("sentinel_master_name", Text),
-    inert("sentinel_username", Text),
-    inert("sentinel_password", Text),
-    inert("sentinel_addresses", List(&Text)),
-    inert("cluster_addresses", List(&Text)),
-    inert("dial_timeout", Int),
-    inert("read_timeout", Int),
+    used("sentinel_master_name", Text),
+    used("sentinel_username", Text),
+    used("sentinel_password", Text),
+    used("sentinel_addresses", List(&Text)),
+    used("cluster_addresses", List(&Text)),
+    used("dial_timeout", Int),
+    used("read_timeout", Int),
     inert("write_timeout", Int),
     inert("max_redirects", Int),
     inert("pool_timeout", Duration),

@@ -1,7 +1,7 @@
 //! What the server's HTTP API does to a room: look, remove, mute, change rights, send data.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use livekit_protocol::data_packet::{Kind, Value};
 use livekit_protocol::leave_request::Action;
@@ -49,6 +49,11 @@ impl Room {
             tracks: self.tracks.len(),
             subscriptions: self.subscriptions.len(),
         }
+    }
+
+    /// Time since 1970.
+    pub fn unix(&self, now: Instant) -> Duration {
+        self.wall.unix(now)
     }
 
     /// In the order in which they joined, hidden ones included.

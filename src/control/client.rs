@@ -17,6 +17,7 @@ const QUALITY_LOST: u32 = 11;
 const IDENTITY_BASED_RECONNECT: u32 = 12;
 const LEAVE_ACTION: u32 = 13;
 const OK_RESPONSES: u32 = 15;
+const ROOM_MOVED: u32 = 16;
 
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -82,6 +83,11 @@ impl Client {
     /// `RequestResponse` with reason OK; errors are sent to everyone who knows the message.
     pub(super) fn reads_ok_responses(&self) -> bool {
         self.protocol >= OK_RESPONSES
+    }
+
+    /// It can go to another room without connecting anew.
+    pub(super) fn reads_room_moved(&self) -> bool {
+        self.protocol >= ROOM_MOVED
     }
 
     /// LiveKit: a Rust core of protocol 9 or older stops at messages it does not know.

@@ -47,6 +47,11 @@ impl DataSubscriptions {
         }
     }
 
+    /// Of another room's tracks.
+    pub(super) fn forget_wishes(&mut self) {
+        self.wishes.clear();
+    }
+
     /// An unused handle; None when all 65535 are taken.
     fn assign(&mut self, track: &TrackId) -> Option<u16> {
         let used: BTreeSet<u16> = self.handles.values().copied().collect();

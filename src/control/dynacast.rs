@@ -173,6 +173,14 @@ impl Room {
             let best = wanted.entry(subscription.codec).or_insert(None);
             *best = (*best).max(quality);
         }
+        if self
+            .tracks
+            .get(&publication.sid)
+            .is_some_and(|publisher| self.forwarded.contains_key(publisher))
+        {
+            // What they want in the rooms that show it is not known here.
+            wanted.insert(0, Some(VideoQuality::High));
+        }
         publication.regression.complete(&mut wanted);
         wanted
     }

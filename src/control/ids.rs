@@ -20,6 +20,35 @@ const ID_LENGTH: usize = 12;
 const UFRAG_LENGTH: usize = 16;
 const PWD_LENGTH: usize = 32;
 
+/// Odd, so that multiplying is one-to-one modulo 2^32 (2^32 divided by the golden ratio: neighbours lie far apart).
+const SSRC_STEP: u32 = 0x9e37_79b1;
+
+/// The SSRCs that a room has given out until some moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpentSsrcs {
+    offset: u32,
+    count: u32,
+}
+
+impl SpentSsrcs {
+    pub(super) fn contains(self, ssrc: Ssrc) -> bool {
+        let number = ssrc.0.wrapping_sub(self.offset).wrapping_mul(inverse(SSRC_STEP));
+        (1..=self.count).contains(&number)
+    }
+}
+
+/// Of an odd number modulo 2^32: every step of Newton's doubles the bits that are right, and an odd number is its own
+/// inverse modulo 8.
+const fn inverse(odd: u32) -> u32 {
+    let mut inverse = odd;
+    let mut bits = 3;
+    while bits < 32 {
+        inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
+        bits *= 2;
+    }
+    inverse
+}
+
 pub(super) struct Ids {
     rng: StdRng,
     room: RoomHandle,
@@ -123,14 +152,19 @@ impl Ids {
     /// Looks random and repeats only after 2^32: no two senders of a room share one. Never 0, which some stacks take
     /// for "none".
     pub(super) fn ssrc(&mut self) -> Ssrc {
-        // Odd, so that multiplying is one-to-one modulo 2^32 (2^32 divided by the golden ratio: neighbours lie far apart).
-        const STEP: u32 = 0x9e37_79b1;
         loop {
             self.ssrc_counter = self.ssrc_counter.wrapping_add(1);
-            let ssrc = self.ssrc_counter.wrapping_mul(STEP).wrapping_add(self.ssrc_offset);
+            let ssrc = self.ssrc_counter.wrapping_mul(SSRC_STEP).wrapping_add(self.ssrc_offset);
             if ssrc != 0 {
                 return Ssrc(ssrc);
             }
+        }
+    }
+
+    pub(super) fn spent_ssrcs(&self) -> SpentSsrcs {
+        SpentSsrcs {
+            offset: self.ssrc_offset,
+            count: self.ssrc_counter,
         }
     }
 
@@ -153,6 +187,15 @@ mod tests {
         let mut ids = Ids::new(RoomHandle(7), 1);
         let ssrcs: std::collections::BTreeSet<Ssrc> = (0..10_000).map(|_| ids.ssrc()).collect();
         assert_eq!(ssrcs.len(), 10_000);
+    }
+
+    #[test]
+    fn what_was_given_out_is_known() {
+        let mut ids = Ids::new(RoomHandle(7), 1);
+        let given: Vec<Ssrc> = (0..1000).map(|_| ids.ssrc()).collect();
+        let spent = ids.spent_ssrcs();
+        assert!(given.iter().all(|ssrc| spent.contains(*ssrc)));
+        assert!((0..1000).all(|_| !spent.contains(ids.ssrc())));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::time::Instant;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{DisconnectReason, LeaveRequest};
+use livekit_protocol::{DisconnectReason, LeaveRequest, ParticipantInfo};
 
 use crate::media::edge::Command;
 use crate::types::{ParticipantHandle, TrackId};
 
 use super::client::Client;
 use super::output::{Output, RoomEvent};
+use super::participant::Participant;
 use super::room::{Departed, Room};
 use super::settings::{MAX_DEPARTED, RECONNECT_WINDOW};
 
@@ -132,17 +133,33 @@ impl Room {
             self.drop_publication(now, handle, track);
         }
         self.drop_all_data_tracks(handle);
-        self.end_calls_to(handle);
         self.drop_all_subscriptions(now, handle);
-
-        let Some(mut participant) = self.participants.remove(&handle) else {
+        let Some(participant) = self.take_out(now, handle, reason, departure) else {
             return;
         };
-        if self.identities.get(&participant.identity) == Some(&handle) {
-            self.identities.remove(&participant.identity);
+        for peer in participant.peers().filter(|peer| peer.opened) {
+            self.out.media(Command::CloseTransport {
+                transport: peer.transport,
+            });
         }
         if participant.claims.is_agent() {
             self.end_job_of(now, &participant.identity.0, reason);
+        }
+    }
+
+    /// It is not in the room any more, and the others are told. Its transports are left as they are; its tracks and
+    /// subscriptions must have ended.
+    pub(super) fn take_out(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        reason: DisconnectReason,
+        departure: Departure,
+    ) -> Option<Participant> {
+        self.end_calls_to(handle);
+        let participant = self.participants.remove(&handle)?;
+        if self.identities.get(&participant.identity) == Some(&handle) {
+            self.identities.remove(&participant.identity);
         }
         self.speakers.remove(&handle);
         for other in self.participants.values_mut() {
@@ -154,18 +171,15 @@ impl Room {
         });
         for peer in participant.peers() {
             self.transports.remove(&peer.transport);
-            if peer.opened {
-                self.out.media(Command::CloseTransport {
-                    transport: peer.transport,
-                });
-            }
         }
 
         let was_active = participant.state == State::Active;
-        participant.state = State::Disconnected;
-        participant.disconnect_reason = reason;
-        participant.version += 1;
-        let info = participant.info();
+        let info = ParticipantInfo {
+            state: State::Disconnected as i32,
+            disconnect_reason: reason as i32,
+            version: participant.version + 1,
+            ..participant.info()
+        };
         let happened = if was_active {
             RoomEvent::ParticipantLeft {
                 participant: Box::new(info.clone()),
@@ -202,6 +216,7 @@ impl Room {
         if departure == Departure::Announced {
             self.room_changed(now);
         }
+        Some(participant)
     }
 
     fn depart(&mut self, now: Instant, info: livekit_protocol::ParticipantInfo) {

@@ -19,7 +19,7 @@
 //! | `permissions`, `administration` | rights and names, changed by the participant or by the API |
 //! | `data_tracks`, `data_blobs` | data beside media |
 //! | `dispatches` | the agents a room asks for |
-//! | `rpc`, `moving` | a backend calls a participant, or takes it to another room |
+//! | `rpc`, `moving`, `forwarding` | a backend calls a participant, takes it to another room, or shows it there |
 
 // Fields that LiveKit marks deprecated are what clients in use still send and read.
 #![allow(deprecated)]
@@ -32,6 +32,7 @@ mod data_tracks;
 mod dispatches;
 mod dynacast;
 mod explanation;
+mod forwarding;
 mod ids;
 mod jobs;
 mod join;
@@ -77,9 +78,12 @@ pub use explanation::{
     LayerName, ParticipantExplanation, PublishedTrack, ReceivedTrack, RoomExplanation, TrackNames, WaitingReason,
     WaitingTrack,
 };
-pub use join::{Join, JoinError, Signer};
+pub use forwarding::{ForwardError, Forwarding};
+pub use join::{Join, JoinError, MediaAddresses, Signer};
+pub use moving::Traveller;
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;
+pub use quality::grade;
 pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};
 pub use room::Room;
 pub use session::server_info;

@@ -13,6 +13,7 @@ use livekit_protocol::{
 use crate::media::edge::Command;
 use crate::types::{IceCredentials, ParticipantHandle, RemoteParameters};
 
+use super::participant::Participant;
 use super::room::Room;
 use super::settings::{MAX_CANDIDATE_TEXT, MAX_EARLY_CANDIDATES};
 
@@ -76,6 +77,7 @@ impl Room {
             },
         );
         self.ask_for_sections(handle);
+        self.has_arrived(now, handle);
         self.announce_all(now, handle, published);
         self.tell_publishers(now, handle, sent);
         for subscription in answer.rejected {
@@ -107,6 +109,14 @@ impl Room {
         self.tell_publishers(now, handle, sent);
         for subscription in outcome.rejected {
             self.try_next_codec(now, subscription);
+        }
+        // An offer made before it came is followed by another.
+        let is_settled = |participant: &Participant| {
+            let subscriber = participant.subscriber.as_ref();
+            subscriber.is_some_and(|peer| peer.turn.is_settled())
+        };
+        if self.participants.get(&handle).is_some_and(is_settled) {
+            self.has_arrived(now, handle);
         }
     }
 

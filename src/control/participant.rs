@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::participant_info::State;
-use livekit_protocol::{AddTrackRequest, DisconnectReason, ParticipantInfo, SessionDescription, TrackSource};
+use livekit_protocol::{AddTrackRequest, ParticipantInfo, SessionDescription, TrackSource};
 
 use crate::media::edge::{ConnectionScore, DataParticipant, DataRights, Reception};
 use crate::proto::claims::{Claims, VideoGrant};
@@ -16,6 +16,8 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::{DataPublication, DataSubscriptions};
+use super::forwarding::Original;
+use super::ids::SpentSsrcs;
 use super::join::Signer;
 use super::output::ConnectionHandle;
 use super::peer::Peer;
@@ -36,7 +38,6 @@ pub(super) struct Participant {
     /// UNIX time at which the session began.
     pub joined_unix: Duration,
     pub is_publisher: bool,
-    pub disconnect_reason: DisconnectReason,
 
     /// None while the signalling socket is away.
     pub connection: Option<ConnectionHandle>,
@@ -62,6 +63,12 @@ pub(super) struct Participant {
     pub queued: Vec<AddTrackRequest>,
     /// Who may subscribe to what this participant publishes.
     pub acl: Acl,
+    /// SSRCs that may have been sent to it in the rooms it came from; at most `MAX_MOVES`.
+    pub spent_ssrcs: Vec<SpentSsrcs>,
+    /// It has come from another room, and its client still takes its m-lines for those of that room's tracks.
+    pub is_arriving: bool,
+    /// It is in another room, and only shown here.
+    pub original: Option<Original>,
     /// What the client said about single tracks; at most `MAX_WISHES`.
     pub wishes: BTreeMap<TrackId, Wish>,
     pub subscriptions: BTreeMap<TrackId, Subscription>,
@@ -200,7 +207,6 @@ impl Participant {
                 .map(|detail| detail as i32)
                 .collect(),
             attributes: self.claims.attributes.clone().into_iter().collect(),
-            disconnect_reason: self.disconnect_reason as i32,
             data_tracks: self.data_tracks.values().map(|track| track.info.clone()).collect(),
             client_protocol: self.client.info.client_protocol,
             // LiveKit: RPC and data streams of the clients depend on these being mirrored.

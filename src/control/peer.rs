@@ -112,6 +112,11 @@ impl Turn {
         self.again = false;
     }
 
+    /// The client has seen everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.due.is_none() && self.outstanding_since.is_none() && !self.again
+    }
+
     pub(super) fn timed_out(&self, now: Instant) -> bool {
         self.outstanding_since
             .is_some_and(|since| now.duration_since(since) >= NEGOTIATION_TIMEOUT)

@@ -589,11 +589,24 @@ impl Room {
         handle: ParticipantHandle,
         track: &TrackId,
     ) -> Option<Publication> {
+        let publication = self.detach_publication(now, handle, track)?;
+        for track in publication.codecs.iter().filter_map(PublishedCodec::handle) {
+            self.out.media(Command::Unpublish { track });
+        }
+        Some(publication)
+    }
+
+    /// As `drop_publication`, and the shard is told nothing.
+    pub(super) fn detach_publication(
+        &mut self,
+        now: Instant,
+        handle: ParticipantHandle,
+        track: &TrackId,
+    ) -> Option<Publication> {
         let publication = self.participants.get_mut(&handle)?.publications.remove(track)?;
         self.tracks.remove(track);
         for codec in publication.codecs.iter().filter_map(PublishedCodec::handle) {
             self.track_handles.remove(&codec);
-            self.out.media(Command::Unpublish { track: codec });
         }
         for subscriber in &publication.subscribers {
             self.drop_subscription(now, *subscriber, track);

@@ -19,7 +19,8 @@ const GOOD_ABOVE: f32 = 2.064;
 
 const NO_MEDIA: ConnectionScore = ConnectionScore { mos: 4.5, lost: false };
 
-fn grade(score: ConnectionScore) -> ConnectionQuality {
+/// As clients are told it.
+pub fn grade(score: ConnectionScore) -> ConnectionQuality {
     if score.lost {
         ConnectionQuality::Lost
     } else if score.mos > EXCELLENT_ABOVE {

@@ -27,7 +27,7 @@ impl Room {
         let resumable = known.filter(|handle| {
             self.participants
                 .get(handle)
-                .is_some_and(|participant| participant.disconnect_at.is_none())
+                .is_some_and(|participant| participant.disconnect_at.is_none() && participant.original.is_none())
         });
         let Some(handle) = resumable else {
             let leave = LeaveRequest {

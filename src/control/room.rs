@@ -80,6 +80,9 @@ pub struct Room {
     /// Quantised levels of those who speak.
     pub(super) speakers: BTreeMap<ParticipantHandle, f32>,
 
+    /// Participants that other rooms show, and the version they were told last.
+    pub(super) forwarded: BTreeMap<ParticipantHandle, u32>,
+
     /// When the last participant who counts left; None = nobody has left yet.
     pub(super) departed_at: Option<Instant>,
     /// It is over in this process only.
@@ -156,6 +159,7 @@ impl Room {
             last_query: 0,
             streams_at: None,
             speakers: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             departed_at: None,
             kept: false,
             unsaved: false,

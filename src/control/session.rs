@@ -8,7 +8,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, IceServer, JobType, JoinResponse, ServerInfo};
 
-use crate::media::edge::{Command, OpenTransport};
+use crate::media::edge::{Command, OpenTransport, Reception};
 use crate::proto::claims::Claims;
 use crate::proto::join_request::JoinParameters;
 use crate::types::{ChannelLabel, Codec, Identity, MediaKind, ParticipantHandle};
@@ -17,7 +17,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::DataSubscriptions;
-use super::join::{Join, JoinError};
+use super::join::{Join, JoinError, MediaAddresses, Signer};
 use super::leave::{Departure, Farewell};
 use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
 use super::participant::Participant;
@@ -31,6 +31,17 @@ use super::settings::{
 
 /// LiveKit: `ServerInfo.agent_protocol`.
 const AGENT_PROTOCOL: i32 = 1;
+
+/// How a client connects.
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    /// One peer connection instead of one for each direction.
+    pub single: bool,
+    /// It wants no ICE-lite peer.
+    pub full_ice: bool,
+    /// Where its media is served.
+    pub media: MediaAddresses,
+}
 
 impl Room {
     /// On success the first signal for `join.connection` is the JoinResponse; for a resume it is the ReconnectResponse,
@@ -75,64 +86,31 @@ impl Room {
             connection,
             signer,
             parameters,
+            media,
             ..
         } = join;
+        let media = media.unwrap_or_else(|| MediaAddresses {
+            udp: self.settings.udp_candidates.clone(),
+            tcp: self.settings.tcp_candidates.clone(),
+        });
         let client = Client::new(parameters.client_info);
-        let handle = self.ids.participant_handle();
         let single = parameters.single_connection;
-        let mut quirks = quirks(&client, parameters.disable_ice_lite || !self.settings.ice_lite);
-        // LiveKit: a line that changes its stream is not played in step.
-        quirks.no_transceiver_reuse |= self.settings.sync_streams || !client.reuses_transceivers();
-        let role = if single { Role::Single } else { Role::Publisher };
-        let publisher = self.new_peer(role, quirks.clone());
-        let subscriber = (!single).then(|| self.new_peer(Role::Subscriber, quirks));
-        let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
-        let subscriber_primary = !single && can_subscribe && client.accepts_subscriber_primary();
-
-        let may_pause = parameters.subscriber_allow_pause.unwrap_or(self.settings.allow_pause);
-        let reception = reception(&self.settings, &client, &claims, may_pause);
-        let participant = Participant {
-            handle,
-            sid: self.ids.participant_id(),
-            identity: identity.clone(),
-            claims,
-            signer,
-            client,
-            state: State::Joining,
-            version: 0,
-            joined_unix: self.wall.unix(now),
-            is_publisher: false,
-            disconnect_reason: DisconnectReason::UnknownReason,
-            connection: Some(connection),
-            last_signal_at: now,
-            publisher,
-            subscriber,
-            subscriber_primary,
-            auto_subscribe: parameters.auto_subscribe,
-            auto_subscribe_data: parameters.auto_subscribe_data_track,
-            adaptive_stream: parameters.adaptive_stream,
-            may_pause,
-            reception,
-            publications: BTreeMap::new(),
-            queued: Vec::new(),
-            acl: Acl::default(),
-            wishes: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            settle_at: None,
-            denied: BTreeSet::new(),
-            data_tracks: BTreeMap::new(),
-            data_subscriptions: DataSubscriptions::new(self.ids.number(1..=u32::from(u16::MAX))),
-            blobs: DataBlobs::default(),
-            last_data_sequence: 0,
-            score: None,
-            told_quality: BTreeMap::new(),
-            activate_by: Some(now + ACTIVATION_TIMEOUT),
-            refresh_token_at: now + TOKEN_REFRESH_INTERVAL,
-            disconnect_at: None,
-            simulated_speech_until: None,
-            simulated_resume: None,
-            join_offer: None,
+        let form = Form {
+            single,
+            full_ice: parameters.disable_ice_lite,
+            media,
         };
+        let mut participant = self.make_participant(now, (claims, signer, client), form);
+        let handle = participant.handle;
+        let claims = &participant.claims;
+        let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
+        participant.subscriber_primary = !single && can_subscribe && participant.client.accepts_subscriber_primary();
+        participant.connection = Some(connection);
+        participant.auto_subscribe = parameters.auto_subscribe;
+        participant.auto_subscribe_data = parameters.auto_subscribe_data_track;
+        participant.adaptive_stream = parameters.adaptive_stream;
+        participant.may_pause = parameters.subscriber_allow_pause.unwrap_or(self.settings.allow_pause);
+        participant.reception = reception(&self.settings, &participant.client, claims, participant.may_pause);
         for peer in participant.peers() {
             self.transports.insert(peer.transport, handle);
         }
@@ -157,6 +135,66 @@ impl Room {
             }
         }
         handle
+    }
+
+    /// One that nobody knows of yet: it may do what `claims` say, and wants nothing.
+    pub(super) fn make_participant(
+        &mut self,
+        now: Instant,
+        (claims, signer, client): (Claims, Signer, Client),
+        form: Form,
+    ) -> Participant {
+        let handle = self.ids.participant_handle();
+        let mut quirks = quirks(&client, form.full_ice || !self.settings.ice_lite);
+        // LiveKit: a line that changes its stream is not played in step.
+        quirks.no_transceiver_reuse |= self.settings.sync_streams || !client.reuses_transceivers();
+        let role = if form.single { Role::Single } else { Role::Publisher };
+        let publisher = self.new_peer(role, quirks.clone(), form.media.clone());
+        let subscriber = (!form.single).then(|| self.new_peer(Role::Subscriber, quirks, form.media));
+        Participant {
+            handle,
+            sid: self.ids.participant_id(),
+            identity: Identity(claims.identity.clone()),
+            claims,
+            signer,
+            client,
+            state: State::Joining,
+            version: 0,
+            joined_unix: self.wall.unix(now),
+            is_publisher: false,
+            connection: None,
+            last_signal_at: now,
+            publisher,
+            subscriber,
+            subscriber_primary: false,
+            auto_subscribe: false,
+            auto_subscribe_data: false,
+            adaptive_stream: false,
+            may_pause: self.settings.allow_pause,
+            reception: Reception::default(),
+            publications: BTreeMap::new(),
+            queued: Vec::new(),
+            acl: Acl::default(),
+            spent_ssrcs: Vec::new(),
+            is_arriving: false,
+            original: None,
+            wishes: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            settle_at: None,
+            denied: BTreeSet::new(),
+            data_tracks: BTreeMap::new(),
+            data_subscriptions: DataSubscriptions::new(self.ids.number(1..=u32::from(u16::MAX))),
+            blobs: DataBlobs::default(),
+            last_data_sequence: 0,
+            score: None,
+            told_quality: BTreeMap::new(),
+            activate_by: Some(now + ACTIVATION_TIMEOUT),
+            refresh_token_at: now + TOKEN_REFRESH_INTERVAL,
+            disconnect_at: None,
+            simulated_speech_until: None,
+            simulated_resume: None,
+            join_offer: None,
+        }
     }
 
     /// From here on the participant is told what happens in the room.
@@ -219,7 +257,7 @@ impl Room {
         }
     }
 
-    fn new_peer(&mut self, role: Role, quirks: ClientQuirks) -> Peer {
+    fn new_peer(&mut self, role: Role, quirks: ClientQuirks, media: MediaAddresses) -> Peer {
         let settings = &self.settings;
         let local = self.ids.ice_credentials();
         let ice_lite = !quirks.full_ice;
@@ -228,8 +266,8 @@ impl Room {
             local: local.clone(),
             fingerprint: settings.fingerprint,
             ice_lite,
-            candidates: settings.udp_candidates.clone(),
-            tcp_candidates: settings.tcp_candidates.clone(),
+            candidates: media.udp,
+            tcp_candidates: media.tcp,
             publish_codecs: settings.enabled_codecs.clone(),
             subscribe_codecs: settings.enabled_codecs.clone(),
             quirks,

@@ -45,6 +45,10 @@ pub(super) const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// A publisher without subscribers is told so after this: by then those who are in the room have subscribed.
 pub(super) const FIRST_QUALITY_WAIT: Duration = Duration::from_secs(10);
 
+/// How often a participant is taken to another room with what it has; after that it connects anew. Bounds what is kept of
+/// the rooms it has been in.
+pub(super) const MAX_MOVES: usize = 64;
+
 /// Announced but not yet negotiated tracks of one participant. LiveKit: 20; more are answered LIMIT_EXCEEDED.
 pub(super) const MAX_PENDING_TRACKS: usize = 20;
 /// Tracks waiting for the end of an earlier publication with the same cid. LiveKit: 3; more are answered LIMIT_EXCEEDED.

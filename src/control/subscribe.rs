@@ -9,7 +9,7 @@ use livekit_protocol::signal_response::Message;
 use livekit_protocol::{SubscriptionError, SubscriptionPermissionUpdate, TrackSubscribed};
 
 use crate::media::edge::{Command, Subscribe};
-use crate::types::{MediaKind, ParticipantHandle, SubscriptionHandle, TrackId};
+use crate::types::{MediaKind, ParticipantHandle, Ssrc, SubscriptionHandle, TrackId};
 
 use super::explanation::WaitingReason;
 use super::layers::{default_settings, subscription_settings};
@@ -60,6 +60,9 @@ impl Room {
         let Some(publication) = from.publications.get(track).filter(|publication| publication.live) else {
             return;
         };
+        if to.is_arriving {
+            return; // everything is looked at when it has
+        }
         let verdict = verdict(from, to, publication);
         let subscribed = to.subscriptions.contains_key(track);
         match verdict {
@@ -158,6 +161,18 @@ impl Room {
         }
     }
 
+    /// One that was never sent on the participant's transports: the cipher's numbering begins anew with it.
+    fn fresh_ssrc(&mut self, subscriber: ParticipantHandle) -> Ssrc {
+        let spent = self.participants.get(&subscriber).map(|its| its.spent_ssrcs.as_slice());
+        let spent = spent.unwrap_or_default();
+        loop {
+            let ssrc = self.ids.ssrc();
+            if !spent.iter().any(|spent| spent.contains(ssrc)) {
+                return ssrc;
+            }
+        }
+    }
+
     /// What the negotiator is told of a subscription, under a handle and SSRCs of its own.
     fn new_sender(
         &mut self,
@@ -167,8 +182,8 @@ impl Room {
         codec: usize,
     ) -> Option<Sender> {
         let subscription = self.ids.subscription_handle();
-        let ssrc = self.ids.ssrc();
-        let rtx_ssrc = self.ids.ssrc();
+        let ssrc = self.fresh_ssrc(subscriber);
+        let rtx_ssrc = self.fresh_ssrc(subscriber);
         let (from, to) = (self.participants.get(&publisher)?, self.participants.get(&subscriber)?);
         let publication = from.publications.get(track)?;
         let with_stream = self.settings.sync_streams && to.client.accepts_sync_streams();

@@ -9,10 +9,11 @@ pub use super::explain::{
     Decision, EncodingReport, Explanation, LayerReason, LayerState, ReceptionReport, RepairCounts, SubscriptionReport,
     TrackReport,
 };
+pub use super::span::Span;
 use crate::types::{
     Bitrate, ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer,
-    MediaKind, Mid, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc, SubscriptionHandle,
-    TrackHandle, TransportHandle,
+    MediaKind, Mid, NetProtocol, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, ShardIndex, SrtpProfile,
+    Ssrc, SubscriptionHandle, TrackHandle, TransportHandle,
 };
 
 /// What control asks of a shard. State changes only; nothing here is per packet.
@@ -49,6 +50,10 @@ pub enum Command {
     CloseTransport {
         transport: TransportHandle,
     },
+    /// A transport goes into another room of this shard, with what is published on it: ICE, DTLS and the numbering of
+    /// its cipher go on. What was sent on it ends, and so do subscriptions of others to its tracks. One that is gone
+    /// meanwhile, or whose new room is, is answered with `Event::TransportClosed`.
+    MoveTransport(Box<MoveTransport>),
     /// For everything that is sent on this transport from now on.
     UpdateReception {
         transport: TransportHandle,
@@ -58,6 +63,13 @@ pub enum Command {
     /// Binds (transport, mid, rid) to a track: media is forwarded from here on. For a known track handle it replaces the
     /// receive parameters (renegotiation).
     Publish(Box<Publish>),
+    /// A track of another room of this shard is published in this one too, under the handle of `publish`, whose transport
+    /// is the publisher's in that room. What arrives of it is stored and forwarded here as well; lost packets are asked
+    /// for there.
+    ShowTrack {
+        source: TrackHandle,
+        publish: Box<Publish>,
+    },
     /// The publisher's intent; nothing is forwarded while muted, and subscribers get silence first.
     MuteTrack {
         track: TrackHandle,
@@ -125,6 +137,26 @@ pub enum Command {
         subscriber: ParticipantHandle,
     },
 
+    /// The room is on all of these shards; `home` decides who speaks and who is heard. `shards` with one entry = it is here
+    /// only. Made by `Span`, as the next two.
+    SpanRoom {
+        room: RoomHandle,
+        home: ShardIndex,
+        shards: Vec<ShardIndex>,
+    },
+    /// A track that is published on the shard `home` can be subscribed to here. For a known track handle it replaces the
+    /// receive parameters.
+    MirrorTrack {
+        publish: Box<Publish>,
+        home: ShardIndex,
+    },
+    /// The packets of a data track published here go to that shard too, or do not any more.
+    RelayDataTrack {
+        track: DataTrackHandle,
+        to: ShardIndex,
+        relayed: bool,
+    },
+
     /// Answered by `Event::Explanation` with the same `query`. With a participant only what concerns it: what it is sent,
     /// what it publishes, and the tracks it receives.
     Explain {
@@ -147,6 +179,17 @@ pub struct OpenTransport {
     /// Data channels that the server opens by DCEP once SCTP is up (the subscriber connection of dual mode).
     pub open_channels: Vec<ChannelLabel>,
     pub reception: Reception,
+}
+
+/// New handles are the new room's.
+#[derive(Clone, Debug)]
+pub struct MoveTransport {
+    pub from: TransportHandle,
+    pub room: RoomHandle,
+    pub participant: ParticipantHandle,
+    pub transport: TransportHandle,
+    /// Old and new. Tracks that are not named end.
+    pub tracks: Vec<(TrackHandle, TrackHandle)>,
 }
 
 /// How a participant is sent media, all subscriptions together.
@@ -283,6 +326,7 @@ pub enum Event {
         transport: TransportHandle,
         srtp_profile: SrtpProfile,
         remote: SocketAddr,
+        protocol: NetProtocol,
     },
     /// `_reliable` and `_lossy` are open: reliable data can flow.
     ChannelsOpen { transport: TransportHandle },

@@ -176,6 +176,12 @@ impl Encoding {
         self.meter.as_deref()
     }
 
+    /// These layers have been seen by who relays it: what a frame says of itself hangs on how many there are.
+    pub fn expect_layers(&mut self, known: u16, now: Instant) {
+        let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+        meter.expect(known);
+    }
+
     /// Width and height of a spatial layer inside the stream; (0, 0) = not known. `None` = of the largest.
     pub fn dimensions(&self, spatial: Option<u8>) -> (u16, u16) {
         let structure = self.structure.as_deref().map(|(structure, _)| structure.resolutions());

@@ -75,8 +75,12 @@ impl Fanout {
                     source.sending_rate.handle_remb(outside.now, bitrate);
                 }
             }
-            Packet::Pli { media, .. } => self.on_keyframe_request(outside, transport, media),
+            Packet::Pli { media, .. } => {
+                outside.stats.plis_received += 1;
+                self.on_keyframe_request(outside, transport, media);
+            }
             Packet::Fir { requests, .. } => {
+                outside.stats.firs_received += 1;
                 requests.for_each(|request| self.on_keyframe_request(outside, transport, request.media));
             }
             Packet::ExtendedReport { sender, reference_time } => {
@@ -102,6 +106,7 @@ impl Fanout {
             .receiving
             .streams
             .get(&info.ssrc)
+            .copied()
             .filter(|stream| !stream.retransmission)
         else {
             return;
@@ -121,6 +126,8 @@ impl Fanout {
         if let Some(stats) = &mut encoding.stats {
             stats.handle_sender_report(info.ntp, now);
         }
+        let encoding = stream.encoding;
+        self.relay_report(outside, track_slot, encoding);
     }
 
     fn on_report_block(&mut self, outside: &mut Outside<'_>, transport: Slot, block: &ReportBlock) {
@@ -144,6 +151,9 @@ impl Fanout {
         let since = subscription.loss.handle_report(block, outside.now);
         if let Some(target) = outside.transports.get_mut(transport) {
             target.sending_rate.handle_loss(outside.now, since.lost, since.expected);
+            let [expected, lost] = &mut outside.stats.loss_outgoing;
+            *expected += since.expected;
+            *lost += since.lost;
         }
         let Some(report) = subscription
             .sent_report

@@ -65,6 +65,7 @@ impl Fanout {
         let mut left = limit;
         let mut keyframe = None;
         for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(limit) {
+            outside.stats.nacks_received += 1;
             left -= 1;
             let Some(subscription) = self.subscriptions.get_mut(slot) else {
                 break;

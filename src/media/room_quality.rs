@@ -36,6 +36,14 @@ impl Fanout {
                 continue;
             };
             lost_upstream.insert(slot, window.lost);
+            if track.mirror.is_some() {
+                continue; // scored at its home
+            }
+            if !track.is_shown {
+                let [expected, lost] = &mut outside.stats.loss_incoming;
+                *expected += window.packets + window.lost;
+                *lost += window.lost;
+            }
             scores
                 .entry(track.participant)
                 .or_default()

@@ -20,14 +20,26 @@ pub struct ShardStats {
     pub recovered: u64,
     /// Key frames asked of publishers (PLI or FIR).
     pub keyframe_requests: u64,
+    /// Those of them that were FIR.
+    pub firs_sent: u64,
     /// Key frames that were in the ring when a subscriber needed one, so that none was asked for.
     pub replayed_keyframes: u64,
     /// Switches between encodings before sender reports of both had come: timestamps by arrival time.
     pub switches_by_arrival: u64,
     /// Sequence numbers asked of publishers, repeats included.
     pub nacks_sent: u64,
+    /// What subscribers ask for: sequence numbers, and key frames either way.
+    pub nacks_received: u64,
+    pub plis_received: u64,
+    pub firs_received: u64,
+    /// Of published tracks and of subscriptions, as far as reports have said: packets expected and lost, in this order.
+    pub loss_incoming: [u64; 2],
+    pub loss_outgoing: [u64; 2],
     /// Packets sent to see what a path carries.
     pub probes: u64,
+    /// Media packets that went to another shard of their room, and that came from one.
+    pub relayed_out: u64,
+    pub relayed_in: u64,
     /// Packets given one byte of padding so that a frame leaves as one GSO send.
     pub padded: u64,
     /// Caught panics (DESIGN D10): a bug each.
@@ -52,7 +64,15 @@ impl Default for ShardStats {
             replayed_keyframes: 0,
             switches_by_arrival: 0,
             nacks_sent: 0,
+            firs_sent: 0,
+            nacks_received: 0,
+            plis_received: 0,
+            firs_received: 0,
+            loss_incoming: [0; 2],
+            loss_outgoing: [0; 2],
             probes: 0,
+            relayed_out: 0,
+            relayed_in: 0,
             padded: 0,
             transport_panics: 0,
             room_panics: 0,

@@ -10,14 +10,14 @@ use tokio::sync::oneshot;
 use super::driver::Node;
 use super::journal::NotWritten;
 use super::registry::LiveRoom;
-use super::room_task::{Change, Question, RoomInput, RpcOutcome};
-use crate::control::{AdministrationError, Room, TooManyDispatches};
+use super::room_task::{Change, NotMoved, NotShown, Question, RoomInput, RpcOutcome};
+use crate::control::{AdministrationError, ForwardError, Room, TooManyDispatches};
 use crate::proto::livekit::{
-    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, MoveParticipantRequest,
-    MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration, SendDataRequest, TimedVersion,
-    TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
+    self, AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DisconnectReason, ForwardParticipantRequest,
+    MoveParticipantRequest, MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration,
+    SendDataRequest, TimedVersion, TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
 };
-use crate::types::{Identity, RoomName, TrackId};
+use crate::types::{Identity, RoomName, ShardIndex, TrackId};
 
 /// How often a call that meets a closing room tries again with a new one.
 const CREATE_ATTEMPTS: usize = 3;
@@ -54,6 +54,18 @@ pub enum CreateDispatchError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShowError {
+    #[error(transparent)]
+    Participant(#[from] AdministrationError),
+    #[error(transparent)]
+    Destination(#[from] CreateRoomError),
+    #[error(transparent)]
+    Refused(#[from] ForwardError),
+    #[error("the rooms are on different media shards, and nothing is forwarded between those")]
+    Apart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoveError {
     #[error(transparent)]
     Participant(#[from] AdministrationError),
@@ -74,16 +86,17 @@ impl Node {
         }
         configurations.push(configuration(request));
         // A room that was there already is asked in the same way: whoever made it may still wait for its being written.
-        self.with_room(&name, &configurations, |room, _| room.info())
+        self.with_room(&name, (&configurations, None), |room, _| room.info())
             .await
             .map(|info| self.versioned(info))
     }
 
-    /// Asks the room of that name, and waits until what it then is has been written down, after making it from `configurations` where there is none.
+    /// Asks the room of that name, after making it from `configurations` (on this shard, if need be) where there is none;
+    /// waits until what it then is has been written down.
     async fn with_room<R: Send + 'static>(
         &self,
         name: &RoomName,
-        configurations: &[RoomConfiguration],
+        (configurations, shard): (&[RoomConfiguration], Option<ShardIndex>),
         question: impl Fn(&mut Room, Instant) -> R + Clone + Send + 'static,
     ) -> Result<R, CreateRoomError> {
         let max = self.config().max_room_name_length;
@@ -95,7 +108,7 @@ impl Node {
         }
         for _ in 0..CREATE_ATTEMPTS {
             let room = self
-                .find_or_create(name, configurations)
+                .find_or_create(name, configurations, shard)
                 .ok_or_else(|| match self.is_draining() {
                     true => CreateRoomError::Draining,
                     false => CreateRoomError::NodeFull,
@@ -223,25 +236,79 @@ impl Node {
         answered.await.ok()
     }
 
-    /// Sends a participant to another room, which is made if need be.
+    /// Sends a participant to another room, which is made if need be. Where both rooms are on one shard it keeps its
+    /// connections; else its client starts over there.
     pub async fn move_participant(&self, request: MoveParticipantRequest) -> Result<(), MoveError> {
         let no_participant = MoveError::Participant(AdministrationError::NoParticipant);
+        let source = self.registry().find(&RoomName(request.room.clone()));
+        let source = source.ok_or(no_participant)?;
         if self.participant(&request.room, &request.identity).await.is_none() {
             return Err(no_participant);
         }
         let name = RoomName(request.destination_room);
         let look = |room: &mut Room, _| (room.info(), room.participants());
-        let (destination, mut others) = self.with_room(&name, &[], look).await?;
+        let (destination, mut others) = self.with_room(&name, (&[], Some(source.seat.home)), look).await?;
         let limit = destination.max_participants;
         if limit > 0 && destination.num_participants >= limit {
             return Err(MoveError::DestinationFull);
         }
-        others.retain(|other| !other.permission.as_ref().is_some_and(|permission| permission.hidden));
         let identity = Identity(request.identity);
+        let near = self
+            .registry()
+            .find(&name)
+            .filter(|room| room.seat.is_with(&source.seat));
+        if let Some(near) = near {
+            let (answer, answered) = oneshot::channel();
+            let input = RoomInput::LetGo {
+                identity: identity.clone(),
+                destination: near.mailbox,
+                answer,
+            };
+            let sent = source.mailbox.send(input).await;
+            sent.map_err(|_| no_participant)?;
+            match answered.await.map_err(|_| no_participant)? {
+                Ok(()) => return Ok(()),
+                Err(NotMoved::NoParticipant) => return Err(no_participant),
+                Err(NotMoved::TurnedBack) => return Err(CreateRoomError::Closing.into()),
+                Err(NotMoved::NotPortable) => {}
+            }
+        }
+        others.retain(|other| !other.permission.as_ref().is_some_and(|permission| permission.hidden));
         let moved = self.ask(&request.room, move |room, now| {
             room.move_participant(now, &identity, destination, others)
         });
         Ok(moved.await.ok_or(no_participant)??)
+    }
+
+    /// Shows a participant, with what it publishes, in another room, which is made if need be.
+    pub async fn forward_participant(&self, request: ForwardParticipantRequest) -> Result<(), ShowError> {
+        let no_participant = ShowError::Participant(AdministrationError::NoParticipant);
+        let source = self.registry().find(&RoomName(request.room.clone()));
+        let source = source.ok_or(no_participant)?;
+        if self.participant(&request.room, &request.identity).await.is_none() {
+            return Err(no_participant);
+        }
+        let name = RoomName(request.destination_room);
+        self.with_room(&name, (&[], Some(source.seat.home)), |_, _| ()).await?;
+        let destination = self.registry().find(&name).ok_or(CreateRoomError::Closing)?;
+        if !destination.seat.is_with(&source.seat) {
+            return Err(ShowError::Apart);
+        }
+        let (answer, answered) = oneshot::channel();
+        let input = RoomInput::Forward {
+            identity: Identity(request.identity),
+            to: (destination.handle, destination.mailbox),
+            from: source.mailbox.clone(),
+            answer,
+        };
+        source.mailbox.send(input).await.map_err(|_| no_participant)?;
+        match answered.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NotShown::NoParticipant)) => Err(no_participant),
+            Ok(Err(NotShown::Apart)) => Err(ShowError::Apart),
+            Ok(Err(NotShown::Refused(error))) => Err(error.into()),
+            Err(_) => Err(ForwardError::Closed.into()),
+        }
     }
 
     /// LiveKit: the room is made for it where rooms make themselves.
@@ -254,7 +321,7 @@ impl Node {
             return Err(CreateDispatchError::NoRoom);
         }
         let create = move |room: &mut Room, now| room.create_dispatch(now, request.clone());
-        Ok(self.with_room(&name, &[], create).await??)
+        Ok(self.with_room(&name, (&[], None), create).await??)
     }
 
     /// With an `id` that one only.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::room_task::{Mailbox, RoomGone, RoomInput};
 use crate::control::ConnectionHandle;
@@ -30,7 +30,14 @@ pub enum ToClient {
 #[derive(Debug)]
 struct Queued {
     bytes: usize,
-    what: ToClient,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    ToClient(ToClient),
+    /// What the client asks from now on is for this room.
+    Moved(Mailbox),
 }
 
 /// The queue of this client is full.
@@ -50,6 +57,15 @@ impl Outbox {
             ToClient::Message(message) => message.encoded_len(),
             ToClient::Close => 0,
         };
+        self.push(bytes, What::ToClient(what))
+    }
+
+    /// The client is in another room from here on.
+    pub(super) fn moved(&self, room: Mailbox) -> Result<(), Overflow> {
+        self.push(0, What::Moved(room))
+    }
+
+    fn push(&self, bytes: usize, what: What) -> Result<(), Overflow> {
         if self.waiting.load(Ordering::Relaxed) > QUEUE_BYTES {
             return Err(Overflow);
         }
@@ -108,39 +124,73 @@ pub struct Connection {
     handle: ConnectionHandle,
     inbox: Inbox,
     room: Mailbox,
-    _load: LoadShare,
+    /// The room it was in before, which may still have requests of this client to pass on.
+    before: Option<Mailbox>,
+    load: Option<LoadShare>,
 }
 
 impl Connection {
-    pub(super) fn new(handle: ConnectionHandle, inbox: Inbox, room: Mailbox, load: LoadShare) -> Self {
+    pub(super) fn new(handle: ConnectionHandle, inbox: Inbox, room: Mailbox) -> Self {
         Self {
             handle,
             inbox,
             room,
-            _load: load,
+            before: None,
+            load: None,
         }
+    }
+
+    /// It is known which shard serves it.
+    pub(super) fn occupy(&mut self, load: LoadShare) {
+        self.load = Some(load);
     }
 
     /// The next thing to tell the client. None: the room is gone, or has cut off a client that does not read.
     pub async fn next(&mut self) -> Option<ToClient> {
-        let Queued { bytes, what } = self.inbox.queue.recv().await?;
-        self.inbox.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        Some(what)
+        loop {
+            let queued = self.inbox.queue.recv().await?;
+            if let Some(what) = self.taken(queued) {
+                return Some(what);
+            }
+        }
     }
 
     /// The next thing to tell the client, if it is there already.
     pub fn try_next(&mut self) -> Option<ToClient> {
-        let Queued { bytes, what } = self.inbox.queue.try_recv().ok()?;
+        loop {
+            let queued = self.inbox.queue.try_recv().ok()?;
+            if let Some(what) = self.taken(queued) {
+                return Some(what);
+            }
+        }
+    }
+
+    fn taken(&mut self, Queued { bytes, what }: Queued) -> Option<ToClient> {
         self.inbox.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        Some(what)
+        match what {
+            What::ToClient(what) => Some(what),
+            What::Moved(room) => {
+                let before = std::mem::replace(&mut self.room, room);
+                // Of two moves in a row the earlier room has nothing left: it passes on to the later one, or has ended.
+                self.before.get_or_insert(before);
+                None
+            }
+        }
     }
 
     /// Passes on what the client asks; waits while the room is behind, so that the client's socket is not read meanwhile.
     ///
     /// # Errors
     /// When the room has ended.
-    pub async fn request(&self, request: SignalRequest) -> Result<(), RoomGone> {
+    pub async fn request(&mut self, request: SignalRequest) -> Result<(), RoomGone> {
         let connection = self.handle;
+        if let Some(before) = self.before.take() {
+            // Nothing may overtake what is still on its way through the room before.
+            let (done, passed_on) = oneshot::channel();
+            if before.send(RoomInput::Handover { connection, done }).await.is_ok() {
+                let _ = passed_on.await;
+            }
+        }
         self.room
             .send(RoomInput::Request {
                 connection,
@@ -153,6 +203,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // One that is full forgets it when it ends.
+            let _ = before.try_send(RoomInput::ConnectionClosed(self.handle));
+        }
         let Err(mpsc::error::TrySendError::Full(input)) = self.room.try_send(RoomInput::ConnectionClosed(self.handle))
         else {
             return;

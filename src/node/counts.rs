@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
-use crate::control::{RoomEvent, Sizes};
-use crate::proto::livekit::{TrackInfo, TrackType};
+use crate::control::{RoomEvent, Sizes, grade};
+use crate::media::edge::Event;
+use crate::proto::livekit::{ParticipantInfo, TrackInfo, TrackType};
+use crate::types::NetProtocol;
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -14,6 +16,9 @@ macro_rules! counts {
         pub(super) struct Counts {
             $(pub(super) $name: AtomicU64,)*
             pub(super) room_durations: RoomDurations,
+            pub(super) session_starts: SessionStarts,
+            pub(super) session_durations: SessionDurations,
+            pub(super) quality: Qualities,
         }
 
         /// The values at one moment (each of its own).
@@ -50,6 +55,15 @@ counts! {
     participants_aborted,
     audio_published,
     video_published,
+    /// Since start: messages of clients to their rooms, and of rooms to their clients; those that a client did not read.
+    messages_received,
+    messages_sent,
+    messages_lost,
+    /// Since start: transports that came up, over UDP, over TCP and through our relay, and those that ended.
+    udp_connected,
+    tcp_connected,
+    turn_connected,
+    transports_closed,
 }
 
 impl Counts {
@@ -66,6 +80,46 @@ pub(super) struct RoomDurations(pub(super) Histogram);
 impl Default for RoomDurations {
     fn default() -> Self {
         Self(Histogram::new(&[5, 10, 60, 300, 600, 1800, 3600, 7200, 18_000, 36_000]))
+    }
+}
+
+/// Milliseconds from the join to the primary transport's being up; LiveKit's buckets.
+#[derive(Debug)]
+pub(super) struct SessionStarts(pub(super) Histogram);
+
+impl Default for SessionStarts {
+    fn default() -> Self {
+        Self(Histogram::new(&[
+            10, 50, 100, 200, 400, 600, 800, 1000, 2000, 5000, 10_000,
+        ]))
+    }
+}
+
+/// Milliseconds; LiveKit's buckets.
+#[derive(Debug)]
+pub(super) struct SessionDurations(pub(super) Histogram);
+
+impl Default for SessionDurations {
+    fn default() -> Self {
+        Self(Histogram::new(&[
+            100, 200, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 10_800_000,
+        ]))
+    }
+}
+
+/// Ratings as clients are told them (POOR 0, GOOD 1, EXCELLENT 2, LOST 3), and scores in tenths.
+#[derive(Debug)]
+pub(super) struct Qualities {
+    pub(super) ratings: Histogram,
+    pub(super) scores: Histogram,
+}
+
+impl Default for Qualities {
+    fn default() -> Self {
+        Self {
+            ratings: Histogram::new(&[0, 1, 2]),
+            scores: Histogram::new(&[10, 20, 25, 30, 32, 34, 36, 38, 40, 41, 42, 43, 44, 45]),
+        }
     }
 }
 
@@ -105,8 +159,57 @@ impl Tally {
         move_by(&self.counts.subscriptions, before.subscriptions, sizes.subscriptions);
     }
 
-    pub(super) fn happened(&mut self, event: &RoomEvent) {
+    /// What a shard says of a participant's connection.
+    pub(super) fn observe(&self, event: &Event) {
         let counts = &self.counts;
+        match event {
+            Event::TransportConnected { protocol, .. } => match protocol {
+                NetProtocol::Udp => add(&counts.udp_connected, 1),
+                NetProtocol::Tcp => add(&counts.tcp_connected, 1),
+                NetProtocol::Turn => add(&counts.turn_connected, 1),
+            },
+            Event::TransportClosed { .. } => add(&counts.transports_closed, 1),
+            Event::Quality { score, .. } => {
+                counts
+                    .quality
+                    .ratings
+                    .record(u64::try_from(grade(*score) as i32).unwrap_or_default());
+                counts.quality.scores.record((score.mos.max(0.0) * 10.0).round() as u64);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn message_received(&self) {
+        add(&self.counts.messages_received, 1);
+    }
+
+    pub(super) fn message_sent(&self, read: bool) {
+        let counter = match read {
+            true => &self.counts.messages_sent,
+            false => &self.counts.messages_lost,
+        };
+        add(counter, 1);
+    }
+
+    /// Milliseconds since a participant joined; `now` is the time since 1970.
+    pub(super) fn since_join(info: &ParticipantInfo, now: Duration) -> u64 {
+        let joined = u64::try_from(info.joined_at_ms).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        now.saturating_sub(joined)
+    }
+
+    pub(super) fn happened(&mut self, event: &RoomEvent, now: Duration) {
+        let counts = &self.counts;
+        match event {
+            RoomEvent::ParticipantJoined { participant } => {
+                counts.session_starts.0.record(Self::since_join(participant, now));
+            }
+            RoomEvent::ParticipantLeft { participant } => {
+                counts.session_durations.0.record(Self::since_join(participant, now));
+            }
+            _ => {}
+        }
         match event {
             RoomEvent::RoomStarted => add(&counts.rooms_started, 1),
             RoomEvent::RoomFinished => add(&counts.rooms_finished, 1),

@@ -17,6 +17,7 @@ mod relay;
 mod room_task;
 #[cfg(test)]
 mod tests;
+pub mod voice;
 mod workers;
 
 pub use crate::control::{
@@ -26,7 +27,7 @@ pub use crate::control::{
 pub use crate::media::edge::{
     Decision, EncodingReport, LayerReason, LayerState, ReceptionReport, SubscriptionReport, TrackReport,
 };
-pub use administration::{CreateDispatchError, CreateRoomError, MoveError};
+pub use administration::{CreateDispatchError, CreateRoomError, MoveError, ShowError};
 pub use connection::{Connection, ToClient};
 pub use counts::NodeCounts;
 pub use driver::{JoinFailure, Node, NodeConfig, ShardLink, new_id};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use crate::io::{Handover, ShardHandle};
 use crate::media::edge::Command;
-use crate::types::ParticipantHandle;
+use crate::types::{ParticipantHandle, ParticipantId};
 
 #[derive(Debug, Default)]
 pub(super) struct Guests {
@@ -20,6 +20,18 @@ impl Guests {
         Self {
             home,
             admitted: HashMap::new(),
+        }
+    }
+
+    /// The participant goes to another room, which lets it in under the name it has: nothing is taken from it here.
+    pub(super) fn pass_on(&mut self, participant: ParticipantHandle) {
+        self.admitted.remove(&participant);
+    }
+
+    /// No room has taken it in.
+    pub(super) async fn turn_away(&self, sid: &ParticipantId) {
+        if let Some(home) = &self.home {
+            let _ = home.hand_over(Handover::Revoke(sid.0.clone())).await;
         }
     }
 

@@ -2,24 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::{Outbox, ToClient};
+use super::connection::{self, Outbox, ToClient};
 use super::counts::Tally;
 use super::journal::{Entry, Reply};
+use super::placement::{self, Seat, Shard};
 use super::registry::Registry;
 use super::relay::Guests;
+use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
-    AdministrationError, ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation,
+    AdministrationError, ConnectionHandle, ForwardError, Forwarding, Join, JoinError, Output, Room, RoomEvent,
+    RoomExplanation, Traveller,
 };
-use crate::io::ShardHandle;
-use crate::media::edge::{Command, Event};
-use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest};
+use crate::media::edge::{Command, Event, Span};
+use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest, SignalResponse};
 use crate::store::RoomChange;
-use crate::types::{Identity, RoomHandle, RoomName};
+use crate::types::{Identity, ParticipantHandle, RoomHandle, RoomName, ShardIndex};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
 /// coalescable events are dropped.
@@ -42,15 +45,55 @@ pub(super) type RpcOutcome = Result<Result<String, Box<RpcError>>, Administratio
 pub(super) enum RoomInput {
     Join {
         join: Box<Join>,
+        /// Where its media is served, unless it has been let in before.
+        shard: ShardIndex,
         outbox: Outbox,
-        answer: oneshot::Sender<Result<(), JoinError>>,
+        /// Where it is.
+        answer: oneshot::Sender<Result<ShardIndex, JoinError>>,
     },
     Request {
         connection: ConnectionHandle,
         request: Box<SignalRequest>,
     },
     ConnectionClosed(ConnectionHandle),
-    Event(Event),
+    /// To the room that `destination` is the mailbox of, on the same shard.
+    LetGo {
+        identity: Identity,
+        destination: Mailbox,
+        answer: Moved,
+    },
+    /// From another room of the same shard.
+    TakeIn(Box<Arrival>),
+    /// To be shown in the room that `to` is the mailbox of, on the same shard.
+    Forward {
+        identity: Identity,
+        to: (RoomHandle, Mailbox),
+        /// This room's own.
+        from: Mailbox,
+        answer: Shown,
+    },
+    /// A participant of another room, from its own.
+    Show {
+        forwarding: Box<Forwarding>,
+        from: Mailbox,
+        answer: Shown,
+    },
+    /// What has become of it; None = it has left.
+    Follow {
+        source: ParticipantHandle,
+        forwarding: Option<Box<Forwarding>>,
+    },
+    /// The room does not show the participant any more.
+    ForwardOver {
+        source: ParticipantHandle,
+        room: RoomHandle,
+    },
+    /// A client that went to another room sends what it asks there from now on.
+    Handover {
+        connection: ConnectionHandle,
+        done: oneshot::Sender<()>,
+    },
+    Event(ShardIndex, Event),
     Question(Question),
     Change(Change),
     PerformRpc {
@@ -70,6 +113,43 @@ pub(super) enum RoomInput {
     },
     /// Everybody is told, then the room ends.
     Shutdown,
+}
+
+/// Whether a participant is shown in another room from now on.
+pub(super) type Shown = oneshot::Sender<Result<(), NotShown>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotShown {
+    NoParticipant,
+    /// One of the rooms is on several shards.
+    Apart,
+    Refused(ForwardError),
+}
+
+/// How long one room waits for another that is a whole mailbox behind. Not for ever: the other may wait for this one.
+const BETWEEN_ROOMS: Duration = Duration::from_secs(1);
+
+/// Rooms that show one participant; a backend asks for each.
+const MAX_FORWARDS: usize = 64;
+
+/// How a participant's way to another room ended.
+pub(super) type Moved = oneshot::Sender<Result<(), NotMoved>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotMoved {
+    NoParticipant,
+    /// Its client has to start over there.
+    NotPortable,
+    /// The other room is full, or over: its client starts over where it was.
+    TurnedBack,
+}
+
+/// A participant on its way between two rooms.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    traveller: Traveller,
+    outbox: Outbox,
+    answer: Moved,
 }
 
 /// Explanations under way in one room: its shard answers within milliseconds, so that more waiting means that somebody
@@ -93,6 +173,7 @@ pub(super) struct Telling {
     pub(super) durable: bool,
     pub(super) guests: Guests,
     pub(super) pool: Pool,
+    pub(super) voice: Option<VoiceLink>,
 }
 
 /// The room has ended.
@@ -105,7 +186,9 @@ struct RoomTask {
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    shards: Arc<[Shard]>,
+    seat: Seat,
+    span: Span,
     outboxes: HashMap<ConnectionHandle, Outbox>,
     /// As many as the room has calls under way.
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
@@ -114,6 +197,17 @@ struct RoomTask {
     /// What has happened since the last entry of the journal, and who waits for the next.
     entry: Entry,
     telling: Telling,
+    /// Clients that went to another room and may not know it yet; as many as there are of these.
+    moved: HashMap<ConnectionHandle, Mailbox>,
+    /// Of this turn.
+    departures: Vec<(Mailbox, Arrival)>,
+    turned_back: Vec<Arrival>,
+    /// Which rooms show participants of this one; at most `MAX_FORWARDS` each.
+    forwards: HashMap<ParticipantHandle, Vec<(RoomHandle, Mailbox)>>,
+    /// The rooms of those who are shown here.
+    shown: HashMap<ParticipantHandle, Mailbox>,
+    /// Of this turn.
+    forwarded: Vec<(Mailbox, RoomInput)>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -123,7 +217,7 @@ pub(super) async fn run(
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    (seat, shards): (Seat, Arc<[Shard]>),
     registry: Arc<Registry>,
     telling: Telling,
 ) {
@@ -133,16 +227,26 @@ pub(super) async fn run(
         name: name.clone(),
         handle,
         inbox,
-        shard: shard.clone(),
+        shards: Arc::clone(&shards),
+        span: Span::new(seat.home),
+        seat,
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
         entry: Entry::default(),
         telling,
+        moved: HashMap::new(),
+        departures: Vec::new(),
+        turned_back: Vec::new(),
+        forwards: HashMap::new(),
+        shown: HashMap::new(),
+        forwarded: Vec::new(),
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
-        let _ = shard.send(Command::CloseRoom { room: handle }).await;
+        for shard in shards.iter() {
+            let _ = shard.handle.send(Command::CloseRoom { room: handle }).await;
+        }
     }
     registry.remove(&name, handle);
     pool.send(PoolInput::RoomOver(handle)).await;
@@ -173,6 +277,8 @@ impl RoomTask {
                 self.room.handle_timeout(now);
             }
             let goes_on = self.carry_out(now).await;
+            self.send_off().await;
+            self.send_forwarded(goes_on).await;
             self.write_down().await;
             if !goes_on {
                 return;
@@ -182,22 +288,87 @@ impl RoomTask {
 
     fn handle(&mut self, now: Instant, input: RoomInput) {
         match input {
-            RoomInput::Join { join, outbox, answer } => {
+            RoomInput::Join {
+                join,
+                shard,
+                outbox,
+                answer,
+            } => {
+                let (mut join, mut shard) = (join, shard);
+                if self.span.is_bound() {
+                    (join.media, shard) = (None, self.seat.home);
+                }
                 let connection = join.connection;
                 self.outboxes.insert(connection, outbox);
-                let result = self.room.handle_join(now, *join).map(|_| ());
+                let result = self.room.handle_join(now, *join);
+                let result = result.map(|participant| self.span.place(participant, shard));
                 if result.is_err() {
                     self.outboxes.remove(&connection);
                 }
                 // Whoever asked may have given up; then its `Connection` says so.
                 let _ = answer.send(result);
             }
-            RoomInput::Request { connection, request } => self.room.handle_request(now, connection, *request),
-            RoomInput::ConnectionClosed(connection) => {
-                self.outboxes.remove(&connection);
-                self.room.handle_connection_closed(now, connection);
+            RoomInput::Request { connection, request } => match self.moved.get(&connection) {
+                Some(room) => pass_on(room, RoomInput::Request { connection, request }),
+                None => {
+                    self.telling.tally.message_received();
+                    self.room.handle_request(now, connection, *request);
+                }
+            },
+            RoomInput::ConnectionClosed(connection) => match self.moved.remove(&connection) {
+                Some(room) => pass_on(&room, RoomInput::ConnectionClosed(connection)),
+                None => {
+                    self.outboxes.remove(&connection);
+                    self.room.handle_connection_closed(now, connection);
+                }
+            },
+            RoomInput::LetGo {
+                identity,
+                destination,
+                answer,
+            } => self.let_go(now, &identity, destination, answer),
+            RoomInput::TakeIn(arrival) => self.take_in(now, *arrival),
+            RoomInput::Forward {
+                identity,
+                to,
+                from,
+                answer,
+            } => self.forward(now, &identity, to, from, answer),
+            RoomInput::Show {
+                forwarding,
+                from,
+                answer,
+            } => {
+                let source = forwarding.source;
+                let result = match self.span.is_apart() {
+                    true => Err(NotShown::Apart),
+                    false => self.room.show(now, *forwarding).map_err(NotShown::Refused),
+                };
+                match result {
+                    Ok(()) => drop(self.shown.insert(source, from)),
+                    Err(_) => self.forwarded.push((from, self.over(source))),
+                }
+                let _ = answer.send(result);
             }
-            RoomInput::Event(event) => self.room.handle_event(now, event),
+            RoomInput::Follow {
+                forwarding: Some(forwarding),
+                ..
+            } => self.room.follow(now, *forwarding),
+            RoomInput::Follow { source, .. } => {
+                self.shown.remove(&source);
+                self.room.stop_showing(now, source);
+            }
+            RoomInput::ForwardOver { source, room } => self.forward_over(now, source, room),
+            RoomInput::Handover { connection, done } => {
+                self.moved.remove(&connection);
+                let _ = done.send(());
+            }
+            RoomInput::Event(shard, event) => {
+                if let Some(event) = self.span.handle_event(shard, event) {
+                    self.telling.tally.observe(&event);
+                    self.room.handle_event(now, event);
+                }
+            }
             RoomInput::Question(question) => question(&mut self.room, now),
             RoomInput::Change(change) => {
                 let reply = change(&mut self.room, now);
@@ -218,6 +389,182 @@ impl RoomTask {
         }
     }
 
+    fn let_go(&mut self, now: Instant, identity: &Identity, destination: Mailbox, answer: Moved) {
+        if self.span.is_apart() || !self.room.can_let_go(identity) {
+            let _ = answer.send(Err(NotMoved::NotPortable));
+            return;
+        }
+        let Ok(traveller) = self.room.let_go(now, identity) else {
+            let _ = answer.send(Err(NotMoved::NoParticipant));
+            return;
+        };
+        self.telling.guests.pass_on(traveller.handle());
+        self.span.let_go(traveller.handle());
+        let connection = traveller.connection();
+        let Some((connection, outbox)) = connection.and_then(|its| Some((its, self.outboxes.remove(&its)?))) else {
+            // Its socket went away in this very turn. There is nobody to tell: it starts over.
+            let (outbox, _) = connection::queue();
+            self.turned_back.push(Arrival {
+                traveller,
+                outbox,
+                answer,
+            });
+            return;
+        };
+        // A full queue cuts the client off; it finds the other room with the token it was given there.
+        let _ = outbox.moved(destination.clone());
+        self.moved.insert(connection, destination.clone());
+        let arrival = Arrival {
+            traveller,
+            outbox,
+            answer,
+        };
+        self.departures.push((destination, arrival));
+    }
+
+    fn take_in(&mut self, now: Instant, arrival: Arrival) {
+        let Arrival {
+            traveller,
+            outbox,
+            answer,
+        } = arrival;
+        let connection = traveller.connection();
+        let taken = match self.span.is_apart() {
+            true => Err(traveller),
+            false => self.room.take_in(now, traveller),
+        };
+        match taken {
+            Ok(()) => {
+                if let Some(connection) = connection {
+                    self.outboxes.insert(connection, outbox);
+                }
+                let _ = answer.send(Ok(()));
+            }
+            Err(traveller) => self.turned_back.push(Arrival {
+                traveller,
+                outbox,
+                answer,
+            }),
+        }
+    }
+
+    fn over(&self, source: ParticipantHandle) -> RoomInput {
+        let room = self.handle;
+        RoomInput::ForwardOver { source, room }
+    }
+
+    fn forward(
+        &mut self,
+        now: Instant,
+        identity: &Identity,
+        (room, mailbox): (RoomHandle, Mailbox),
+        from: Mailbox,
+        answer: Shown,
+    ) {
+        if self.span.is_apart() {
+            let _ = answer.send(Err(NotShown::Apart));
+            return;
+        }
+        let Ok(forwarding) = self.room.forward(now, identity) else {
+            let _ = answer.send(Err(NotShown::NoParticipant));
+            return;
+        };
+        let rooms = self.forwards.entry(forwarding.source).or_default();
+        rooms.retain(|(known, _)| *known != room);
+        if rooms.len() >= MAX_FORWARDS {
+            let _ = answer.send(Err(NotShown::Refused(ForwardError::Full)));
+            return;
+        }
+        rooms.push((room, mailbox.clone()));
+        let show = RoomInput::Show {
+            forwarding,
+            from,
+            answer,
+        };
+        self.forwarded.push((mailbox, show));
+    }
+
+    fn forward_over(&mut self, now: Instant, source: ParticipantHandle, room: RoomHandle) {
+        let Some(rooms) = self.forwards.get_mut(&source) else {
+            return;
+        };
+        rooms.retain(|(known, _)| *known != room);
+        if rooms.is_empty() {
+            self.forwards.remove(&source);
+            self.room.stop_forwarding(now, source);
+        }
+    }
+
+    /// What other rooms are to show, and to whom it must be said that this one shows nothing more.
+    async fn send_forwarded(&mut self, goes_on: bool) {
+        for (mailbox, input) in std::mem::take(&mut self.forwarded) {
+            // A room that is over, or too late, drops the answer of who asked.
+            let _ = mailbox.send_timeout(input, BETWEEN_ROOMS).await;
+        }
+        let mut changes = self.room.take_forwarded();
+        if !goes_on {
+            // Whatever ended the room ended it for everybody.
+            changes = self.forwards.keys().map(|source| (*source, None)).collect();
+        }
+        for (source, forwarding) in changes {
+            let rooms = match forwarding {
+                Some(_) => self.forwards.get(&source).cloned().unwrap_or_default(),
+                None => self.forwards.remove(&source).unwrap_or_default(),
+            };
+            for (_, mailbox) in rooms {
+                let forwarding = forwarding.clone();
+                let follow = RoomInput::Follow { source, forwarding };
+                let _ = mailbox.send_timeout(follow, BETWEEN_ROOMS).await;
+            }
+        }
+        if self.shown.is_empty() {
+            return;
+        }
+        let room = &self.room;
+        let ended: Vec<ParticipantHandle> = self.shown.keys().copied().filter(|its| !room.shows(*its)).collect();
+        for source in ended {
+            let over = self.over(source);
+            if let Some(from) = self.shown.remove(&source) {
+                // Two rooms that show each other's participants must not wait for each other; one that is full goes on
+                // asking its publisher for what nobody sees, until that leaves.
+                let _ = from.try_send(over);
+            }
+        }
+    }
+
+    /// Those who leave for another room, after everything that this room had to say of them.
+    async fn send_off(&mut self) {
+        for (destination, arrival) in std::mem::take(&mut self.departures) {
+            let take_in = RoomInput::TakeIn(Box::new(arrival));
+            if let Err(
+                SendTimeoutError::Timeout(RoomInput::TakeIn(arrival))
+                | SendTimeoutError::Closed(RoomInput::TakeIn(arrival)),
+            ) = destination.send_timeout(take_in, BETWEEN_ROOMS).await
+            {
+                self.turned_back.push(*arrival);
+            }
+        }
+        for arrival in std::mem::take(&mut self.turned_back) {
+            let Arrival {
+                traveller,
+                outbox,
+                answer,
+            } = arrival;
+            self.telling.guests.turn_away(traveller.sid()).await;
+            let (message, commands) = traveller.turned_back();
+            for command in commands {
+                if let Some(shard) = placement::shard(&self.shards, self.seat.home) {
+                    let _ = shard.handle.send(command).await;
+                }
+            }
+            if message.is_some() {
+                let _ = outbox.send(ToClient::Message(Box::new(SignalResponse { message })));
+            }
+            let _ = outbox.send(ToClient::Close);
+            let _ = answer.send(Err(NotMoved::TurnedBack));
+        }
+    }
+
     /// False when the room is over.
     async fn carry_out(&mut self, now: Instant) -> bool {
         while let Some(output) = self.room.poll_output() {
@@ -231,8 +578,8 @@ impl RoomTask {
                 }
                 Output::Media(command) => {
                     self.telling.guests.observe(&command).await;
-                    if self.shard.send(command).await.is_err() {
-                        tracing::error!(room = %self.name, "the room's shard has ended");
+                    self.span.handle_command(command);
+                    if !self.command().await {
                         return false;
                     }
                 }
@@ -244,7 +591,13 @@ impl RoomTask {
                 }
                 Output::Happened(event) => {
                     log(&self.name, &event);
-                    self.telling.tally.happened(&event);
+                    self.telling.tally.happened(&event, self.room.unix(now));
+                    if let Some(voice) = &self.telling.voice
+                        && VoiceLink::wants(&self.name.0, &event)
+                    {
+                        let (room, event) = (self.room.info(), event.clone());
+                        voice.happened(Happening { room, event });
+                    }
                     if self.telling.journal.is_some() {
                         let room = self.room.info();
                         self.entry.happened.push(Happening { room, event });
@@ -267,6 +620,21 @@ impl RoomTask {
             }
         }
         self.telling.tally.set(self.room.sizes());
+        self.command().await
+    }
+
+    /// Sends what shards are to do. False: one of them has ended.
+    async fn command(&mut self) -> bool {
+        while let Some((shard, command)) = self.span.poll_command() {
+            let Some(shard) = placement::shard(&self.shards, shard) else {
+                continue;
+            };
+            if shard.handle.send(command).await.is_err() {
+                tracing::error!(room = %self.name, "the room's shard has ended");
+                return false;
+            }
+        }
+        self.seat.set_span(self.span.shards(), self.span.is_bound());
         true
     }
 
@@ -314,11 +682,21 @@ impl RoomTask {
         let Some(outbox) = self.outboxes.get(&connection) else {
             return;
         };
-        if outbox.send(ToClient::Message(message)).is_err() {
+        let sent = outbox.send(ToClient::Message(message));
+        self.telling.tally.message_sent(sent.is_ok());
+        if sent.is_err() {
             tracing::warn!(room = %self.name, connection = connection.0, "a client does not read its messages and is cut off");
             self.outboxes.remove(&connection);
             self.room.handle_connection_closed(now, connection);
         }
+    }
+}
+
+/// To the room that a client went to. One that is a whole mailbox behind loses it, as a client loses what it asks of a
+/// server that does not answer.
+fn pass_on(room: &Mailbox, input: RoomInput) {
+    if room.try_send(input).is_err() {
+        tracing::warn!("a request of a client that went to another room is lost");
     }
 }
 

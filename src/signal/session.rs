@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    async fn handle_frame(&mut self, connection: &Connection, frame: &Message) -> Result<Next, Broken> {
+    async fn handle_frame(&mut self, connection: &mut Connection, frame: &Message) -> Result<Next, Broken> {
         let request = match self.encoding.read(frame) {
             Incoming::Request(request) => request,
             Incoming::Control => return Ok(Next::Continue),

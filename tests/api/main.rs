@@ -7,14 +7,20 @@ mod client;
 mod draining;
 mod durable;
 mod explain;
+mod forms;
+mod hostile;
 mod http;
+mod lease;
 mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;
 mod process;
 mod server;
 mod serving;
+#[cfg(feature = "load-test")]
+mod spanning;
 mod twirp;
+mod voice;
 mod webhooks;
 mod websocket;
 mod whip;

@@ -27,6 +27,23 @@ pub struct Process {
 impl Process {
     /// Starts it with `settings` over what every such server has here.
     pub async fn start(settings: serde_json::Value) -> Self {
+        let mut process = Self::prepare(settings);
+        process.run().await;
+        process
+    }
+
+    /// What a server that does not start with these settings says.
+    pub async fn refused(settings: serde_json::Value) -> String {
+        let process = Self::prepare(settings);
+        let child = process.command().stderr(Stdio::piped()).spawn().unwrap();
+        let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+        let output = tokio::time::timeout(LIMIT, ended).await.expect("an end").unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(!output.status.success(), "it starts: {said:?}");
+        said.concat()
+    }
+
+    fn prepare(settings: serde_json::Value) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("patchbay-{}-{number}", std::process::id()));
@@ -47,26 +64,28 @@ impl Process {
         for (name, value) in settings.as_object().unwrap() {
             config[name] = value.clone();
         }
-        let mut process = Self {
+        Self {
             child: None,
             address: port,
             config,
             directory,
-        };
-        process.run().await;
-        process
+        }
     }
 
-    /// The next life. Returns when it answers.
-    pub async fn run(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command
             .args(["--config-body", &self.config.to_string()])
             .current_dir(&self.directory)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        command
+    }
+
+    /// The next life. Returns when it answers.
+    pub async fn run(&mut self) {
+        let mut child = self.command().spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
         self.child = Some(child);
         // It says so when its sockets are open; a server that ends says nothing.

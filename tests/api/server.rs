@@ -9,7 +9,7 @@ use patchbay::io::{DatagramCore, EVENT_QUEUE, Offload, SendBatch, ShardHandle, S
 use patchbay::media::edge::{Command, Event};
 use patchbay::node::{Node, NodeConfig, ShardLink};
 use patchbay::proto::claims::{ApiKeys, Claims, VideoGrant, sign};
-use patchbay::types::NetPath;
+use patchbay::types::{NetPath, NetProtocol, SrtpProfile};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -19,13 +19,26 @@ pub const SECRET: &str = "a secret of the tests";
 #[derive(Default)]
 struct Silent {
     answers: VecDeque<Event>,
+    /// Says of every transport that it is up as soon as the peer's description is there.
+    connects: bool,
 }
 
 impl DatagramCore for Silent {
     fn handle_command(&mut self, _now: Instant, command: Command) {
-        if let Command::Explain { room, query, .. } = command {
-            let report = Box::default();
-            self.answers.push_back(Event::Explanation { room, query, report });
+        match command {
+            Command::Explain { room, query, .. } => {
+                let report = Box::default();
+                self.answers.push_back(Event::Explanation { room, query, report });
+            }
+            Command::SetRemote { transport, .. } if self.connects => {
+                self.answers.push_back(Event::TransportConnected {
+                    transport,
+                    srtp_profile: SrtpProfile::AeadAes256Gcm,
+                    remote: "127.0.0.1:9".parse().unwrap(),
+                    protocol: NetProtocol::Udp,
+                });
+            }
+            _ => {}
         }
     }
     fn handle_datagram(&mut self, _now: Instant, _path: NetPath, _datagram: &mut [u8]) {}
@@ -59,11 +72,23 @@ impl Server {
     }
 
     pub async fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        Self::make(false, change).await
+    }
+
+    /// Media is silent here too, but connections come up: participants are ACTIVE.
+    pub async fn connecting(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        Self::make(true, change).await
+    }
+
+    async fn make(connects: bool, change: impl FnOnce(&mut NodeConfig)) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Offload::ALL).unwrap();
         let udp_candidates = vec![socket.local()];
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let (shard, _) =
-            ShardThread::spawn(ThreadConfig::default(), vec![socket], sender, |_| Silent::default()).unwrap();
+        let (shard, _) = ShardThread::spawn(ThreadConfig::default(), vec![socket], sender, move |_| Silent {
+            connects,
+            ..Silent::default()
+        })
+        .unwrap();
         let mut config = NodeConfig {
             keys: [(KEY, SECRET)].into_iter().collect::<ApiKeys>(),
             ..NodeConfig::default()
@@ -83,6 +108,7 @@ impl Server {
             development: false,
             statistics: Default::default(),
             whip: Default::default(),
+            voice: None,
         };
         let (stopping, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, site, stopped));

@@ -175,8 +175,8 @@ async fn faults_have_livekits_codes_and_texts() {
         (
             "ForwardParticipant",
             json!({"room": "room", "identity": "zz", "destination_room": "elsewhere"}),
-            500,
-            r#"{"code":"unknown","msg":"twirp error unknown: not implemented"}"#,
+            404,
+            no_participant,
         ),
         ("DeleteRoom", json!({"room": "nope"}), 404, no_room),
         (

@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 packages=
 [ -n "${CHROMIUM_BIN:-}" ] || command -v chromium >/dev/null || packages="$packages chromium"
 command -v npm >/dev/null || packages="$packages nodejs npm"
+command -v redis-server >/dev/null || packages="$packages redis-server"
 command -v ip >/dev/null || packages="$packages iproute2"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 if [ -n "$packages" ]; then

@@ -16,7 +16,6 @@ pub enum Code {
     Canceled,
     Unauthenticated,
     ResourceExhausted,
-    Unknown,
     FailedPrecondition,
     Internal,
     Unavailable,
@@ -33,7 +32,6 @@ impl Code {
             Self::Canceled => "canceled",
             Self::Unauthenticated => "unauthenticated",
             Self::ResourceExhausted => "resource_exhausted",
-            Self::Unknown => "unknown",
             Self::FailedPrecondition => "failed_precondition",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
@@ -43,13 +41,13 @@ impl Code {
     /// Twirp's specification, "Error Codes".
     fn status(self) -> StatusCode {
         match self {
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::InvalidArgument | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::DeadlineExceeded | Self::Canceled => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::BadRoute => StatusCode::NOT_FOUND,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             Self::FailedPrecondition => StatusCode::PRECONDITION_FAILED,
-            Self::Internal | Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::endpoint::{Endpoint, Method, Right, Scope, method};
 use super::error::{Code, TwirpError};
-use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node, NotWritten};
+use crate::node::{AdministrationError, CreateRoomError, MetadataError, MoveError, Node, NotWritten, ShowError};
 use crate::proto::claims::Claims;
 use crate::proto::livekit::{
     CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, ForwardParticipantRequest, ForwardParticipantResponse,
@@ -292,14 +292,20 @@ impl Endpoint for ForwardParticipant {
         }
     }
 
-    /// LiveKit's own server has no media between rooms either, and clients know its answer.
+    /// LiveKit's own server answers that this is not implemented.
     async fn run(
-        _: Node,
+        node: Node,
         _: Claims,
         request: ForwardParticipantRequest,
     ) -> Result<ForwardParticipantResponse, TwirpError> {
         check_destination(&request.room, &request.destination_room)?;
-        Err(TwirpError::service(Code::Unknown, "not implemented"))
+        match node.forward_participant(request).await {
+            Ok(()) => Ok(ForwardParticipantResponse {}),
+            Err(ShowError::Participant(error)) => Err(error.into()),
+            Err(ShowError::Destination(error)) => Err(error.into()),
+            Err(ShowError::Refused(error)) => Err(TwirpError::service(Code::FailedPrecondition, error)),
+            Err(error @ ShowError::Apart) => Err(TwirpError::service(Code::FailedPrecondition, error)),
+        }
     }
 }
 

@@ -138,7 +138,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn trickle(&self, candidates: Vec<String>) {
+    async fn trickle(&mut self, candidates: Vec<String>) {
         for candidate in candidates {
             let init = serde_json::json!({ "candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0 });
             let trickle = TrickleRequest {
@@ -149,7 +149,7 @@ impl Publisher {
         }
     }
 
-    async fn ask(&self, message: Ask) {
+    async fn ask(&mut self, message: Ask) {
         // A room that has ended closes the connection, too.
         let _ = self.connection.request(SignalRequest { message: Some(message) }).await;
     }

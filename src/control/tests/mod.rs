@@ -3,9 +3,11 @@
 mod data;
 mod endings;
 mod explaining;
+mod forwarding;
 mod jobs;
 mod joining;
 mod lifecycle;
+mod moving;
 mod pausing;
 mod publishing;
 mod regressing;
@@ -13,4 +15,5 @@ mod rights;
 mod rpc;
 mod settling;
 mod subscribing;
+mod transcripts;
 mod world;

@@ -203,6 +203,17 @@ impl World {
     }
 
     pub(super) fn with(settings: RoomSettings) -> Self {
+        Self::of("room", settings)
+    }
+
+    /// Another room of the same shard; its connections have other numbers.
+    pub(super) fn second() -> Self {
+        let mut world = Self::of("other", RoomSettings::default());
+        world.next_connection = 100;
+        world
+    }
+
+    fn of(name: &str, settings: RoomSettings) -> Self {
         let now = Instant::now();
         let settings = RoomSettings {
             udp_candidates: vec!["192.0.2.1:7882".parse().unwrap()],
@@ -210,7 +221,7 @@ impl World {
             ..settings
         };
         let wall = WallClock::new(now, Duration::from_secs(1_795_236_973));
-        let room = Room::new("room".into(), RoomHandle(1), settings, wall, 42, now);
+        let room = Room::new(name.into(), RoomHandle(1), settings, wall, 42, now);
         let mut world = Self {
             room,
             now,
@@ -260,6 +271,7 @@ impl World {
                 secret: "secret".into(),
             },
             parameters,
+            media: None,
         };
         client.handle = self.room.handle_join(self.now, join)?;
         self.clients.insert(connection, client);
@@ -493,6 +505,7 @@ pub(super) fn connected(transport: TransportHandle) -> Event {
         transport,
         srtp_profile: SrtpProfile::AeadAes256Gcm,
         remote: "198.51.100.1:5000".parse().unwrap(),
+        protocol: crate::types::NetProtocol::Udp,
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use super::{Shard, contain};
 use crate::media::allocation::Allocation;
-use crate::media::edge::{Command, OpenTransport, Publish, Subscribe};
+use crate::media::edge::{Command, Event, MoveTransport, OpenTransport, Publish, Subscribe};
 use crate::media::fanout::Fanout;
 use crate::media::loudest::Loudest;
 use crate::media::outside::{Place, TimerKey};
 use crate::media::transport::MediaTransport;
 use crate::rtc::{self, TransportConfig};
-use crate::types::{IceCredentials, RoomHandle, SubscriptionHandle, TransportHandle};
+use crate::types::{CloseReason, IceCredentials, RoomHandle, SubscriptionHandle, TransportHandle};
 
 impl Shard {
     /// None = it names something gone.
@@ -39,6 +39,7 @@ impl Shard {
             Command::CloseTransport { transport } => {
                 self.with_transport(now, transport, |transport| transport.rtc.close(now))
             }
+            Command::MoveTransport(its) => self.move_transport(now, *its),
             Command::UpdateReception { transport, reception } => {
                 self.with_transport(now, transport, |transport| transport.reception = reception)?;
                 let slot = *self.index.transports.get(&transport)?;
@@ -46,6 +47,7 @@ impl Shard {
                 Some(())
             }
             Command::Publish(publish) => self.publish(now, *publish),
+            Command::ShowTrack { source, publish } => self.show(now, source, *publish),
             Command::MuteTrack { track, muted } => {
                 let place = *self.index.tracks.get(&track)?;
                 self.in_room(now, place.room, |fanout, outside| {
@@ -81,6 +83,23 @@ impl Shard {
             | Command::AwaitRpc { room, .. }
             | Command::EndRpc { room, .. }
             | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
+            Command::SpanRoom { room, home, shards } => {
+                let slot = *self.index.rooms.get(&room)?;
+                self.in_room(now, slot, |fanout, outside| fanout.span(outside, home, &shards))
+            }
+            Command::MirrorTrack { publish, home } => {
+                if let Some(place) = self.index.tracks.get(&publish.track).copied() {
+                    return self.in_room(now, place.room, |fanout, outside| {
+                        fanout.republish(outside, place.slot, *publish);
+                    });
+                }
+                let slot = *self.index.rooms.get(&publish.room)?;
+                self.in_room(now, slot, |fanout, outside| fanout.mirror(outside, *publish, home))
+            }
+            Command::RelayDataTrack { track, .. } => {
+                let room = *self.index.data_tracks.get(&track)?;
+                self.in_room(now, room, |fanout, outside| fanout.relay_data_track(outside, &command))?
+            }
             Command::Explain {
                 room,
                 participant,
@@ -164,6 +183,52 @@ impl Shard {
         self.index.transports.insert(open.transport, slot);
         self.after_input(now, slot);
         Some(())
+    }
+
+    fn move_transport(&mut self, now: Instant, its: MoveTransport) -> Option<()> {
+        let lost = Event::TransportClosed {
+            transport: its.transport,
+            reason: CloseReason::Requested,
+        };
+        let slot = self.index.transports.get(&its.from).copied();
+        let Some((slot, transport)) = slot.and_then(|slot| Some((slot, self.transports.get_mut(slot)?))) else {
+            self.events.push(lost);
+            return None;
+        };
+        let before = transport.room;
+        // Descriptors, and what was sent of late, name subscriptions of the room that it leaves.
+        transport.queue.clear();
+        transport.waiting.clear();
+        let names = (its.from, its.tracks.as_slice());
+        let baggage = self.in_room(now, before, |fanout, outside| fanout.let_go(outside, slot, names));
+        let Some(transport) = self.transports.get_mut(slot) else {
+            self.events.push(lost);
+            return None;
+        };
+        transport.handle = its.transport;
+        transport.participant = its.participant;
+        self.index.transports.remove(&its.from);
+        self.index.transports.insert(its.transport, slot);
+        let Some(room) = self.index.rooms.get(&its.room).copied() else {
+            self.with_transport(now, its.transport, |transport| transport.rtc.close(now));
+            return None;
+        };
+        transport.room = room;
+        let path = transport.rtc.path().filter(|_| transport.is_connected);
+        if let Some((path, srtp_profile)) = path.zip(transport.profile) {
+            // It may have been said under the old handle only.
+            self.events.push(Event::TransportConnected {
+                transport: its.transport,
+                srtp_profile,
+                remote: path.remote,
+                protocol: path.protocol,
+            });
+        }
+        let names = (its.transport, its.participant);
+        let baggage = baggage.unwrap_or_default();
+        self.in_room(now, room, |fanout, outside| {
+            fanout.take_in(outside, slot, names, baggage)
+        })
     }
 
     fn restart_ice(

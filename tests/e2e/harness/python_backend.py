@@ -43,10 +43,9 @@ async def call_everything(wishes):
         changed = await lk.room.update_room_metadata(api.UpdateRoomMetadataRequest(room=room, metadata="new"))
         assert changed.metadata == "new"
         forward = api.ForwardParticipantRequest(room=room, identity="bob", destination_room=f"{room}-elsewhere")
-        try:
-            await lk.room.forward_participant(forward)
-        except api.TwirpError as error:
-            said["forwarded"] = error.code
+        await lk.room.forward_participant(forward)
+        elsewhere = await lk.room.list_participants(api.ListParticipantsRequest(room=f"{room}-elsewhere"))
+        said["forwarded"] = [it.identity for it in elsewhere.participants]
         await lk.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(room=room, agent_name="from python"))
         said["dispatches"] = [it.agent_name for it in await lk.agent_dispatch.list_dispatch(room)]
         await lk.room.remove_participant(api.RoomParticipantIdentity(room=room, identity="bob"))

@@ -34,6 +34,25 @@ async function startReceiver() {
   return { url: `http://127.0.0.1:${http.address().port}/hook`, posts, taken, close: () => http.close() };
 }
 
+/** Changed in every part, or put together of two: [what, body, token]. */
+function mangled({ body, token }, other) {
+  const flipped = (text, at) => text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1);
+  const places = (text, count) => Array.from({ length: count }, (_, at) => Math.floor((at * (text.length - 2)) / count) + 1);
+  const [head, payload, signature] = token.split('.');
+  const none = Buffer.from('{"alg":"none"}').toString('base64url');
+  const bodies = [
+    ...places(body, 10).map((at) => flipped(body, at)), '', ' ', '{}', body + body, body.slice(0, body.length / 2), `${body}\n`,
+    `\ufeff${body}`, [...body].reverse().join(''), JSON.stringify(body), other.body,
+  ];
+  const tokens = [
+    ...places(head, 3).map((at) => `${flipped(head, at)}.${payload}.${signature}`),
+    ...places(payload, 5).map((at) => `${head}.${flipped(payload, at)}.${signature}`),
+    ...places(signature, 5).map((at) => `${head}.${payload}.${flipped(signature, at)}`),
+    `${head}.${payload}.`, `${none}.${payload}.`, `${none}.${payload}.${signature}`, `${head}.${payload}`, '', 'x', other.token,
+  ];
+  return [...bodies.map((one) => [`body ${one.slice(0, 40)}`, one, token]), ...tokens.map((one) => [`token ${one}`, body, one])];
+}
+
 let receiver;
 let server;
 after(async () => {
@@ -69,6 +88,7 @@ test('the life of a room in webhooks', { timeout: 60_000 }, async () => {
   const verified = await Promise.all(posts.map(({ body, token }) => verifier.receive(body, token)));
   assert.deepEqual(verified.map(({ event }) => event), names);
   await assert.rejects(verifier.receive(`${posts[0].body} `, posts[0].token));
+  for (const [what, body, token] of mangled(posts[0], posts[1])) await assert.rejects(verifier.receive(body, token), what);
   await assert.rejects(new WebhookReceiver(server.key, 'another secret').receive(posts[0].body, posts[0].token));
 
   const webhooks = posts.map(({ body, token }) => ({ body, token }));

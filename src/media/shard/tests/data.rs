@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 
-use crate::media::edge::{Command, DataParticipant, DataRights, Event, OpenTransport, Reception};
+use crate::media::edge::{Command, DataParticipant, DataRights, Event, MoveTransport, OpenTransport, Reception};
 use crate::media::{Shard, ShardConfig};
 use crate::proto::livekit::{DataPacket, UserPacket, data_packet};
 use crate::rtc::{ChannelId, DtlsIdentity, SendDataError, Transport, TransportConfig, TransportEvent};
@@ -115,6 +115,7 @@ impl World {
             fingerprint,
             dtls_role,
             sctp_max_message_size: Some(262_144),
+            sctp_init: None,
         };
         self.shard.handle_command(
             self.now,
@@ -349,6 +350,59 @@ fn packets_and_tracks_reach_the_other_client() {
 
 /// Far more than all buffers between the two clients hold: nothing is lost, and the sender is held back while the
 /// reader does not read.
+#[test]
+fn packets_go_on_between_those_who_went_to_another_room() {
+    let mut world = World::of(3);
+    let other = RoomHandle(2);
+    world.shard.handle_command(
+        world.now,
+        Command::OpenRoom {
+            room: other,
+            sif_trailer: Vec::new(),
+            audio_last_n: 0,
+        },
+    );
+    for id in [1, 2] {
+        let removed = Command::RemoveParticipant {
+            room: ROOM,
+            participant: ParticipantHandle(id),
+        };
+        let moved = Command::MoveTransport(Box::new(MoveTransport {
+            from: TransportHandle(id),
+            room: other,
+            participant: ParticipantHandle(id + 10),
+            transport: TransportHandle(id + 10),
+            tracks: Vec::new(),
+        }));
+        let set = Command::SetParticipant(Box::new(DataParticipant {
+            room: other,
+            participant: ParticipantHandle(id + 10),
+            sid: format!("PA_{id}"),
+            identity: format!("p{id}"),
+            transport: TransportHandle(id + 10),
+            rights: DataRights {
+                can_publish_data: true,
+                hidden: false,
+                agent: false,
+                can_receive: true,
+            },
+        }));
+        for command in [removed, moved, set] {
+            world.shard.handle_command(world.now, command);
+        }
+    }
+    world.send(1, ChannelLabel::Reliable, &user(8, vec![1])).unwrap();
+    world.send(2, ChannelLabel::Lossy, &user(0, vec![2])).unwrap();
+    world.send(3, ChannelLabel::Reliable, &user(1, vec![3])).unwrap();
+    world.run(Duration::from_secs(1));
+    let heard = world.clients[1].heard(ChannelLabel::Reliable);
+    assert_eq!(sequences(&heard), [8]);
+    assert_eq!(world.clients[0].heard(ChannelLabel::Lossy).len(), 1);
+    assert!(world.clients[0].heard(ChannelLabel::Reliable).is_empty());
+    assert!(world.clients[2].got.is_empty(), "it stays alone");
+    assert_eq!(world.shard.stats().dropped(DropReason::StaleCommand), 0);
+}
+
 #[test]
 fn a_reader_that_pauses_loses_nothing() {
     const PACKET: usize = 10_000;
