@@ -359,11 +359,7 @@ async fn json_that_is_almost_right_ends_cleanly() {
         // A number that is none of the enum's: its JSON has no name for it either.
         "{\"trackSetting\":{\"trackSids\":[\"TR_x\"],\"quality\":99}}",
     ];
-    let goes_on: [&str; 3] = [
-        "{}",
-        "{\"nothingOfTheKind\":{}}",
-        "{\"mute\":null}",
-    ];
+    let goes_on: [&str; 3] = ["{}", "{\"nothingOfTheKind\":{}}", "{\"mute\":null}"];
     let server = Server::start().await;
     for text in ends {
         let mut client = joined(&server, "eve").await;
