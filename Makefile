@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench network churn durability fuzz load ideal setup toolchain
+.PHONY: run test lint unit sim e2e bench network churn matrix durability fuzz load ideal setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -35,6 +35,10 @@ e2e: setup
 network: setup ## a browser on bad networks: every row of tests/e2e/stories/network.test.mjs, with its figures (root)
 	cargo test --no-run
 	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs
+
+matrix: setup ## who gets through: every kind of client network against every kind of server network, with times (root, iproute2, nftables)
+	cargo test --no-run
+	cd tests/e2e && MATRIX=all node --test stories/matrix.test.mjs
 
 bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join and layer switch times with a real browser
 	cargo bench --bench forwarding --bench subscriptions

@@ -4,8 +4,9 @@
 //! The ideal loop is one thread that receives with recvmmsg, opens each packet once, and for every subscriber copies it,
 //! rewrites its header and seals it (AES-128-GCM) into a batch that leaves with sendmmsg, with or without GSO. It knows
 //! nothing of rooms, estimates, retransmissions or DTLS. Around it everything is as around the server: the publishers of
-//! `patchbay::load::model` with their sizes and pace, one socket for each subscriber on another core, read as the load
-//! tester reads its own, and sealed RTCP of the usual size from each subscriber ten times a second, which the loop opens.
+//! `patchbay::load::model` with their sizes and pace, one socket for each subscriber on another core, read in rounds as the
+//! load tester reads its own (`patchbay::load::sink`), with or without GRO as there, and sealed RTCP of the usual size from
+//! each subscriber ten times a second, which the loop opens.
 //! So it wakes as often as a server has to, which a saturated loop does not show.
 //!
 //! ```sh
@@ -41,9 +42,9 @@ use patchbay::{
     load::{
         Options, Scenario,
         model::{self, FrameSizes, Pacer},
+        sink,
     },
 };
-use tokio::io::unix::AsyncFd;
 
 /// Fixed header, and extensions as a browser sends them: media id and transport-wide sequence.
 const HEADER: usize = 12 + 4 + 8;
@@ -119,7 +120,8 @@ fn main() {
         eprintln!("{failure}");
         std::process::exit(i32::from(failure.exit_code()));
     });
-    pin(std::process::id(), "-ap", cores() - 1);
+    let cores = cores();
+    pin(std::process::id(), "-ap", cores - 1);
     println!("{scenario:?}");
     let mut figures: Vec<(&str, Vec<Figure>)> = vec![("patchbay", Vec::new())];
     figures.extend(WAYS.map(|way| (way.name, Vec::new())));
@@ -128,7 +130,7 @@ fn main() {
             let figure = match at.checked_sub(1) {
                 Some(way) => ideal(&scenario, WAYS[way]),
                 None if line.no_server => continue,
-                None => server(&line.options, &scenario),
+                None => server(&line.options, &scenario, cores),
             };
             figures.push(figure);
         }
@@ -163,15 +165,18 @@ fn main() {
 }
 
 /// One run of the load test against a server of its own.
-fn server(options: &Options, scenario: &Scenario) -> Figure {
+fn server(options: &Options, scenario: &Scenario, cores: usize) -> Figure {
     let program = std::env::var("PATCHBAY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patchbay").into());
     let value = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
     let video = match scenario.video {
         patchbay::load::Video::P720 => "720p".to_owned(),
         other => value(&other),
     };
-    let mut command = Command::new(program);
+    // This process is on one core; the test puts server and clients on two.
+    let mut command = Command::new("taskset");
     command
+        .args(["-c", &format!("0-{}", cores - 1)])
+        .arg(program)
         .args(["load-test", "--json", "--max-loss", "100", "--video", &video])
         .args(["--publishers", &scenario.publishers.to_string()])
         .args(["--subscribers", &scenario.subscribers.to_string()])
@@ -179,6 +184,9 @@ fn server(options: &Options, scenario: &Scenario) -> Figure {
         .args(["--verify", "0", "--duration", &scenario.duration.as_secs().to_string()])
         .args(["--ramp", &options.ramp.to_string()])
         .stdin(Stdio::null());
+    if !scenario.gro {
+        command.arg("--no-gro");
+    }
     if scenario.audio {
         command.arg("--audio");
     }
@@ -231,9 +239,9 @@ fn seal(key: &LessSafeKey, ssrc: u32, index: u64, packet: &mut [u8]) {
     tag.copy_from_slice(made.as_ref());
 }
 
-fn socket() -> UdpSocket {
+fn socket(gro: bool) -> UdpSocket {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    UdpSocket::bind(address, Offload { gso: true, gro: false }).expect("a socket")
+    UdpSocket::bind(address, Offload { gso: true, gro }).expect("a socket")
 }
 
 // What is around the loop: publishers and sinks, on one thread and another core.
@@ -249,8 +257,8 @@ struct Around {
 
 fn ideal(scenario: &Scenario, way: Way) -> Figure {
     let (subscribers, publishers): (Vec<_>, Vec<_>) = (
-        (0..scenario.subscribers).map(|_| socket()).collect(),
-        (0..scenario.publishers).map(|_| socket()).collect(),
+        (0..scenario.subscribers).map(|_| socket(scenario.gro)).collect(),
+        (0..scenario.publishers).map(|_| socket(false)).collect(),
     );
     let loop_socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Offload::ALL).expect("a socket");
     let loop_address = loop_socket.local();
@@ -286,9 +294,7 @@ fn ideal(scenario: &Scenario, way: Way) -> Figure {
     });
     let local = tokio::task::LocalSet::new();
     let figure = local.block_on(&runtime, async {
-        for (index, socket) in subscribers.into_iter().enumerate() {
-            tokio::task::spawn_local(sink(around.clone(), index, socket));
-        }
+        tokio::task::spawn_local(sinks(around.clone(), subscribers));
         for (index, socket) in publishers.into_iter().enumerate() {
             tokio::task::spawn_local(publisher(around.clone(), scenario.clone(), index, socket));
         }
@@ -327,42 +333,49 @@ fn thread_cpu(id: u32) -> f64 {
     ticks as f64 / 100.0
 }
 
-#[expect(
-    deprecated,
-    reason = "a `UdpSocket` keeps its descriptor for life, which is all that the successor asks"
-)]
-fn watched(socket: UdpSocket) -> AsyncFd<UdpSocket> {
-    AsyncFd::new(socket).expect("an event loop")
+struct Sink {
+    socket: UdpSocket,
+    key: LessSafeKey,
+    reporter: u32,
+    number: u64,
+    feedback_at: Instant,
 }
 
 /// Reads as the load tester does, and reports as a browser does.
-async fn sink(around: Rc<Around>, index: usize, socket: UdpSocket) {
-    let socket = watched(socket);
-    let key = key(1_000_000 + index);
-    let mut feedback_at = tokio::time::Instant::now() + FEEDBACK_EVERY * (index as u32 % 100) / 100;
-    let mut number = 0;
+async fn sinks(around: Rc<Around>, sockets: Vec<UdpSocket>) {
+    let now = Instant::now();
+    let mut sinks: Vec<Sink> = (0..)
+        .zip(sockets)
+        .map(|(index, socket)| Sink {
+            socket,
+            key: key(1_000_000 + index as usize),
+            reporter: index,
+            number: 0,
+            feedback_at: now + FEEDBACK_EVERY * (index % 100) / 100,
+        })
+        .collect();
+    let mut ticks = tokio::time::interval(sink::ROUND / sink::STEPS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut step = 0;
     loop {
-        tokio::select! {
-            biased;
-            ready = socket.readable() => {
-                let mut ready = ready.expect("a socket");
-                let mut count = 0;
-                let more = around.batch.borrow_mut().receive(socket.get_ref(), |_, _, _| count += 1).expect("a socket");
-                if around.measuring.get() {
-                    around.received.set(around.received.get() + count);
-                }
-                if !more {
-                    ready.clear_ready();
-                }
+        ticks.tick().await;
+        step = (step + 1) % sink::STEPS as usize;
+        let now = Instant::now();
+        for sink in sinks.iter_mut().skip(step).step_by(sink::STEPS as usize) {
+            let mut count = 0;
+            let mut batch = around.batch.borrow_mut();
+            while batch.receive(&sink.socket, |_, _, _| count += 1).expect("a socket") {}
+            if around.measuring.get() {
+                around.received.set(around.received.get() + count);
             }
-            () = tokio::time::sleep_until(feedback_at) => {
-                feedback_at += FEEDBACK_EVERY;
-                number += 1;
+            if sink.feedback_at <= now {
+                sink.feedback_at += FEEDBACK_EVERY;
+                sink.number += 1;
                 let mut packet = [0x55; FEEDBACK + HEADER + TAG];
                 packet[0] = 0x80;
-                packet[4..12].copy_from_slice(&u64::to_be_bytes(number));
-                seal(&key, index as u32, number, &mut packet);
-                let _ = socket.get_ref().send_to(&packet, around.loop_address);
+                packet[4..12].copy_from_slice(&u64::to_be_bytes(sink.number));
+                seal(&sink.key, sink.reporter, sink.number, &mut packet);
+                let _ = sink.socket.send_to(&packet, around.loop_address);
             }
         }
     }

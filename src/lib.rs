@@ -14,6 +14,7 @@
 //! | [`turn`] | 1 | sans-IO TURN server in front of the media ports |
 //! | [`media`] | 1 | sans-IO forwarding: shard, fanout, track, subscription, data |
 //! | [`control`] | 1 | sans-IO rooms: participants, permissions, negotiation |
+//! | [`voice`] | 1 | sans-IO voice domain: directory, permissions, regions, voice states, calls, gateway sessions |
 //! | [`io`] | 2 | sockets, batches, pinned shard threads |
 //! | [`node`] | 2 | the tokio driver: a task per room, shard handles |
 //! | [`signal`] | 3 | the `/rtc` WebSocket |
@@ -21,7 +22,7 @@
 //! | `load` | 3 | the load tester (feature `load-test`) |
 //! | [`app`] | 4 | configuration, command line, wiring |
 //!
-//! Cores (`rtc`, `media`, `turn`, `control`) hold no socket, thread, clock or randomness: inputs are `handle_*`, outputs
+//! Cores (`rtc`, `media`, `turn`, `control`, `voice`) hold no socket, thread, clock or randomness: inputs are `handle_*`, outputs
 //! `poll_*`, and `now` is an argument.
 
 pub mod api;
@@ -90,3 +91,14 @@ pub mod store;
 )]
 pub mod turn;
 pub mod types;
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "bytes from outside are read here with checked access: a panic would be a remote crash"
+    )
+)]
+pub mod voice;

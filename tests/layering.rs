@@ -17,11 +17,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("media", &["types", "proto::envelope", "rtp", "rtc"]),
     ("turn", &["types"]),
     ("control", &["types", "proto", "sdp", "media::edge"]),
+    ("voice", &["types"]),
     ("io", &["types", "rtc", "media", "turn"]),
-    ("store", &["types", "proto"]),
-    ("node", &["types", "proto", "control", "media::edge", "io", "store"]),
+    ("store", &["types", "proto", "voice"]),
+    (
+        "node",
+        &["types", "proto", "control", "voice", "media::edge", "io", "store"],
+    ),
     ("signal", &["types", "proto", "node"]),
-    ("api", &["types", "proto", "node", "store"]),
+    ("api", &["types", "proto", "voice", "node", "store"]),
     (
         "load",
         &[
@@ -29,15 +33,17 @@ const LAYERS: &[(&str, &[&str])] = &[
             "proto",
             "rtp",
             "io::DatagramBatch",
+            "io::IoCounters",
             "io::Offload",
+            "io::SendBatch",
             "io::UdpSocket",
         ],
     ),
     (
         "app",
         &[
-            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "io", "store", "node", "signal", "api",
-            "load",
+            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "voice", "io", "store", "node",
+            "signal", "api", "load",
         ],
     ),
 ];
@@ -57,7 +63,7 @@ const BANNED_IN_CORES: &[(&str, &str)] = &[
     ("from_os_rng", "OS randomness: a seed is an argument"),
 ];
 
-const CORES: &[&str] = &["types", "rtp", "sdp", "rtc", "media", "turn", "control"];
+const CORES: &[&str] = &["types", "rtp", "sdp", "rtc", "media", "turn", "control", "voice"];
 
 #[derive(Debug, PartialEq)]
 struct Use {

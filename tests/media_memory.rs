@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use patchbay::media::edge::{Command, EncodingParameters, Publish, Subscribe, SubscriptionSettings};
-use patchbay::media::{Shard, ShardConfig, ShardStats};
+use patchbay::media::{RelayLink, Shard, ShardConfig, ShardStats};
 use patchbay::rtc::{DtlsIdentity, SEAL_OVERHEAD};
 use patchbay::rtp::{RtpHeader, rtcp, rtcp::NackPair};
 use patchbay::types::{
     Batch, Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MAX_DATAGRAM, MediaKind, Mid, NetPath,
-    ParticipantHandle, Pt, Ssrc, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
+    ParticipantHandle, Pt, ShardIndex, Ssrc, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
 };
 
 // Handshakes need nothing that the benchmarks of the core do not have.
@@ -137,12 +137,18 @@ fn codec(codec: Codec) -> Vec<CodecParameters> {
 
 /// A track of the publisher's and everybody's subscription to it, both on the m-line of this number.
 fn share(shard: &mut Shard, now: Instant, line: u64, of: Codec, encodings: &[u32], ssrc: Ssrc) {
+    let publish = published(line, of, encodings);
+    shard.handle_command(now, Command::Publish(Box::new(publish)));
+    subscribe_all(shard, now, line, of, ssrc);
+}
+
+fn published(line: u64, of: Codec, encodings: &[u32]) -> Publish {
     let mid = Mid::new(&line.to_string()).expect("a mid");
     let described = encodings.iter().map(|ssrc| EncodingParameters {
         ssrc: Some(Ssrc(*ssrc)),
         ..EncodingParameters::default()
     });
-    let publish = Publish {
+    Publish {
         room: ROOM,
         participant: ParticipantHandle(100),
         track: TrackHandle(line),
@@ -155,8 +161,11 @@ fn share(shard: &mut Shard, now: Instant, line: u64, of: Codec, encodings: &[u32
         muted: false,
         is_screen: false,
         encrypted: false,
-    };
-    shard.handle_command(now, Command::Publish(Box::new(publish)));
+    }
+}
+
+fn subscribe_all(shard: &mut Shard, now: Instant, line: u64, of: Codec, ssrc: Ssrc) {
+    let mid = Mid::new(&line.to_string()).expect("a mid");
     for number in 1..=SUBSCRIBERS {
         let subscribe = Subscribe {
             room: ROOM,
@@ -204,6 +213,8 @@ struct Counted {
     now: Instant,
     sent: Sent,
     is_warm: bool,
+    /// The second of two.
+    is_far: bool,
     allocations: usize,
     spent: Duration,
 }
@@ -308,6 +319,7 @@ fn forwarding_allocates_nothing() {
         now,
         sent: Sent::new(),
         is_warm: false,
+        is_far: false,
         allocations: 0,
         spent: Duration::ZERO,
     };
@@ -438,4 +450,149 @@ fn forwarding_allocates_nothing() {
         counted.allocations, 0,
         "with timers, reports, feedback and changes of layers"
     );
+}
+
+/// Batches between two shards, whose buffers go back and forth.
+#[derive(Default)]
+struct Between {
+    batches: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl RelayLink for Between {
+    fn send(&mut self, _to: ShardIndex, batch: &mut Vec<u8>) -> bool {
+        let empty = self.spare.pop().unwrap_or_default();
+        self.batches.push(std::mem::replace(batch, empty));
+        true
+    }
+}
+
+/// What one shard has for the other.
+fn cross(from: &mut Counted, to: &mut Counted, link: &mut Between) {
+    from.run(|shard, now, _| {
+        shard.poll_relay(now, link);
+    });
+    let sender = ShardIndex(u16::from(from.is_far));
+    while let Some(mut batch) = link.batches.pop() {
+        to.run(|shard, now, _| shard.handle_relay(now, sender, &batch));
+        batch.clear();
+        link.spare.push(batch);
+    }
+}
+
+#[test]
+fn relaying_allocates_nothing() {
+    const FRAMES: u32 = 140;
+    const PACKETS: u32 = 3;
+    let mut now = Instant::now();
+    let identity = DtlsIdentity::generate().expect("an identity");
+    let wall = WallClock::new(now, Duration::from_secs(1_800_000_000));
+    let mut shards = [0, 1].map(|index| {
+        let config = ShardConfig {
+            index: ShardIndex(index),
+            ..ShardConfig::new(vec![SERVER.into()], identity.clone(), 1, wall)
+        };
+        let mut shard = Shard::new(config, now);
+        shard.handle_command(
+            now,
+            Command::OpenRoom {
+                room: ROOM,
+                sif_trailer: Vec::new(),
+                audio_last_n: 0,
+            },
+        );
+        let span = Command::SpanRoom {
+            room: ROOM,
+            home: ShardIndex(0),
+            shards: vec![ShardIndex(0), ShardIndex(1)],
+        };
+        shard.handle_command(now, span);
+        shard
+    });
+    let [home, far] = &mut shards;
+    let mut publisher = join(home, &identity, &mut now, 100);
+    for number in 1..=SUBSCRIBERS {
+        join(far, &identity, &mut now, number);
+    }
+    for (line, of, encodings, ssrc) in [(0, Codec::Vp8, 5, CAMERA), (2, Codec::Opus, 8, VOICE)] {
+        let publish = published(line, of, &[encodings]);
+        home.handle_command(now, Command::Publish(Box::new(publish.clone())));
+        let publish = Box::new(publish);
+        far.handle_command(
+            now,
+            Command::MirrorTrack {
+                publish,
+                home: ShardIndex(0),
+            },
+        );
+        subscribe_all(far, now, line, of, ssrc);
+    }
+    let [mut home, mut far] = shards.map(|shard| Counted {
+        shard,
+        now,
+        sent: Sent::new(),
+        is_warm: false,
+        is_far: false,
+        allocations: 0,
+        spent: Duration::ZERO,
+    });
+    far.is_far = true;
+    let mut link = Between {
+        batches: Vec::with_capacity(8),
+        spare: Vec::with_capacity(8),
+    };
+    let (mut transport_cc, mut warm) = (0, ShardStats::default());
+    for frame in 0..FRAMES {
+        if frame == FRAMES / 2 {
+            (home.is_warm, far.is_warm) = (true, true);
+            warm = far.shard.stats().clone();
+        }
+        let is_key = frame % 15 == 0;
+        for packet in 0..PACKETS {
+            let [high, low] = (frame as u16 | 0x8000).to_be_bytes();
+            let start = if packet == 0 { 0x90 } else { 0x80 };
+            let payload = [start, 0xe0, high, low, frame as u8, 0x20, u8::from(!is_key)];
+            let header = RtpHeader {
+                marker: packet + 1 == PACKETS,
+                pt: Pt(96),
+                sequence: (frame * PACKETS + packet) as u16,
+                timestamp: frame * 3000,
+                ssrc: Ssrc(5),
+            };
+            let mid = (Extension::Mid, &b"0"[..]);
+            let parts = (&payload[..], 900);
+            send(&mut home, &mut publisher, &mut transport_cc, header, mid, parts);
+        }
+        for step in 0..33 {
+            if step % 16 == 0 {
+                let header = RtpHeader {
+                    marker: false,
+                    pt: Pt(111),
+                    sequence: (frame * 3 + step / 16) as u16,
+                    timestamp: (frame * 3 + step / 16) * 960,
+                    ssrc: Ssrc(8),
+                };
+                let level = (Extension::AudioLevel, &[127u8][..]);
+                let parts = (&[0x78][..], 80);
+                send(&mut home, &mut publisher, &mut transport_cc, header, level, parts);
+            }
+            cross(&mut home, &mut far, &mut link);
+            cross(&mut far, &mut home, &mut link);
+            for shard in [&mut home, &mut far] {
+                shard.transmit();
+                while shard.shard.poll_event().is_some() {}
+                shard.now += Duration::from_millis(1);
+                shard.run(|shard, now, sent| {
+                    shard.handle_timeout(now);
+                    shard.poll_transmit(now, sent);
+                });
+            }
+        }
+    }
+    let stats = far.shard.stats();
+    let (relayed, sent) = (stats.relayed_in - warm.relayed_in, stats.rtp_sent - warm.rtp_sent);
+    assert_eq!(relayed, u64::from(FRAMES / 2 * (PACKETS + 3)));
+    assert_eq!(sent, relayed * SUBSCRIBERS);
+    assert_eq!(home.allocations, 0, "where it is published");
+    assert_eq!(far.allocations, 0, "where it is received");
 }

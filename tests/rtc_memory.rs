@@ -70,6 +70,7 @@ fn connect(now: &mut Instant, identity: &DtlsIdentity, client_identity: &DtlsIde
         fingerprint: identity.fingerprint(),
         dtls_role,
         sctp_max_message_size: Some(65_536),
+        sctp_init: None,
     };
     let (to_server, to_client) = (
         remote(&theirs, client_identity, DtlsRole::Passive),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use livekit_protocol::{DataPacket, SignalRequest};
 use patchbay::{
     control::negotiation::{ClientQuirks, PeerConfig, PeerConnection, Role},
+    io,
     proto::{
         claims::{self, ApiKeys},
         envelope::{Envelope, Stamp},
@@ -49,6 +50,9 @@ pub const TARGETS: &[Target] = &[
     ("envelope", envelope),
     ("turn", turn_server),
     ("turn_stream", turn_stream),
+    ("channel_data", channel_data),
+    ("media_stream", media_stream),
+    ("opening", stream_opening),
 ];
 
 fn demux(data: &[u8]) {
@@ -322,4 +326,90 @@ fn turn_stream(data: &[u8]) {
             None => break,
         }
     }
+}
+
+/// ChannelData of a client with one bound channel: what comes out is a part of what went in, for the one peer; and what is
+/// wrapped for the client can be read again.
+fn channel_data(data: &[u8]) {
+    let now = Instant::now();
+    let address = |text: &str| text.parse().expect("an address");
+    let peer: std::net::SocketAddr = address("203.0.113.5:7882");
+    let config = turn::ServerConfig {
+        realm: "livekit".into(),
+        relay_ips: vec![peer.ip()],
+        relay_ports: 30_000..=30_010,
+        peers: vec![peer],
+        allocations_per_user: 1,
+        secret: [7; 32],
+        wall: WallClock::new(now, Duration::from_secs(1_790_000_000)),
+    };
+    for protocol in [NetProtocol::Udp, NetProtocol::Tcp] {
+        let mut server = turn::Server::new(config.clone(), Box::new(OnePassword), now);
+        server.admit("alice");
+        let client = NetPath {
+            local: address("203.0.113.5:3478"),
+            remote: address("198.51.100.7:4000"),
+            protocol,
+        };
+        let key = LongTermKeyCredentials::new("alice".into(), "password".into(), "livekit".into())
+            .make_key(IntegrityAlgorithm::Sha1);
+        let mut nonce = Vec::new();
+        // 203.0.113.5:7882 under the cookie; channel 0x4000. Allocate twice, for the nonce, then bind.
+        let bind = [
+            0, 0x0c, 4, 0x40, 0, 0, 0, 0, 0x12, 8, 0, 1, 0x3f, 0xd8, 0xea, 0x12, 0xd5, 0x47,
+        ];
+        let udp = [0, 0x19, 4, 17, 0, 0, 0];
+        for (what, attributes) in [(0, &udp[..]), (0, &udp), (3 << 3, &bind)] {
+            let _ = server.handle_message(now, client, &signed(what, attributes, &nonce, &key));
+            let (_, answer) = server.poll_transmit().expect("an answer");
+            let answer = Stun::from_bytes(&answer).expect("a STUN message");
+            if let Some(found) = answer.raw_attribute(AttributeType::new(0x15)) {
+                nonce = found.value.to_vec();
+            }
+        }
+        if !matches!(data.first(), Some(0x40..=0x7f)) {
+            return;
+        }
+        let Ok(Some(relayed)) = server.handle_message(now, client, data) else {
+            continue;
+        };
+        assert_eq!(relayed.path.local, peer);
+        let payload = data.get(relayed.payload).expect("a part of the message");
+        let carriage = server.carriage(now, relayed.path).expect("its channel is bound");
+        let mut buffer = [payload, &[0; turn::MAX_CARRIAGE]].concat();
+        let length = carriage.wrap(&mut buffer, payload.len()).expect("there is room");
+        let wrapped = &buffer[..length];
+        assert_eq!(&wrapped[4..4 + payload.len()], payload);
+        let framed = turn::frame_length(wrapped);
+        assert!(protocol == NetProtocol::Udp || length > turn::MAX_FRAME || framed == Ok(Some(length)));
+    }
+}
+
+/// RFC 4571: frames one after the other, each a datagram at most.
+fn media_stream(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some(length)) = rtc::frame_length(rest) {
+        assert!((rtc::FRAME_HEADER..=rtc::FRAME_HEADER + patchbay::types::MAX_DATAGRAM).contains(&length));
+        let Some(frame) = rest.get(..length) else { break };
+        let _ = rtc::classify(&frame[rtc::FRAME_HEADER..]);
+        rest = &rest[length..];
+    }
+}
+
+/// What a connection is: a verdict stands, whatever follows.
+fn stream_opening(data: &[u8]) {
+    let mut said = None;
+    for length in 0..=data.len().min(64) {
+        let verdict = io::opening(&data[..length]);
+        if let Some(said) = said {
+            assert_eq!(verdict, said);
+        }
+        if verdict != Ok(None) {
+            said = Some(verdict);
+        }
+    }
+    assert!(
+        !turn::is_for_server(data) || rtc::stun_local_ufrag(data).is_none(),
+        "a connectivity check is media's"
+    );
 }

@@ -110,6 +110,7 @@ fn of_participant(participant: &ParticipantExplanation) -> Value {
 
 fn of_reception(reception: &ReceptionReport) -> Value {
     json!({
+        "shard": reception.shard.0,
         "connected": reception.connected,
         "estimate_kbps": kbps(reception.estimate),
         "budget_kbps": kbps(reception.budget),

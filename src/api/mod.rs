@@ -6,6 +6,7 @@ pub mod cors;
 pub mod explain;
 mod page;
 pub mod twirp;
+pub mod voice;
 pub mod webhooks;
 pub mod whip;
 
@@ -14,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-pub use page::{asset, wants_page};
+pub use page::{asset, doctor, wants_page};
 
 use crate::node::Node;
 use crate::proto::claims::{Claims, VideoGrant, sign};

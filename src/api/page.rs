@@ -1,4 +1,5 @@
-//! The built-in page: a call in the browser without anything to install. Served in development mode only.
+//! The built-in pages: a call in the browser without anything to install, in development mode only; and the examination of a
+//! browser's ways to the server, which needs a token to find anything out.
 
 use axum::http::header;
 use axum::http::request::Parts;
@@ -24,6 +25,13 @@ const ASSETS: [(&str, &str, &str); 6] = [
     ("/packets.js", SCRIPT, include_str!("page/packets.js")),
 ];
 
+/// The same of the examination.
+const DOCTOR: [(&str, &str, &str); 3] = [
+    ("/doctor", HTML, include_str!("page/doctor.html")),
+    ("/doctor.js", SCRIPT, include_str!("page/doctor.js")),
+    ("/doctor.css", CSS, include_str!("page/style.css")),
+];
+
 /// A browser asks for a page to show; health checks and SDKs do not.
 pub fn wants_page(parts: &Parts) -> bool {
     parts
@@ -34,9 +42,18 @@ pub fn wants_page(parts: &Parts) -> bool {
         .any(|value| value.contains("text/html"))
 }
 
-/// The file at `path`.
+/// The file at `path`, of the call.
 pub fn asset(path: &str) -> Option<Response> {
-    let (_, kind, contents) = ASSETS.iter().find(|(name, _, _)| *name == path)?;
+    file(&ASSETS, path)
+}
+
+/// The file at `path`, of the examination.
+pub fn doctor(path: &str) -> Option<Response> {
+    file(&DOCTOR, path)
+}
+
+fn file(files: &[(&str, &'static str, &'static str)], path: &str) -> Option<Response> {
+    let (_, kind, contents) = files.iter().find(|(name, _, _)| *name == path)?;
     // A page of an older build must not outlive an upgrade of the binary it came from.
     let headers = [
         (header::CONTENT_TYPE, *kind),

@@ -419,6 +419,10 @@ fn random_text(alphabet: &[u8], len: usize) -> Result<String, CliError> {
 }
 
 fn ports(config: &Config) -> String {
+    if config.rtc.single_port != 0 {
+        let port = config.rtc.single_port;
+        return format!("TCP Ports\n{port} - everything\nUDP Ports\n{port} - everything");
+    }
     let mut out = format!("TCP Ports\n{} - HTTP service\n", config.port);
     // A port that is only accepted in the file is not one to open in a firewall.
     let serves_tcp = schema::leaves()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::voice::VoiceSection;
 use crate::proto::claims::ApiKeys;
 use crate::proto::livekit::RoomConfiguration;
 use crate::types::Codec;
@@ -37,6 +38,7 @@ pub struct Config {
     pub room: RoomConfig,
     pub limit: LimitConfig,
     pub turn: TurnConfig,
+    pub tls: TlsConfig,
     pub webhook: WebhookConfig,
     pub redis: RedisConfig,
     /// Ours: the SQLite file for what outlives a restart. Empty = `patchbay.db` in `$STATE_DIRECTORY`, else in the
@@ -48,6 +50,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub enable_data_tracks: bool,
     pub enable_participant_data_blob: bool,
+    /// Ours: voice channels and calls.
+    pub voice: VoiceSection,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,6 +80,9 @@ pub struct RtcConfig {
     pub udp_port: Option<PortRange>,
     /// ICE over TCP; 0 = off.
     pub tcp_port: u16,
+    /// Ours: everything on this port, UDP and TCP: HTTP, media, TURN; 0 = each has its own. Once loaded the other ports are
+    /// this one.
+    pub single_port: u16,
     /// Used when `udp_port` is not given: shards take the first ports of it. 0 = not given.
     pub port_range_start: u16,
     pub port_range_end: u16,
@@ -109,6 +116,9 @@ pub struct RtcConfig {
     pub datachannel_data_track_target_latency: Duration,
     /// Ours: media threads. 0 = one per UDP port.
     pub shards: usize,
+    /// Ours: the load of a shard, 0.0..=1.0, from which on those who join a room of it are served by another. 0 = everybody
+    /// by the least loaded.
+    pub room_spill: f64,
 }
 
 /// Inclusive; `end` = `start` for a single port.
@@ -279,6 +289,14 @@ pub struct TurnConfig {
     pub deny_peer_cidrs: Vec<String>,
 }
 
+/// Ours: the certificate of HTTPS and WSS with `rtc.single_port`. PEM files: the chain, leaf first, and its key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsConfig {
+    pub cert_file: String,
+    pub key_file: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WebhookConfig {
@@ -379,12 +397,14 @@ impl Default for Config {
             room: RoomConfig::default(),
             limit: LimitConfig::default(),
             turn: TurnConfig::default(),
+            tls: TlsConfig::default(),
             webhook: WebhookConfig::default(),
             redis: RedisConfig::default(),
             database: String::new(),
             drain_timeout: Duration::ZERO,
             enable_data_tracks: true,
             enable_participant_data_blob: false,
+            voice: VoiceSection::default(),
         }
     }
 }
@@ -394,6 +414,7 @@ impl Default for RtcConfig {
         Self {
             udp_port: None,
             tcp_port: 7881,
+            single_port: 0,
             port_range_start: 0,
             port_range_end: 0,
             node_ip: NodeIp::default(),
@@ -418,6 +439,7 @@ impl Default for RtcConfig {
             datachannel_lossy_target_latency: Duration::ZERO,
             datachannel_data_track_target_latency: Duration::from_millis(100),
             shards: 0,
+            room_spill: 0.7,
         }
     }
 }
@@ -571,16 +593,16 @@ impl NodeIp {
 }
 
 /// Durations in the loaded document are whole nanoseconds, as in LiveKit's files where a bare number is one.
-mod nanoseconds {
+pub(super) mod nanoseconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_nanos)
     }
 }

@@ -111,6 +111,14 @@ async fn examine(config: &Config) -> Vec<Finding> {
 fn ports(config: &Config) -> Vec<Finding> {
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut findings = Vec::new();
+    if config.rtc.single_port != 0 {
+        let what = "rtc.single_port (everything)";
+        let web = config.bind_addresses.first().copied().unwrap_or(any);
+        return vec![
+            tcp(what, web, config.rtc.single_port),
+            udp(what, any, config.rtc.single_port),
+        ];
+    }
     let web = config.bind_addresses.first().copied().unwrap_or(any);
     findings.push(tcp("port (HTTP and WebSocket)", web, config.port));
     if config.rtc.tcp_port != 0 {

@@ -9,17 +9,20 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::api::twirp::{self, ApiStatistics};
+use crate::api::voice::VoiceSite;
 use crate::api::{self, cors, explain, whip};
+use crate::io::WebConnection;
 use crate::node::Node;
 use crate::signal::{self, Form};
 
@@ -76,6 +79,8 @@ pub struct Site {
     pub development: bool,
     pub statistics: Arc<ApiStatistics>,
     pub whip: whip::Sessions,
+    /// Where it is switched on.
+    pub voice: Option<VoiceSite>,
 }
 
 /// What is behind a listener.
@@ -103,6 +108,8 @@ pub async fn serve<S: Answers>(listener: TcpListener, site: S, mut stopping: wat
         };
         match stream {
             Ok((stream, peer)) => {
+                // Signalling messages are small and wait for each other: never hold one back for the next.
+                let _ = stream.set_nodelay(true);
                 let (site, stopping) = (site.clone(), stopping.clone());
                 tokio::spawn(async move {
                     serve_connection(stream, peer, site, stopping).await;
@@ -118,14 +125,66 @@ pub async fn serve<S: Answers>(listener: TcpListener, site: S, mut stopping: wat
     let _ = places.acquire_many(MAX_CONNECTIONS).await;
 }
 
-async fn serve_connection<S: Answers>(
-    stream: TcpStream,
+/// Serves connections that a port which serves other things too has let in; until `stopping` becomes true, then as `serve`.
+/// `plain`: who answers those without TLS.
+pub async fn serve_handed<S: Answers, P: Answers>(
+    mut connections: mpsc::Receiver<WebConnection>,
+    site: S,
+    plain: P,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, connections.recv().await)
+        };
+        let (place, connection) = tokio::select! {
+            next = next => next,
+            () = stopped(&mut stopping) => break,
+        };
+        let Some(WebConnection {
+            stream,
+            peer,
+            is_secure,
+        }) = connection
+        else {
+            break;
+        };
+        let (site, plain, stopping) = (site.clone(), plain.clone(), stopping.clone());
+        tokio::spawn(async move {
+            match is_secure {
+                true => serve_connection(stream, peer, site, stopping).await,
+                false => serve_connection(stream, peer, plain, stopping).await,
+            }
+            drop(place);
+        });
+    }
+    let _ = places.acquire_many(MAX_CONNECTIONS).await;
+}
+
+/// Sends whoever comes without TLS to the same place with it: nothing else is answered, tokens travel in addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct ToHttps;
+
+impl Answers for ToHttps {
+    async fn answer(&self, request: Request) -> Response {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let moved = host.map(|host| format!("https://{host}{path}"));
+        match moved.and_then(|place| HeaderValue::try_from(place).ok()) {
+            Some(place) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, place)]).into_response(),
+            None => (StatusCode::BAD_REQUEST, "this port speaks HTTPS").into_response(),
+        }
+    }
+}
+
+async fn serve_connection<S: Answers, I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: I,
     peer: SocketAddr,
     site: S,
     mut stopping: watch::Receiver<bool>,
 ) {
-    // Signalling messages are small and wait for each other: never hold one back for the next.
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let site = site.clone();
         async move {
@@ -180,6 +239,13 @@ async fn entry(site: &Site, request: Request) -> Response {
     }
     let path = canonical_path(&parts).to_owned();
     let origin = parts.headers.get(header::ORIGIN).cloned();
+    // Its tokens are not LiveKit's.
+    if let Some(voice) = &site.voice
+        && let Some(mut response) = voice.answer(&path, &mut parts, &mut body).await
+    {
+        cors::complete(response.headers_mut(), origin.as_ref(), false);
+        return response;
+    }
     let place = PLACES.iter().find(|(known, _)| *known == path).map(|(_, place)| *place);
     let open = matches!(place, Some(Place::Validate(_)));
     let mut response = route(site, &path, place, parts, body).await;
@@ -209,8 +275,11 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
             twirp::answer(&site.node, &site.statistics, claims, path, &parts, body).await
         }
         None if path.starts_with(explain::PREFIX) => explain::answer(&site.node, claims.as_ref(), path, &parts).await,
-        _ if site.development => api::asset(path).unwrap_or_else(api::not_found),
-        _ => api::not_found(),
+        _ if site.development => {
+            let asset = api::asset(path).or_else(|| api::doctor(path));
+            asset.unwrap_or_else(api::not_found)
+        }
+        _ => api::doctor(path).unwrap_or_else(api::not_found),
     }
 }
 

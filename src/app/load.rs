@@ -193,6 +193,9 @@ fn apply_development(config: &mut Config, notices: &mut Vec<Notice>) {
 }
 
 fn apply_ports(config: &mut Config) {
+    if config.rtc.single_port != 0 {
+        return apply_single_port(config);
+    }
     let rtc = &mut config.rtc;
     if rtc.udp_port.is_none() && rtc.port_range_start == 0 {
         if config.development {
@@ -204,6 +207,30 @@ fn apply_ports(config: &mut Config) {
             (rtc.port_range_start, rtc.port_range_end) = PORT_RANGE;
         }
     }
+}
+
+/// One port for everything; one shard, because a UDP port has one. TURN is there for clients without UDP: it costs nothing
+/// more to open.
+fn apply_single_port(config: &mut Config) {
+    let port = config.rtc.single_port;
+    config.port = port;
+    config.rtc.udp_port = Some(PortRange { start: port, end: port });
+    config.rtc.tcp_port = port;
+    config.rtc.shards = 1;
+    let (turn, tls) = (&mut config.turn, &config.tls);
+    turn.enabled = true;
+    turn.udp_port = port;
+    if turn.cert_file.is_empty() && turn.key_file.is_empty() {
+        turn.cert_file.clone_from(&tls.cert_file);
+        turn.key_file.clone_from(&tls.key_file);
+    }
+    // Clients check the certificate against a name: without one they cannot be told of TURN under TLS.
+    let has_certificate = !turn.cert_file.is_empty() || turn.external_tls;
+    turn.tls_port = if turn.domain.is_empty() || !has_certificate {
+        0
+    } else {
+        port
+    };
 }
 
 fn check_turn_servers(config: &Config) -> Result<(), LoadError> {

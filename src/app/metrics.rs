@@ -290,6 +290,13 @@ impl Metrics {
             ],
         );
         page.counter(
+            "patchbay_relayed_packets_total",
+            [
+                ("direction=\"outgoing\"".to_owned(), sum(|stats| stats.relayed_out)),
+                ("direction=\"incoming\"".to_owned(), sum(|stats| stats.relayed_in)),
+            ],
+        );
+        page.counter(
             "patchbay_padded_packets_total",
             [(String::new(), sum(|stats| stats.padded))],
         );
@@ -344,8 +351,21 @@ impl Metrics {
             "patchbay_shard_dropped_total",
             &[(incoming, |io| io.receive_dropped), (outgoing, |io| io.send_dropped)],
         );
+        each(
+            "patchbay_shard_datagrams_grouped_total",
+            &[("", |io| io.datagrams_grouped)],
+        );
         each("patchbay_shard_groups_split_total", &[("", |io| io.groups_split)]);
         each("patchbay_shard_events_dropped_total", &[("", |io| io.events_dropped)]);
+        each(
+            "patchbay_shard_strays_total",
+            &[(incoming, |io| io.strays_in), (outgoing, |io| io.strays_out)],
+        );
+        each(
+            "patchbay_shard_relay_batches_total",
+            &[(incoming, |io| io.crossed_in), (outgoing, |io| io.crossed_out)],
+        );
+        each("patchbay_shard_relay_bytes_total", &[("", |io| io.crossed_bytes)]);
         each("patchbay_shard_turns_total", &[("", |io| io.turns)]);
         page.metric("patchbay_shard_busy_seconds_total", "counter");
         for (shard, io) in io.iter().enumerate() {

@@ -16,6 +16,7 @@ mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
+pub mod voice;
 
 use std::process::ExitCode;
 

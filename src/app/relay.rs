@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 use super::config::{Config, TurnConfig, TurnServer as External};
-use crate::io::{Door, Framing, Offload, RelayHome, ShardHandle, Tls, TlsError, TurnServer, UdpSocket};
+use crate::io::{
+    CertificateFiles, Cover, Door, Guests, Offload, RelayHome, ShardHandle, Tls, TlsError, TurnServer, UdpSocket,
+};
 use crate::proto::claims::ApiKeys;
 use crate::proto::livekit::IceServer;
 use crate::proto::relay::{IceServerSource, password, read_username};
@@ -35,6 +37,8 @@ pub enum RelayError {
     NoCertificate,
     #[error("turn: {0}")]
     Tls(#[from] TlsError),
+    #[error("tls needs both cert_file and key_file")]
+    HalfCertificate,
     #[error("turn: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
 }
@@ -87,7 +91,8 @@ pub(super) fn home(
 ) -> Result<RelayHome, RelayError> {
     let turn = &config.turn;
     let mut sockets = Vec::new();
-    if turn.udp_port != 0 {
+    let shares_media = config.rtc.single_port != 0;
+    if turn.udp_port != 0 && !shares_media {
         for (index, address) in addresses(turn, turn.udp_port).into_iter().enumerate() {
             match UdpSocket::bind(address, Offload::ALL) {
                 Ok(socket) => sockets.push(socket),
@@ -113,6 +118,7 @@ pub(super) fn home(
     };
     Ok(RelayHome {
         sockets,
+        shares_media,
         server: TurnServer(Box::new(Server::new(server, Box::new(scheme), now))),
         routes,
     })
@@ -139,9 +145,11 @@ pub(super) async fn turn_doors(
             match listen(address) {
                 Ok(listener) => doors.push(Door {
                     listener,
-                    framing: Framing::Turn,
-                    tls: tls.clone(),
-                    shards: vec![home.clone()],
+                    cover: tls.clone().map_or(Cover::Plain, Cover::Tls),
+                    guests: Guests {
+                        turn: Some(home.clone()),
+                        ..Guests::default()
+                    },
                 }),
                 Err(error) if index > 0 => tracing::debug!(%address, %error, "no TURN there"),
                 // Beside UDP on the same port, TCP is an extra.
@@ -167,15 +175,76 @@ pub(super) fn media_doors(port: u16, shards: &[ShardHandle]) -> Vec<Door> {
         match listen(address) {
             Ok(listener) => doors.push(Door {
                 listener,
-                framing: Framing::Media,
-                tls: None,
-                shards: shards.to_vec(),
+                cover: Cover::Plain,
+                guests: Guests {
+                    media: shards.to_vec(),
+                    ..Guests::default()
+                },
             }),
             Err(error) if address.is_ipv4() => tracing::warn!(%address, %error, "no media over TCP"),
             Err(error) => tracing::debug!(%address, %error, "no media over TCP there"),
         }
     }
     doors
+}
+
+/// The certificates of a single port: TURN's for whoever asks for its name, the site's for everybody else. None = plain.
+///
+/// # Errors
+/// When one cannot be used.
+pub(super) fn single_port_tls(config: &Config) -> Result<Option<Tls>, RelayError> {
+    let files = |certificate: &str, key: &str| match (certificate, key) {
+        ("", "") => Ok(None),
+        ("", _) | (_, "") => Err(RelayError::HalfCertificate),
+        (certificate, key) => Ok(Some(CertificateFiles {
+            certificate: certificate.into(),
+            key: key.into(),
+        })),
+    };
+    let site = files(&config.tls.cert_file, &config.tls.key_file)?;
+    let turn = files(&config.turn.cert_file, &config.turn.key_file)?;
+    let Some(first) = site.as_ref().or(turn.as_ref()) else {
+        return Ok(None);
+    };
+    let others = turn
+        .iter()
+        .filter(|turn| *turn != first && !config.turn.domain.is_empty());
+    let others: Vec<_> = others.map(|turn| (config.turn.domain.clone(), turn.clone())).collect();
+    Ok(Some(Tls::new(first.clone(), &others)?))
+}
+
+/// Everything that a single port lets in, at each address where HTTP is served. The addresses they listen on, too.
+///
+/// # Errors
+/// When none of them can be bound.
+pub(super) fn single_port_doors(
+    config: &Config,
+    tls: Option<&Tls>,
+    guests: &Guests,
+) -> Result<(Vec<SocketAddr>, Vec<Door>), RelayError> {
+    let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let ips = match config.bind_addresses.as_slice() {
+        [] => &everywhere[..],
+        ips => ips,
+    };
+    let (mut listening, mut doors) = (Vec::new(), Vec::new());
+    for (index, ip) in ips.iter().enumerate() {
+        let address = SocketAddr::new(*ip, config.rtc.single_port);
+        match listen(address) {
+            Ok(listener) => {
+                listening.push(address);
+                doors.push(Door {
+                    listener,
+                    cover: tls.cloned().map_or(Cover::Plain, Cover::Either),
+                    guests: guests.clone(),
+                });
+            }
+            // A machine without IPv6.
+            Err(error) if index > 0 && ip.is_ipv6() => tracing::warn!(%address, %error, "not listening there"),
+            Err(error) => return Err(RelayError::Listen { address, error }),
+        }
+    }
+    Ok((listening, doors))
 }
 
 /// One socket for each family, as with UDP: a client's address is then in the form it has itself.
@@ -213,7 +282,7 @@ pub(super) fn ice_servers(
     let mut servers = Vec::new();
     if config.turn.enabled {
         servers.push(IceServerSource::Embedded {
-            urls: turn_urls(&config.turn, advertised),
+            urls: turn_urls(&config.turn, advertised, transports(config)),
             lifetime: Duration::from_secs(config.turn.ttl_seconds.into()).min(MAX_TTL),
         });
     }
@@ -237,10 +306,20 @@ pub(super) fn ice_servers(
     Ok(servers)
 }
 
-fn turn_urls(turn: &TurnConfig, advertised: &[IpAddr]) -> Vec<String> {
+/// libwebrtc takes whatever comes from a TURN server's address on the socket that it shares with its direct candidates for
+/// an answer of TURN: where media has that very address, direct media would be lost. And where UDP reaches TURN at the one
+/// port, it reaches media.
+fn transports(config: &Config) -> &'static [&'static str] {
+    match config.rtc.single_port {
+        0 => &["udp", "tcp"],
+        _ => &["tcp"],
+    }
+}
+
+fn turn_urls(turn: &TurnConfig, advertised: &[IpAddr], transports: &[&str]) -> Vec<String> {
     let mut urls = Vec::new();
     if turn.udp_port != 0 {
-        for transport in ["udp", "tcp"] {
+        for transport in transports {
             let hosts = advertised.iter().map(|ip| match ip {
                 IpAddr::V4(v4) => v4.to_string(),
                 IpAddr::V6(v6) => format!("[{v6}]"),
@@ -306,7 +385,7 @@ mod tests {
             ..TurnConfig::default()
         };
         change(&mut turn);
-        turn_urls(&turn, &ADVERTISED.map(|ip| ip.parse().unwrap()))
+        turn_urls(&turn, &ADVERTISED.map(|ip| ip.parse().unwrap()), &["udp", "tcp"])
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::cli::CliError;
 use super::load::Loaded;
 use super::logging;
+use crate::io::Tls;
 use crate::node::Node;
 
 /// How often files are looked at. Asking for their times works for every kind of file, mounted secrets included.
@@ -50,6 +52,28 @@ pub async fn watch(reload: Reload, node: Node) -> io::Result<()> {
             }
         }
         apply(&reload, &node);
+    }
+}
+
+/// Takes new certificates as they are written, until `stopping` becomes true.
+pub(super) async fn watch_certificates(tls: Tls, mut stopping: watch::Receiver<bool>) {
+    let files = tls.files();
+    let mut look = tokio::time::interval(LOOK);
+    let mut seen = stamps(&files);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        let now = stamps(&files);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match tls.reload() {
+            Ok(()) => tracing::info!("the certificates have been read again"),
+            Err(error) => tracing::error!(%error, "new certificates cannot be used; the old ones stay"),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Key {
     pub status: Status,
 }
 
-const fn used(name: &'static str, kind: Kind) -> Key {
+pub(super) const fn used(name: &'static str, kind: Kind) -> Key {
     Key {
         name,
         kind,
@@ -85,6 +85,11 @@ pub const OURS: &[&str] = &[
     "database",
     "drain_timeout",
     "webhook.allow_private_addresses",
+    "voice.enabled",
+    "rtc.single_port",
+    "tls.cert_file",
+    "tls.key_file",
+    "turn.advertised_tls_port",
 ];
 
 pub const SCHEMA: &[Key] = &[
@@ -105,6 +110,7 @@ pub const SCHEMA: &[Key] = &[
     used("enable_data_tracks", Bool),
     used("enable_participant_data_blob", Bool),
     used("turn", Section(TURN)),
+    used("tls", Section(&[used("cert_file", Text), used("key_file", Text)])),
     used(
         "prometheus",
         Section(&[used("port", Int), used("username", Text), used("password", Text)]),
@@ -114,6 +120,7 @@ pub const SCHEMA: &[Key] = &[
     used("webhook", Section(WEBHOOK)),
     used("database", Text),
     used("drain_timeout", Duration),
+    used("voice", Section(super::voice::KEYS)),
     used("redis", Section(REDIS)),
     inert(
         "ingress",
@@ -148,9 +155,11 @@ const FILTER: &[Key] = &[used("includes", List(&Text)), used("excludes", List(&T
 const RTC: &[Key] = &[
     used("udp_port", PortRange),
     used("shards", Int),
+    used("room_spill", Float),
     used("port_range_start", Int),
     used("port_range_end", Int),
     used("tcp_port", Int),
+    used("single_port", Int),
     used("node_ip", NodeIp),
     used("use_external_ip", Bool),
     inert("external_ip_only", Bool),

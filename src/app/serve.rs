@@ -17,24 +17,27 @@ use tokio::task::JoinSet;
 use super::addresses;
 use super::config::{Config, RtcConfig};
 use super::external::external_address;
-use super::http::{self, Site};
+use super::http::{self, Site, ToHttps};
 use super::keeping::{Kept, database_error, open_database};
 use super::lease::{self, RedisConfigError};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
 use super::reload::{self, Reload};
+use super::voice::{self, RunningVoice, VoiceStartError};
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
-    EVENT_QUEUE, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, local_addresses,
+    EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
+    WayEnd, local_addresses, way,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
+use crate::node::voice::VoiceLink;
 use crate::node::{JOURNAL, Journal, Node, NodeConfig, ShardLink};
 use crate::rtc::DtlsIdentity;
 use crate::store::{Lease, LeaseError, SharedDatabase, StoreError};
-use crate::types::WallClock;
+use crate::types::{ShardIndex, WallClock};
 
 /// How often a server that waits for its participants to leave looks whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
@@ -65,6 +68,8 @@ pub enum ServeError {
     Database { path: PathBuf, error: StoreError },
     #[error(transparent)]
     Relay(#[from] RelayError),
+    #[error(transparent)]
+    Voice(#[from] VoiceStartError),
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
     #[error(transparent)]
@@ -134,10 +139,13 @@ pub struct Server {
     node: Node,
     listening: Vec<SocketAddr>,
     measured: Vec<SocketAddr>,
+    /// HTTP is under TLS.
+    is_secure: bool,
     stopping: watch::Sender<bool>,
     http: JoinSet<()>,
     journal: Option<Journal>,
     webhooks: Option<Webhooks>,
+    voice: Option<RunningVoice>,
     shards: Vec<(ShardHandle, JoinHandle<()>)>,
 }
 
@@ -147,16 +155,25 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
-        let tls = relay::check(&config.turn)?;
+        let single_port = config.rtc.single_port != 0;
+        let tls = match single_port {
+            true => relay::single_port_tls(config)?,
+            false => relay::check(&config.turn)?,
+        };
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
         let metrics_listeners = match config.prometheus.port {
             0 => Vec::new(),
             port => listeners(config, port).await?,
         };
-        let listeners = listeners(config, config.port).await?;
+        let listeners = match single_port {
+            true => Vec::new(),
+            false => listeners(config, config.port).await?,
+        };
         let local = local_addresses()?;
         let external = external(&config.rtc).await;
         let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
+        let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let wall = WallClock::new(Instant::now(), unix);
         let mut links = Vec::new();
         let mut shards: Vec<(ShardHandle, JoinHandle<()>)> = Vec::new();
         // Which shard has which media address, for the TURN server; the first shard is its home.
@@ -173,7 +190,10 @@ impl Server {
                 // One development server among others on a machine must not share the first core with all of them.
                 pin: (!config.development).then_some(index),
             };
-            let shard = shard_config(config, &identity, &sockets, &local, &udp_candidates);
+            let shard = ShardConfig {
+                index: ShardIndex(u16::try_from(index).unwrap_or(u16::MAX)),
+                ..shard_config(config, &identity, &sockets, &local, &udp_candidates, wall)
+            };
             let media = shard.addresses.clone();
             let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
             let elsewhere = (index > 0).then(|| handle.clone());
@@ -192,13 +212,33 @@ impl Server {
             });
         }
         let handles: Vec<ShardHandle> = shards.iter().map(|(handle, _)| handle.clone()).collect();
-        let mut doors = relay::media_doors(config.rtc.tcp_port, &handles);
-        if doors.is_empty() {
+        connect_shards(&handles).await?;
+        if shares_port(&config.rtc) {
+            for (me, shard) in handles.iter().enumerate() {
+                let all = handles.clone();
+                let told = shard.hand_over(Handover::SharedPort { me, all }).await;
+                told.map_err(|_| ServeError::ShardEnded)?;
+            }
+        }
+        let media_port = if single_port { 0 } else { config.rtc.tcp_port };
+        let mut doors = relay::media_doors(media_port, &handles);
+        if doors.is_empty() && !single_port {
             links.iter_mut().for_each(|link| link.tcp_candidates.clear());
         }
         let relay = start_relay(config, &advertised, routes, &handles).await?;
-        if let Some(home) = &relay {
-            doors.extend(relay::turn_doors(&config.turn, tls, home).await?);
+        let mut listening = Vec::new();
+        let (web, handed) = mpsc::channel(WEB_QUEUE);
+        match &relay {
+            _ if single_port => {
+                let guests = Guests {
+                    media: handles.clone(),
+                    turn: relay.clone(),
+                    web: Some(web),
+                };
+                (listening, doors) = relay::single_port_doors(config, tls.as_ref(), &guests)?;
+            }
+            Some(home) => doors.extend(relay::turn_doors(&config.turn, tls.clone(), home).await?),
+            None => {}
         }
         let ice_servers = relay::ice_servers(config, &advertised, &DEFAULT_STUN)?;
         let webhooks = webhook_settings(config)?;
@@ -206,7 +246,9 @@ impl Server {
         let records = database.rooms().map_err(|error| database_error(config, error))?;
         let database = SharedDatabase::new(database);
         let (journal, entries) = mpsc::channel(JOURNAL);
+        let (voice_link, voice_inbox) = config.voice.enabled.then(VoiceLink::prepare).unzip();
         let mut node_config = NodeConfig {
+            voice: voice_link.clone(),
             journal: (durable || webhooks.is_some()).then_some(journal),
             durable,
             relay,
@@ -218,6 +260,10 @@ impl Server {
             .map(|settings| Webhooks::start(settings, database.clone(), node.clone()))
             .unzip();
         let keeps = node.config().journal.is_some();
+        let voice = match voice_link.zip(voice_inbox) {
+            Some((link, inbox)) => Some(voice::start(config, &node, database.clone(), link, inbox).await?),
+            None => None,
+        };
         let journal = keeps.then(|| Journal::start(node.clone(), entries, database, letterbox));
         if !records.is_empty() {
             tracing::info!(rooms = records.len(), "rooms from before this start");
@@ -231,6 +277,7 @@ impl Server {
             development: config.development,
             statistics: Arc::clone(&statistics),
             whip: Default::default(),
+            voice: voice.as_ref().map(|voice| voice.site.clone()),
         };
         let metrics = Metrics {
             node: node.clone(),
@@ -239,8 +286,16 @@ impl Server {
             webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
             authorization: metrics::authorization(&config.prometheus),
         };
-        let mut listening = Vec::new();
         let mut http = JoinSet::new();
+        if single_port {
+            match &tls {
+                Some(_) => http.spawn(http::serve_handed(handed, site.clone(), ToHttps, stopped.clone())),
+                None => http.spawn(http::serve_handed(handed, site.clone(), site.clone(), stopped.clone())),
+            };
+        }
+        if let Some(tls) = &tls {
+            http.spawn(reload::watch_certificates(tls.clone(), stopped.clone()));
+        }
         for listener in listeners {
             listening.push(listener.local_addr()?);
             http.spawn(http::serve(listener, site.clone(), stopped.clone()));
@@ -257,10 +312,12 @@ impl Server {
             node,
             listening,
             measured,
+            is_secure: single_port && tls.is_some(),
             stopping,
             http,
             journal,
             webhooks,
+            voice,
             shards,
         })
     }
@@ -312,6 +369,9 @@ impl Server {
     /// The doors first, then everybody is told, then media ends.
     pub async fn stop(mut self) {
         let _ = self.stopping.send(true);
+        if let Some(voice) = self.voice.take() {
+            voice.task.stop().await;
+        }
         self.node.shut_down().await;
         if let Some(journal) = self.journal.take() {
             journal.stop().await;
@@ -343,11 +403,30 @@ impl Server {
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
         let port = address.port();
-        println!("patchbay {} serves http://{host}:{port}/", env!("CARGO_PKG_VERSION"));
+        let scheme = if self.is_secure { "https" } else { "http" };
+        println!(
+            "patchbay {} serves {scheme}://{host}:{port}/",
+            env!("CARGO_PKG_VERSION")
+        );
         if config.development {
             println!("development mode: open that page in a browser; clients use ws://{host}:{port}");
         }
     }
+}
+
+/// A way from every shard to every other.
+async fn connect_shards(shards: &[ShardHandle]) -> Result<(), ServeError> {
+    let ended = |_| ServeError::ShardEnded;
+    for (from, one) in (0..).map(ShardIndex).zip(shards) {
+        for (to, other) in (0..).map(ShardIndex).zip(shards).filter(|(to, _)| *to != from) {
+            let (out, into) = way(from, to, other.clone());
+            let ends = [(one, WayEnd::Out(out)), (other, WayEnd::In(into))];
+            for (shard, end) in ends {
+                shard.hand_over(Handover::Way(Box::new(end))).await.map_err(ended)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes the first shard the home of the TURN server, and tells the others; None when there is to be none.
@@ -443,6 +522,12 @@ async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
 fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = if rtc.shards > 0 { rtc.shards } else { cores };
+    if shares_port(rtc) {
+        return rtc
+            .udp_ports(1)
+            .first()
+            .map_or(Ok(Vec::new()), |port| bind_one_port(*port, wanted));
+    }
     let mut shards = Vec::new();
     let mut last_error = None;
     for port in rtc.udp_ports(usize::from(u16::MAX)) {
@@ -467,6 +552,25 @@ fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
         );
     }
     Ok(shards)
+}
+
+/// More shards than one are asked for, and there is one port only.
+fn shares_port(rtc: &RtcConfig) -> bool {
+    rtc.shards > 1 && rtc.udp_ports(2).len() == 1
+}
+
+/// One port for so many shards, each with sockets of its own on it.
+fn bind_one_port(port: u16, shards: usize) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
+    // Sharing is for this process only: what another one has is not to be shared.
+    let probe = bind_port(port).map_err(ServeError::Udp)?;
+    let addresses: Vec<SocketAddr> = probe.iter().map(UdpSocket::local).collect();
+    drop(probe);
+    tracing::info!(
+        shards,
+        "media shards share one UDP port: what arrives is handed to the right one; a port for each is cheaper"
+    );
+    let bind = |address: &SocketAddr| UdpSocket::bind_shared(*address, Offload::ALL).map_err(ServeError::Udp);
+    (0..shards).map(|_| addresses.iter().map(bind).collect()).collect()
 }
 
 /// One port on all addresses: IPv4, and IPv6 where the machine has it.
@@ -498,6 +602,7 @@ fn shard_config(
     sockets: &[UdpSocket],
     local: &[LocalAddress],
     advertised: &[SocketAddr],
+    wall: WallClock,
 ) -> ShardConfig {
     // Behind a translated address packets arrive on the machine's own: transports must know those too.
     let own: Vec<IpAddr> = local.iter().map(|address| address.ip).collect();
@@ -507,8 +612,6 @@ fn shard_config(
             addresses.push(address);
         }
     }
-    let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let wall = WallClock::new(Instant::now(), unix);
     ShardConfig {
         speakers: SpeakerSettings {
             active_level: config.audio.active_level,
@@ -560,12 +663,14 @@ fn node_config(config: &Config, fingerprint: [u8; 32]) -> NodeConfig {
         presets: config.room.room_configurations.clone(),
         max_room_name_length: config.limit.max_room_name_length,
         relay: None,
+        room_spill: config.rtc.room_spill,
         signal_message_size_limit: config.limit.signal_message_size_limit,
         max_api_request_body_size: config.limit.max_api_request_body_size,
         max_tracks: config.limit.num_tracks.into(),
         max_bytes_per_second: config.limit.bytes_per_sec.into(),
         journal: None,
         durable: false,
+        voice: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::types::{Codec, Identity, MediaKind, ParticipantHandle, TrackHandle, T
 use super::administration::AdministrationError;
 use super::client::Client;
 use super::dynacast::Dynacast;
-use super::join::Signer;
+use super::join::{MediaAddresses, Signer};
 use super::leave::Farewell;
 use super::output::RoomEvent;
 use super::publication::{Publication, PublishedCodec};
@@ -27,12 +27,6 @@ use super::session::Form;
 
 /// Nothing of a participant without a client is ever renewed.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// It has no connection: either form would do.
-const NO_FORM: Form = Form {
-    single: true,
-    full_ice: false,
-};
 
 /// A participant as another room shows it.
 #[derive(Clone, Debug)]
@@ -187,7 +181,13 @@ impl Room {
         let mut claims = forwarding.claims.clone();
         claims.kind_details.push(KindDetail::Forwarded.as_str_name().to_owned());
         let parties = (claims, forwarding.signer.clone(), forwarding.client.clone());
-        let mut participant = self.make_participant(now, parties, NO_FORM);
+        // It has no connection: any would do.
+        let form = Form {
+            single: true,
+            full_ice: false,
+            media: MediaAddresses::default(),
+        };
+        let mut participant = self.make_participant(now, parties, form);
         let handle = participant.handle;
         participant.state = State::Active;
         participant.version = 1;
@@ -315,7 +315,7 @@ impl Room {
                 };
                 self.track_handles.insert(publish.track, sid.clone());
                 let publish = Box::new(publish);
-                self.out.media(Command::Mirror {
+                self.out.media(Command::ShowTrack {
                     source,
                     publish: publish.clone(),
                 });

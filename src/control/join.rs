@@ -1,5 +1,7 @@
 //! What arrives with a connection: who joins, with which rights, and why a join may be refused.
 
+use std::net::SocketAddr;
+
 use crate::proto::claims::Claims;
 use crate::proto::join_request::JoinParameters;
 
@@ -14,6 +16,16 @@ pub struct Join {
     pub signer: Signer,
     /// `single_connection` chooses the form: one peer connection, or one per direction.
     pub parameters: JoinParameters,
+    /// Where its media is served; None = where the settings say. Of a resumed session nothing changes.
+    pub media: Option<MediaAddresses>,
+}
+
+/// Candidates of the server, best first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediaAddresses {
+    pub udp: Vec<SocketAddr>,
+    /// Passive ICE-TCP.
+    pub tcp: Vec<SocketAddr>,
 }
 
 /// The API key that signed the participant's token; refresh tokens are signed with the same one.

@@ -79,7 +79,7 @@ pub use explanation::{
     WaitingTrack,
 };
 pub use forwarding::{ForwardError, Forwarding};
-pub use join::{Join, JoinError, Signer};
+pub use join::{Join, JoinError, MediaAddresses, Signer};
 pub use moving::Traveller;
 pub use output::{ConnectionHandle, Output, RoomEvent};
 pub use permissions::MetadataError;

@@ -17,7 +17,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::DataSubscriptions;
-use super::join::{Join, JoinError, Signer};
+use super::join::{Join, JoinError, MediaAddresses, Signer};
 use super::leave::{Departure, Farewell};
 use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
 use super::participant::Participant;
@@ -33,12 +33,14 @@ use super::settings::{
 const AGENT_PROTOCOL: i32 = 1;
 
 /// How a client connects.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Form {
     /// One peer connection instead of one for each direction.
     pub single: bool,
     /// It wants no ICE-lite peer.
     pub full_ice: bool,
+    /// Where its media is served.
+    pub media: MediaAddresses,
 }
 
 impl Room {
@@ -84,19 +86,25 @@ impl Room {
             connection,
             signer,
             parameters,
+            media,
             ..
         } = join;
+        let media = media.unwrap_or_else(|| MediaAddresses {
+            udp: self.settings.udp_candidates.clone(),
+            tcp: self.settings.tcp_candidates.clone(),
+        });
         let client = Client::new(parameters.client_info);
+        let single = parameters.single_connection;
         let form = Form {
-            single: parameters.single_connection,
+            single,
             full_ice: parameters.disable_ice_lite,
+            media,
         };
         let mut participant = self.make_participant(now, (claims, signer, client), form);
         let handle = participant.handle;
         let claims = &participant.claims;
         let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
-        participant.subscriber_primary =
-            !form.single && can_subscribe && participant.client.accepts_subscriber_primary();
+        participant.subscriber_primary = !single && can_subscribe && participant.client.accepts_subscriber_primary();
         participant.connection = Some(connection);
         participant.auto_subscribe = parameters.auto_subscribe;
         participant.auto_subscribe_data = parameters.auto_subscribe_data_track;
@@ -141,8 +149,8 @@ impl Room {
         // LiveKit: a line that changes its stream is not played in step.
         quirks.no_transceiver_reuse |= self.settings.sync_streams || !client.reuses_transceivers();
         let role = if form.single { Role::Single } else { Role::Publisher };
-        let publisher = self.new_peer(role, quirks.clone());
-        let subscriber = (!form.single).then(|| self.new_peer(Role::Subscriber, quirks));
+        let publisher = self.new_peer(role, quirks.clone(), form.media.clone());
+        let subscriber = (!form.single).then(|| self.new_peer(Role::Subscriber, quirks, form.media));
         Participant {
             handle,
             sid: self.ids.participant_id(),
@@ -249,7 +257,7 @@ impl Room {
         }
     }
 
-    fn new_peer(&mut self, role: Role, quirks: ClientQuirks) -> Peer {
+    fn new_peer(&mut self, role: Role, quirks: ClientQuirks, media: MediaAddresses) -> Peer {
         let settings = &self.settings;
         let local = self.ids.ice_credentials();
         let ice_lite = !quirks.full_ice;
@@ -258,8 +266,8 @@ impl Room {
             local: local.clone(),
             fingerprint: settings.fingerprint,
             ice_lite,
-            candidates: settings.udp_candidates.clone(),
-            tcp_candidates: settings.tcp_candidates.clone(),
+            candidates: media.udp,
+            tcp_candidates: media.tcp,
             publish_codecs: settings.enabled_codecs.clone(),
             subscribe_codecs: settings.enabled_codecs.clone(),
             quirks,

@@ -35,6 +35,8 @@ counters! {
     bytes_sent,
     /// Messages that sendmmsg took; fewer than datagrams where GSO grouped them.
     messages_sent,
+    /// Of the datagrams sent, those that shared their message with others.
+    datagrams_grouped,
     /// Datagrams that no socket would take (`DropReason::SendFailed`).
     send_dropped,
     /// GSO groups that were sent again one by one because the path or the device refused the group.
@@ -50,6 +52,13 @@ counters! {
     stream_dropped,
     /// TCP connections taken over.
     streams_opened,
+    /// Datagrams on a shared port that were for another shard's thread, and that other threads have handed over.
+    strays_out,
+    strays_in,
+    /// Batches of relayed frames that went to other shards, their bytes, and batches that came.
+    crossed_out,
+    crossed_bytes,
+    crossed_in,
     turns,
     /// Time between two waits, in nanoseconds: divided by the time passed, how busy the shard is.
     busy_nanos,

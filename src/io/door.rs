@@ -1,152 +1,84 @@
-//! Where TCP connections come in: a connection shows in a few seconds what it is, then its descriptor moves to a shard
-//! thread. Media never passes here.
+//! Where TCP connections come in: a connection shows in a few seconds what it is and moves on, media and TURN with their
+//! descriptor (and TLS state) to a shard thread, HTTP to whoever answers it. Media never passes here.
 //!
-//! Owns what is half-open: bounded in number, per address and in time. Sends nothing but TLS handshakes.
+//! Owns what is half-open: bounded in number, per network and in time. Sends nothing but TLS handshakes.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use super::half_open::HalfOpen;
+use super::opening::{Opening, opening};
 use super::shard_thread::{Handover, ShardHandle};
 use super::streams::{AdoptedStream, Framing};
+use super::tls::{HTTP_1_1, Tls};
 use crate::{rtc, turn};
 
-/// Connections of one door that have not shown yet what they are. Beyond it new ones are closed at once.
-const MAX_HALF_OPEN: usize = 1024;
-/// Of these, those of one network (/24, /56): an attacker must not have them all.
-const MAX_HALF_OPEN_PER_NETWORK: usize = 64;
 /// From the connection to its first message, and a TLS handshake before that. A slow path needs three round trips.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which usually means that the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes read at a time before a connection is handed over.
+/// Bytes read at a time before a connection moves on.
 const READ: usize = 4096;
+/// HTTP connections on their way to whoever answers them; with more under way than it takes, new ones are closed.
+pub const WEB_QUEUE: usize = 256;
 
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("{0}: {1}")]
-    File(String, rustls::pki_types::pem::Error),
-    #[error("certificate and key cannot be used: {0}")]
-    Unusable(#[from] rustls::Error),
-}
-
-/// A certificate to serve TLS with.
+/// Whether connections are under TLS.
 #[derive(Clone, Debug)]
-pub struct Tls {
-    config: Arc<ServerConfig>,
-    chain_length: usize,
+pub enum Cover {
+    Plain,
+    Tls(Tls),
+    /// Their first bytes say.
+    Either(Tls),
 }
 
-impl Tls {
-    /// From PEM files: the chain, leaf first, and its private key.
-    ///
-    /// # Errors
-    /// When a file cannot be read or the two do not belong together.
-    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let fault = |path: &Path| {
-            let path = path.display().to_string();
-            move |error| TlsError::File(path.clone(), error)
-        };
-        let chain = CertificateDer::pem_file_iter(certificate)
-            .map_err(fault(certificate))?
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(fault(certificate))?;
-        let key = PrivateKeyDer::from_pem_file(key).map_err(fault(key))?;
-        let chain_length = chain.len();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        Ok(Self {
-            config: Arc::new(config),
-            chain_length,
-        })
-    }
-
-    /// Certificates in the chain; a root that clients have need not be among them.
-    pub fn chain_length(&self) -> usize {
-        self.chain_length
-    }
+/// What is let in, and where it goes.
+#[derive(Clone, Debug, Default)]
+pub struct Guests {
+    /// ICE-TCP: the shards that may be meant, most likely first.
+    pub media: Vec<ShardHandle>,
+    /// TURN: the shard that has the server.
+    pub turn: Option<ShardHandle>,
+    pub web: Option<mpsc::Sender<WebConnection>>,
 }
 
 /// One listening TCP port.
 #[derive(Debug)]
 pub struct Door {
     pub listener: TcpListener,
-    pub framing: Framing,
-    pub tls: Option<Tls>,
-    /// Who may be meant, most likely first. TURN's home, alone, for TURN.
-    pub shards: Vec<ShardHandle>,
+    pub cover: Cover,
+    pub guests: Guests,
 }
 
-/// How many connections of each network are half-open.
-#[derive(Debug, Default)]
-struct HalfOpen {
-    by_network: Mutex<HashMap<IpAddr, usize>>,
+/// A connection that speaks HTTP, from its first byte on.
+pub struct WebConnection {
+    pub stream: Box<dyn ByteStream>,
+    pub peer: SocketAddr,
+    /// Under TLS.
+    pub is_secure: bool,
 }
 
-/// One half-open connection; gives its place back when it is dropped.
-struct Place {
-    of: Arc<HalfOpen>,
-    network: IpAddr,
-}
+/// Bytes both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl HalfOpen {
-    /// None = there is no room.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
-        // Counters only: a panic elsewhere cannot leave them half changed. Never held across an await.
-        let mut open = self.by_network.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().sum::<usize>() >= MAX_HALF_OPEN {
-            return None;
-        }
-        let count = open.entry(network).or_insert(0);
-        if *count >= MAX_HALF_OPEN_PER_NETWORK {
-            return None;
-        }
-        *count += 1;
-        Some(Place {
-            of: Arc::clone(self),
-            network,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.of.by_network.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.network);
-            }
-        }
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) & !0xff).to_be_bytes()),
-        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 72 << 72).into(),
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 impl Door {
     /// Lets connections in until `stopping` becomes true.
     pub async fn serve(self, mut stopping: watch::Receiver<bool>) {
         let half_open = Arc::new(HalfOpen::default());
+        let (cover, guests) = (Arc::new(self.cover), Arc::new(self.guests));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -161,120 +93,210 @@ impl Door {
                     continue;
                 }
             };
-            let Some(place) = half_open.enter(peer.ip()) else {
-                continue;
-            };
-            let (framing, tls, shards) = (self.framing, self.tls.clone(), self.shards.clone());
+            let mut place = half_open.enter(peer.ip());
+            let (cover, guests) = (Arc::clone(&cover), Arc::clone(&guests));
             tokio::spawn(async move {
-                if let Err(error) = admit(stream, framing, tls, shards).await {
+                let admitted = tokio::select! {
+                    admitted = admit(stream, peer, &cover, &guests) => admitted,
+                    () = place.needed() => Err(io::ErrorKind::ConnectionAborted.into()),
+                };
+                if let Err(error) = admitted {
                     tracing::debug!(%peer, %error, "a connection did not show what it is");
                 }
-                drop(place);
             });
         }
     }
 }
 
-async fn admit(stream: TcpStream, framing: Framing, tls: Option<Tls>, mut shards: Vec<ShardHandle>) -> io::Result<()> {
+async fn admit(stream: TcpStream, peer: SocketAddr, cover: &Cover, guests: &Guests) -> io::Result<()> {
     // Handshakes are small and wait for each other.
     stream.set_nodelay(true)?;
-    let mut tls = match tls {
-        Some(tls) => Some(timeout(HANDSHAKE, handshake(&stream, &tls)).await??),
-        None => None,
+    let mut stream = Rewound::new(stream);
+    let opening = match cover {
+        Cover::Tls(_) => Opening::Tls,
+        Cover::Plain | Cover::Either(_) => timeout(FIRST_MESSAGE, stream.opening()).await??,
     };
-    let received = timeout(FIRST_MESSAGE, first_message(&stream, tls.as_deref_mut(), framing)).await??;
-    let stream = AdoptedStream {
-        socket: stream.into_std()?,
+    match (opening, cover) {
+        (Opening::Tls, Cover::Tls(tls) | Cover::Either(tls)) => admit_tls(stream, peer, tls, guests).await,
+        (Opening::Http, _) => guests.welcome(WebConnection {
+            stream: Box::new(stream),
+            peer,
+            is_secure: false,
+        }),
+        (Opening::Media, _) if !guests.media.is_empty() => {
+            let received = timeout(FIRST_MESSAGE, stream.first_message(Framing::Media)).await??;
+            adopt(stream.inner.into_std()?, None, Framing::Media, received, &guests.media).await
+        }
+        (Opening::Turn, _) if guests.turn.is_some() => {
+            let received = timeout(FIRST_MESSAGE, stream.first_message(Framing::Turn)).await??;
+            adopt(
+                stream.inner.into_std()?,
+                None,
+                Framing::Turn,
+                received,
+                guests.turn.as_slice(),
+            )
+            .await
+        }
+        _ => Err(unknown()),
+    }
+}
+
+async fn admit_tls(stream: Rewound<TcpStream>, peer: SocketAddr, tls: &Tls, guests: &Guests) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let speaks_http = stream.get_ref().1.alpn_protocol() == Some(HTTP_1_1);
+    let mut stream = Rewound::new(stream);
+    let opening = match speaks_http {
+        true => Opening::Http,
+        // TURN clients of libwebrtc offer no protocol; nor do plain HTTP clients.
+        false => timeout(FIRST_MESSAGE, stream.opening()).await??,
+    };
+    match opening {
+        Opening::Http => guests.welcome(WebConnection {
+            stream: Box::new(stream),
+            peer,
+            is_secure: true,
+        }),
+        Opening::Turn if guests.turn.is_some() => {
+            let received = timeout(FIRST_MESSAGE, stream.first_message(Framing::Turn)).await??;
+            let (below, connection) = stream.inner.into_inner();
+            if !below.is_drained() {
+                return Err(unknown()); // what came before the handshake was no part of it
+            }
+            let connection = Some(Box::new(connection));
+            adopt(
+                below.inner.into_std()?,
+                connection,
+                Framing::Turn,
+                received,
+                guests.turn.as_slice(),
+            )
+            .await
+        }
+        _ => Err(unknown()),
+    }
+}
+
+async fn adopt(
+    socket: std::net::TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    framing: Framing,
+    received: Vec<u8>,
+    shards: &[ShardHandle],
+) -> io::Result<()> {
+    let Some((first, others)) = shards.split_first() else {
+        return Ok(());
+    };
+    let stream = Box::new(AdoptedStream {
+        socket,
         tls,
         framing,
         received,
-    };
-    let others = shards.split_off(1.min(shards.len()));
-    let Some(first) = shards.pop() else { return Ok(()) };
-    let stream = Box::new(stream);
+    });
+    let others = others.to_vec();
     // Err: the shard has ended, and the process is about to.
     let _ = first.hand_over(Handover::Stream { stream, others }).await;
     Ok(())
 }
 
-async fn handshake(stream: &TcpStream, tls: &Tls) -> io::Result<Box<ServerConnection>> {
-    let mut connection = Box::new(ServerConnection::new(Arc::clone(&tls.config)).map_err(io::Error::other)?);
-    let mut buffer = [0; READ];
-    while connection.is_handshaking() {
-        let mut bytes = read(stream, &mut buffer).await?;
-        while !bytes.is_empty() {
-            connection.read_tls(&mut bytes)?;
-            let processed = connection.process_new_packets();
-            write_tls(stream, &mut connection).await?; // the alert too
-            processed.map_err(io::Error::other)?;
-        }
-    }
-    Ok(connection)
-}
-
-async fn write_tls(stream: &TcpStream, connection: &mut ServerConnection) -> io::Result<()> {
-    let mut out = Vec::new();
-    while connection.wants_write() {
-        connection.write_tls(&mut out)?;
-    }
-    let mut rest = out.as_slice();
-    while !rest.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(rest) {
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn read<'b>(stream: &TcpStream, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read(buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => return Ok(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+impl Guests {
+    fn welcome(&self, connection: WebConnection) -> io::Result<()> {
+        let web = self.web.as_ref().ok_or_else(unknown)?;
+        web.try_send(connection)
+            .map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))
     }
 }
 
-/// Everything received until the first message was whole; that message must be what an honest client begins with: STUN, and
-/// for media a connectivity check.
-async fn first_message(
-    stream: &TcpStream,
-    mut tls: Option<&mut ServerConnection>,
-    framing: Framing,
-) -> io::Result<Vec<u8>> {
-    let mut received = Vec::new();
-    let mut buffer = [0; READ];
-    if let Some(connection) = &mut tls {
-        take_plain(connection, &mut received)?;
-    }
-    loop {
-        if is_whole(&received, framing)? {
-            return Ok(received);
+fn unknown() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+/// A stream, and what was read of it to see what it is: read again first.
+struct Rewound<S> {
+    seen: Vec<u8>,
+    given: usize,
+    inner: S,
+}
+
+impl<S: AsyncRead + Unpin> Rewound<S> {
+    fn new(inner: S) -> Self {
+        Self {
+            seen: Vec::new(),
+            given: 0,
+            inner,
         }
-        let mut bytes = read(stream, &mut buffer).await?;
-        match &mut tls {
-            None => received.extend_from_slice(bytes),
-            Some(connection) => {
-                while !bytes.is_empty() {
-                    connection.read_tls(&mut bytes)?;
-                    take_plain(connection, &mut received)?;
-                }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.given == self.seen.len()
+    }
+
+    async fn opening(&mut self) -> io::Result<Opening> {
+        loop {
+            match opening(&self.seen) {
+                Ok(Some(opening)) => return Ok(opening),
+                Ok(None) => self.read_more().await?,
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+        }
+    }
+
+    /// Everything received until the first message was whole; that message must be what an honest client begins with: STUN,
+    /// and for media a connectivity check.
+    async fn first_message(&mut self, framing: Framing) -> io::Result<Vec<u8>> {
+        while !is_whole(&self.seen, framing)? {
+            self.read_more().await?;
+        }
+        Ok(std::mem::take(&mut self.seen))
+    }
+
+    /// Bounded by whoever asks for more: a message is at most 2 KiB.
+    async fn read_more(&mut self) -> io::Result<()> {
+        let mut buffer = [0; READ];
+        match self.inner.read(&mut buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.seen.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                Ok(())
             }
         }
     }
 }
 
-fn take_plain(connection: &mut ServerConnection, received: &mut Vec<u8>) -> io::Result<()> {
-    let state = connection.process_new_packets().map_err(io::Error::other)?;
-    let start = received.len();
-    received.resize(start + state.plaintext_bytes_to_read(), 0);
-    io::Read::read_exact(&mut connection.reader(), received.get_mut(start..).unwrap_or_default())
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let rest = this.seen.get(this.given..).unwrap_or_default();
+        if rest.is_empty() {
+            return Pin::new(&mut this.inner).poll_read(context, buffer);
+        }
+        let count = rest.len().min(buffer.remaining());
+        buffer.put_slice(rest.get(..count).unwrap_or_default());
+        this.given += count;
+        if this.given == this.seen.len() {
+            (this.seen, this.given) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
 }
 
 fn is_whole(received: &[u8], framing: Framing) -> io::Result<bool> {
@@ -282,8 +304,7 @@ fn is_whole(received: &[u8], framing: Framing) -> io::Result<bool> {
         Framing::Media => rtc::frame_length(received).ok(),
         Framing::Turn => turn::frame_length(received).ok(),
     };
-    let nonsense = || io::Error::from(io::ErrorKind::InvalidData);
-    let Some(frame) = length.ok_or_else(nonsense)?.and_then(|length| received.get(..length)) else {
+    let Some(frame) = length.ok_or_else(unknown)?.and_then(|length| received.get(..length)) else {
         return Ok(false);
     };
     let is_honest = match framing {
@@ -292,5 +313,5 @@ fn is_whole(received: &[u8], framing: Framing) -> io::Result<bool> {
             .is_some_and(|message| rtc::stun_local_ufrag(message).is_some()),
         Framing::Turn => matches!(frame.first(), Some(0..=0x3f)),
     };
-    if is_honest { Ok(true) } else { Err(nonsense()) }
+    if is_honest { Ok(true) } else { Err(unknown()) }
 }

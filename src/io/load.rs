@@ -1,15 +1,27 @@
-//! How busy a shard thread is, and with it whether waiting a moment for more packets pays.
+//! How busy a shard thread is, and with it how long waiting for more packets pays.
 
 use std::time::{Duration, Instant};
 
-/// The share is measured over windows of this length: long enough for several turns, short against a burst of speech.
+/// The share is measured over windows of this length.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// A thread that works this share of its time gathers. Below it every packet is handled as it comes: waking for each
-/// one is dear (some 12 µs), but there is time enough, and no delay is better than a cheaper packet.
-const BUSY_SHARE: f64 = 0.3;
+/// Windows older than this hardly count: longer than the pause between two frames, so that a thread that is busy with each
+/// frame of one large room is known to be busy when the next comes; short against a burst of speech.
+const MEMORY: Duration = Duration::from_millis(80);
 
-/// The share of time spent working in the last whole window.
+/// A thread that works less than this share of its time handles every packet as it comes: waking for each one is dear
+/// (some 12 µs), but there is time enough, and no delay is better than a cheaper packet.
+const LIGHT: f64 = 0.3;
+/// From here on it gathers longer, up to the longest when it is as good as full.
+const HEAVY: f64 = 0.6;
+const FULL: f64 = 0.9;
+
+/// Enough for the packets of a frame, which follow each other within some 200 µs.
+const GATHER: Duration = Duration::from_micros(250);
+/// Enough for the frames of several publishers to meet.
+const GATHER_FULL: Duration = Duration::from_millis(2);
+
+/// The share of time spent working lately.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     window_start: Instant,
@@ -31,14 +43,21 @@ impl Load {
         self.worked += worked;
         let passed = now.saturating_duration_since(self.window_start);
         if passed >= WINDOW {
-            self.share = self.worked.as_secs_f64() / passed.as_secs_f64();
+            let share = self.worked.as_secs_f64() / passed.as_secs_f64();
+            let weight = 1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+            self.share += (share - self.share) * weight;
             self.window_start = now;
             self.worked = Duration::ZERO;
         }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.share >= BUSY_SHARE
+    /// How long the first packets of a turn wait for those that follow them; zero on a thread with time to spare.
+    pub(super) fn gather(&self) -> Duration {
+        if self.share < LIGHT {
+            return Duration::ZERO;
+        }
+        let part = ((self.share - HEAVY) / (FULL - HEAVY)).clamp(0.0, 1.0);
+        GATHER + (GATHER_FULL - GATHER).mul_f64(part)
     }
 }
 
@@ -48,26 +67,47 @@ mod tests {
 
     const MICRO: Duration = Duration::from_micros(1);
 
-    /// Turns of `worked` every `cycle` for 50 ms.
+    /// Turns of `worked` every `cycle` for half a second.
     fn run(load: &mut Load, now: &mut Instant, worked: Duration, cycle: Duration) {
-        for _ in 0..(50_000 * MICRO).as_micros() / cycle.as_micros() {
+        for _ in 0..(500_000 * MICRO).as_micros() / cycle.as_micros() {
             *now += cycle;
             load.add(*now, worked);
         }
     }
 
     #[test]
-    fn only_a_thread_that_works_a_third_of_its_time_gathers() {
+    fn the_busier_a_thread_is_the_longer_it_gathers() {
         let mut now = Instant::now();
         let mut load = Load::new(now);
-        assert!(!load.is_busy(), "nothing is known yet");
+        assert_eq!(load.gather(), Duration::ZERO, "nothing is known yet");
         run(&mut load, &mut now, 30 * MICRO, 1000 * MICRO);
-        assert!(!load.is_busy());
+        assert_eq!(load.gather(), Duration::ZERO);
         run(&mut load, &mut now, 500 * MICRO, 1000 * MICRO);
-        assert!(load.is_busy());
+        assert_eq!(load.gather(), GATHER);
+        run(&mut load, &mut now, 750 * MICRO, 1000 * MICRO);
+        assert!((GATHER..GATHER_FULL).contains(&load.gather()), "{load:?}");
+        run(&mut load, &mut now, 960 * MICRO, 1000 * MICRO);
+        assert_eq!(load.gather(), GATHER_FULL);
         // One packet after a quiet second ends it.
         now += Duration::from_secs(1);
         load.add(now, 30 * MICRO);
-        assert!(!load.is_busy());
+        assert_eq!(load.gather(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_that_is_busy_with_each_frame_is_busy_between_them() {
+        let mut now = Instant::now();
+        let mut load = Load::new(now);
+        // 20 ms of work at each frame of 30 in a second, and a report now and then.
+        for _ in 0..30 {
+            now += Duration::from_millis(20);
+            load.add(now, Duration::from_millis(20));
+            for _ in 0..13 {
+                now += Duration::from_millis(1);
+                load.add(now, 20 * MICRO);
+            }
+            assert!(load.share < 0.8);
+        }
+        assert!(load.gather() >= GATHER, "{load:?}");
     }
 }

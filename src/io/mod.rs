@@ -10,24 +10,32 @@
 mod batch;
 mod counters;
 mod door;
+mod half_open;
 mod interfaces;
 mod load;
+mod opening;
 mod receive;
 mod relay;
 mod send;
 mod shard_thread;
+mod strays;
 mod streams;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod udp;
+mod ways;
 
 pub use batch::DatagramBatch;
 pub use counters::{IoCounters, IoSnapshot};
-pub use door::{Door, Tls, TlsError};
+pub use door::{ByteStream, Cover, Door, Guests, WEB_QUEUE, WebConnection};
 pub use interfaces::{LocalAddress, local_addresses};
+pub use opening::{Opening, Unknown, opening};
 pub use relay::{RelayHome, TurnServer};
 pub use send::SendBatch;
 pub use shard_thread::{DatagramCore, EVENT_QUEUE, Ended, Handover, ShardHandle, ShardThread, ThreadConfig};
 pub use streams::{AdoptedStream, Framing};
+pub use tls::{CertificateFiles, Tls, TlsError};
 pub use udp::{Offload, UdpSocket};
+pub use ways::{WayEnd, WayIn, WayOut, way};

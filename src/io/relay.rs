@@ -17,6 +17,8 @@ use crate::types::NetPath;
 #[derive(Debug)]
 pub struct RelayHome {
     pub sockets: Vec<UdpSocket>,
+    /// The thread's media sockets take its datagrams too (`turn::is_for_server`).
+    pub shares_media: bool,
     pub server: TurnServer,
     /// Media addresses and the shards that have them; None = the home itself.
     pub routes: Vec<(SocketAddr, Option<ShardHandle>)>,

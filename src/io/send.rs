@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::{IoCounters, add};
 use super::relay::{Relay, Wrapped};
@@ -104,8 +104,8 @@ impl SendBatch {
         }
     }
 
-    pub(super) fn flush_streams(&mut self, epoll: &Epoll) {
-        self.streams.flush(epoll);
+    pub(super) fn flush_streams(&mut self, now: Instant, epoll: &Epoll) {
+        self.streams.flush(now, epoll);
     }
 
     fn queue_on_stream(&mut self, path: NetPath, start: usize, len: usize) {
@@ -271,6 +271,8 @@ fn datagrams(message: &Outgoing) -> u64 {
 fn count_sent(counters: &IoCounters, messages: &[Outgoing]) {
     add(&counters.messages_sent, messages.len() as u64);
     add(&counters.datagrams_sent, messages.iter().map(datagrams).sum());
+    let grouped = messages.iter().filter(|message| message.segment.is_some());
+    add(&counters.datagrams_grouped, grouped.map(datagrams).sum());
     add(
         &counters.bytes_sent,
         messages.iter().map(|message| message.length as u64).sum(),

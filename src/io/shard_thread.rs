@@ -16,13 +16,15 @@ use super::load::Load;
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
+use super::strays::Strays;
 use super::streams::{AdoptedStream, Framing};
 use super::sys::{self, Epoll};
 use super::udp::UdpSocket;
+use super::ways::{WayEnd, Ways};
 use crate::media::edge::{Command, Event};
-use crate::media::{Shard, ShardStats};
-use crate::rtc;
-use crate::types::NetPath;
+use crate::media::{RelayLink, Shard, ShardStats};
+use crate::types::{NetPath, ShardIndex};
+use crate::{rtc, turn};
 
 /// Commands waiting for a shard. A room of 1,000 that resubscribes everybody sends a few thousand; a sender that finds
 /// the queue full waits (control may wait for a shard).
@@ -49,13 +51,11 @@ const EVENT_BACKLOG: usize = 65_536;
 /// How soon a backlog of events is offered again.
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 
+/// How soon a batch is offered again to another shard whose queue was full.
+const WAY_RETRY: Duration = Duration::from_millis(1);
+
 /// Datagrams taken from one socket in one turn, so that no flow keeps commands and timers waiting.
 const DATAGRAMS_PER_TURN: usize = 256;
-
-/// A busy thread (`Load`) sleeps this long before it looks for packets again, so that a turn finds more of them for each
-/// destination: more segments per send, and fewer wakes. An idle or lightly loaded shard never waits. To be set by
-/// measurement: the price is half of it in mean added latency (DESIGN §6 allows 0.3 ms at half load).
-const GATHER: Duration = Duration::from_micros(250);
 
 /// How much later than asked the kernel may wake the thread. Its default of 50 µs is a sixth of the latency budget.
 const TIMER_SLACK: Duration = Duration::from_micros(5);
@@ -86,6 +86,12 @@ pub trait DatagramCore {
     /// One of its transports has verified this path.
     fn has_flow(&self, _path: NetPath) -> bool {
         true
+    }
+    /// A batch that the core of another thread has sent.
+    fn handle_relay(&mut self, _now: Instant, _from: ShardIndex, _batch: &[u8]) {}
+    /// Sends what waits for other threads; true when a way was full.
+    fn poll_relay(&mut self, _now: Instant, _link: &mut impl RelayLink) -> bool {
+        false
     }
     /// What it has counted since it was made.
     fn stats(&self) -> ShardStats {
@@ -130,6 +136,14 @@ impl DatagramCore for Shard {
         Shard::has_flow(self, path)
     }
 
+    fn handle_relay(&mut self, now: Instant, from: ShardIndex, batch: &[u8]) {
+        Shard::handle_relay(self, now, from, batch);
+    }
+
+    fn poll_relay(&mut self, now: Instant, link: &mut impl RelayLink) -> bool {
+        Shard::poll_relay(self, now, link)
+    }
+
     fn stats(&self) -> ShardStats {
         Shard::stats(self).clone()
     }
@@ -155,6 +169,18 @@ pub enum Handover {
     FromClient { path: NetPath, datagram: Vec<u8> },
     /// To the home: this shard's datagram for a relayed client.
     ToClient { path: NetPath, datagram: Vec<u8> },
+    /// An end of a way between this thread and another one.
+    Way(Box<WayEnd>),
+    /// All of these threads have one port; this one is at that place.
+    SharedPort { me: usize, all: Vec<ShardHandle> },
+    /// A datagram that came to another of those. `asked_by`: that one does not know whose the flow is.
+    Stray {
+        path: NetPath,
+        datagram: Vec<u8>,
+        asked_by: Option<usize>,
+    },
+    /// The flow is the thread's at that place.
+    FlowAt { path: NetPath, at: usize },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -206,6 +232,11 @@ impl ShardHandle {
         let taken = self.handovers.try_send(handover).is_ok();
         self.wake.signal();
         taken
+    }
+
+    /// Something was left for the thread that it does not wait for.
+    pub(super) fn wake(&self) {
+        self.wake.signal();
     }
 
     pub fn counters(&self) -> IoSnapshot {
@@ -272,6 +303,8 @@ pub struct ShardThread<C> {
     /// Those of media, then those of the TURN server.
     sockets: Vec<Arc<UdpSocket>>,
     media_sockets: usize,
+    /// The media sockets are the TURN server's as well.
+    shares_media: bool,
     ready: Vec<Readiness>,
     epoll: Epoll,
     wake: Arc<Wake>,
@@ -285,6 +318,10 @@ pub struct ShardThread<C> {
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
     load: Load,
+    strays: Strays,
+    ways: Ways,
+    /// A way was full.
+    is_crossing: bool,
 }
 
 impl<C: DatagramCore + 'static> ShardThread<C> {
@@ -338,11 +375,15 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 receiver: Receiver::new(),
                 batch: SendBatch::new(sockets.clone(), Arc::clone(&counters)),
                 media_sockets: sockets.len(),
+                shares_media: false,
                 sockets,
                 counters,
                 stats,
                 next_stats: Instant::now(),
                 load: Load::new(Instant::now()),
+                strays: Strays::new(Instant::now()),
+                ways: Ways::default(),
+                is_crossing: false,
             };
             if let Err(error) = shard.run() {
                 tracing::error!(%error, "a media shard has stopped");
@@ -379,6 +420,14 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         };
         self.batch.relay.set_now(now);
         turn.more |= self.take_handovers(now)?;
+        if !turn.more {
+            // Behind all commands: those that their sender has acted on are among them.
+            let core = &mut self.core;
+            let left = self
+                .ways
+                .receive(&self.counters, |from, batch| core.handle_relay(now, from, batch));
+            turn.more |= left;
+        }
         for index in 0..self.sockets.len() {
             self.receive(now, index)?;
             turn.more |= self.ready[index].readable;
@@ -390,7 +439,8 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         self.look_after_clients(now);
         self.core.poll_transmit(now, &mut self.batch);
         self.batch.flush();
-        self.batch.flush_streams(&self.epoll);
+        self.batch.flush_streams(now, &self.epoll);
+        self.is_crossing = self.core.poll_relay(now, &mut self.ways.sender(&self.counters));
         turn.more |= self.batch.streams.has_readable();
         self.report_events();
         Ok(turn)
@@ -410,14 +460,17 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
         let mut total = 0;
         let is_turn = index >= self.media_sockets;
+        let may_be_turn = self.shares_media;
         while self.ready[index].readable && total < DATAGRAMS_PER_TURN {
             let core = &mut self.core;
-            let (batch, counters) = (&mut self.batch, &self.counters);
+            let (batch, strays, counters) = (&mut self.batch, &mut self.strays, &self.counters);
             let received = self
                 .receiver
                 .receive(&self.sockets[index], counters, |arrival, path, datagram| {
-                    if is_turn {
-                        relay(now, path, datagram, core, batch, counters);
+                    if is_turn || (may_be_turn && turn::is_for_server(datagram)) {
+                        relay(now, path, datagram, core, (batch, strays), counters);
+                    } else if strays.has_others() && !is_here(core, path, datagram) {
+                        strays.pass_on(now, path, datagram, counters);
                     } else {
                         core.handle_arrival(now, arrival, path, datagram);
                     }
@@ -451,6 +504,23 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 }
                 Handover::FromClient { path, mut datagram } => self.core.handle_datagram(now, path, &mut datagram),
                 Handover::ToClient { path, datagram } => self.batch.send(path, &datagram),
+                Handover::Way(end) => self.ways.add(*end),
+                Handover::SharedPort { me, all } => self.strays.share(me, all),
+                Handover::Stray {
+                    path,
+                    mut datagram,
+                    asked_by,
+                } => {
+                    if asked_by.is_some() && !is_here(&self.core, path, &datagram) {
+                        continue;
+                    }
+                    add(&self.counters.strays_in, 1);
+                    self.core.handle_datagram(now, path, &mut datagram);
+                    if let Some(asked_by) = asked_by.filter(|_| self.core.has_flow(path)) {
+                        self.strays.claim(asked_by, path);
+                    }
+                }
+                Handover::FlowAt { path, at } => self.strays.learn(path, at),
             }
         }
         Ok(true)
@@ -482,6 +552,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
     fn become_home(&mut self, now: Instant, home: RelayHome) -> io::Result<()> {
         let RelayHome {
             sockets,
+            shares_media,
             server,
             routes,
         } = home;
@@ -492,6 +563,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             self.sockets.push(Arc::clone(&socket));
             self.batch.add_socket(socket);
         }
+        self.shares_media = shares_media;
         self.batch.relay = Relay::home(server, routes, now);
         Ok(())
     }
@@ -503,10 +575,11 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         }
         let mut streams = std::mem::take(&mut self.batch.streams);
         let (core, batch, counters) = (&mut self.core, &mut self.batch, &self.counters);
+        let strays = &mut self.strays;
         streams.read(|path, framing, message| {
             match framing {
                 Framing::Media => core.handle_datagram(now, path, message),
-                Framing::Turn => deliver(now, path, message, core, batch, counters),
+                Framing::Turn => deliver(now, path, message, core, (batch, strays), counters),
             }
             true
         });
@@ -579,20 +652,31 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         if !self.backlog.is_empty() {
             timeout = Some(timeout.unwrap_or(BACKLOG_RETRY).min(BACKLOG_RETRY));
         }
+        if self.is_crossing {
+            timeout = Some(timeout.unwrap_or(WAY_RETRY).min(WAY_RETRY));
+        }
         if turn.more {
             timeout = Some(Duration::ZERO);
-        } else if self.load.is_busy() {
-            let pause = timeout.unwrap_or(GATHER).min(GATHER);
-            std::thread::sleep(pause);
-            timeout = timeout.map(|timeout| timeout.saturating_sub(pause));
         }
         let (ready, streams, wake) = (&mut self.ready, &mut self.batch.streams, &self.wake);
         self.epoll.wait(timeout, |token| match ready.get_mut(token as usize) {
             Some(socket) => socket.readable = true,
             None if token == WAKE_TOKEN => wake.clear(),
             None => _ = streams.mark_ready(token),
-        })
+        })?;
+        // Under load the first packet waits a moment for those that follow it: more segments in a send, fewer turns. Not
+        // after a turn that has left something over: those that follow have come meanwhile.
+        let gather = self.load.gather();
+        if !turn.more && !gather.is_zero() && self.ready.iter().any(|socket| socket.readable) {
+            std::thread::sleep(gather);
+        }
+        Ok(())
     }
+}
+
+/// It came where a check of this core's came from, or names one of its transports.
+fn is_here<C: DatagramCore>(core: &C, path: NetPath, datagram: &[u8]) -> bool {
+    core.has_flow(path) || rtc::stun_local_ufrag(datagram).is_some_and(|ufrag| core.has_ufrag(ufrag))
 }
 
 /// One datagram on a socket of the TURN server.
@@ -601,10 +685,10 @@ fn relay<C: DatagramCore>(
     client: NetPath,
     message: &mut [u8],
     core: &mut C,
-    batch: &mut SendBatch,
+    (batch, strays): (&mut SendBatch, &mut Strays),
     counters: &IoCounters,
 ) {
-    deliver(now, client, message, core, batch, counters);
+    deliver(now, client, message, core, (batch, strays), counters);
     answer(batch);
 }
 
@@ -614,7 +698,7 @@ fn deliver<C: DatagramCore>(
     client: NetPath,
     message: &mut [u8],
     core: &mut C,
-    batch: &mut SendBatch,
+    (batch, strays): (&mut SendBatch, &mut Strays),
     counters: &IoCounters,
 ) {
     let Some(destination) = batch.relay.handle_message(now, client, message) else {
@@ -623,8 +707,12 @@ fn deliver<C: DatagramCore>(
     add(&counters.relayed_in, 1);
     match destination {
         Destination::Here(relayed) => {
-            if let Some(datagram) = message.get_mut(relayed.payload) {
-                core.handle_datagram(now, relayed.path, datagram);
+            let (path, datagram) = (relayed.path, message.get_mut(relayed.payload).unwrap_or_default());
+            // Of threads with one port the first is named for all.
+            if strays.has_others() && !is_here(core, path, datagram) {
+                strays.pass_on(now, path, datagram, counters);
+            } else {
+                core.handle_datagram(now, path, datagram);
             }
         }
         Destination::There(shard, relayed) => {

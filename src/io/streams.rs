@@ -4,7 +4,7 @@
 //! or dropped, never waited for: the kernel is given only what the network takes (TCP_NOTSENT_LOWAT), so that what is too
 //! much stands in the queue here, where video makes way for everything else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -21,6 +21,10 @@ const MAX_STREAMS: usize = 16_384;
 /// Large media packets are taken up to here: half a second of a 1 Mbit/s link. Congestion control must see the queue, and a
 /// picture that waits longer is of no use.
 const SOFT_LIMIT: usize = 64 << 10;
+/// … and while nothing stands in the queue for longer than this: with what the kernel and the network hold, half a second.
+const MAX_WAIT: Duration = Duration::from_millis(250);
+/// How exactly the age of the queue is known.
+const MARK_EVERY: Duration = Duration::from_millis(10);
 /// Everything else is: audio, RTCP, handshakes, data. Beyond, the client reads nothing at all.
 const HARD_LIMIT: usize = 256 << 10;
 /// RTP packets longer than this are video: audio of 20 ms is at most some 300 bytes.
@@ -69,6 +73,12 @@ struct Stream {
     /// Plain; sent up to `sent`.
     output: Vec<u8>,
     sent: usize,
+    /// Bytes ever queued.
+    queued: u64,
+    /// Of what waits, oldest first: all that was queued up to a byte was there at that time. As many as `MAX_WAIT` has room
+    /// for; with more the queue is late, and stays as it is.
+    marks: VecDeque<(u64, Instant)>,
+    is_late: bool,
     is_readable: bool,
     /// The kernel takes no more; epoll says when.
     is_blocked: bool,
@@ -142,6 +152,9 @@ impl Streams {
             input: received,
             output: Vec::new(),
             sent: 0,
+            queued: 0,
+            marks: VecDeque::new(),
+            is_late: false,
             is_readable: false,
             is_blocked: false,
             is_watched: false,
@@ -209,31 +222,45 @@ impl Streams {
         };
         let is_video = datagram.len() > LARGE_PACKET && !matches!(datagram.first(), Some(0..=63));
         let limit = if is_video { SOFT_LIMIT } else { HARD_LIMIT };
-        if stream.output.len() - stream.sent + datagram.len() > limit {
+        if stream.waiting() + datagram.len() > limit || (is_video && stream.is_late) {
             return false;
         }
+        let before = stream.output.len();
         if stream.framing == Framing::Media {
             let length = datagram.len().min(MAX_DATAGRAM) as u16;
             stream.output.extend_from_slice(&length.to_be_bytes());
         }
         stream.output.extend_from_slice(datagram);
+        stream.queued += (stream.output.len() - before) as u64;
         mark(&mut self.dirty, stream, place);
         true
     }
 
+    /// Bytes that wait for the network, of one connection.
+    #[cfg(test)]
+    pub(super) fn waiting(&self, path: NetPath) -> usize {
+        let place = self
+            .by_path
+            .get(&path)
+            .and_then(|place| self.places.get(*place)?.as_ref());
+        place.map_or(0, |stream| stream.waiting())
+    }
+
     /// Gives the kernel what it takes.
-    pub(super) fn flush(&mut self, epoll: &Epoll) {
+    pub(super) fn flush(&mut self, now: Instant, epoll: &Epoll) {
         for place in std::mem::take(&mut self.dirty) {
             let Some(Some(stream)) = self.places.get_mut(place) else {
                 continue;
             };
             stream.is_dirty = false;
             if stream.is_blocked {
+                stream.note_age(now);
                 continue;
             }
             let written = stream.write();
             match written {
                 Ok(done) => {
+                    stream.note_age(now);
                     stream.is_blocked = !done;
                     // Level-triggered: to be asked for only while there is something to write.
                     if std::mem::replace(&mut stream.is_watched, !done) == done {
@@ -286,6 +313,28 @@ fn mark(dirty: &mut Vec<usize>, stream: &mut Stream, place: usize) {
 }
 
 impl Stream {
+    /// Bytes that the kernel has not been given.
+    fn waiting(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Whether the oldest of what waits has waited for too long.
+    fn note_age(&mut self, now: Instant) {
+        let taken = self.queued - self.waiting() as u64;
+        while self.marks.front().is_some_and(|(end, _)| *end <= taken) {
+            self.marks.pop_front();
+        }
+        let passed = |since: Instant| now.saturating_duration_since(since);
+        self.is_late = self.marks.front().is_some_and(|(_, since)| passed(*since) > MAX_WAIT);
+        let is_new = self
+            .marks
+            .back()
+            .is_none_or(|(end, since)| *end < self.queued && passed(*since) >= MARK_EVERY);
+        if !self.is_late && self.waiting() > 0 && is_new {
+            self.marks.push_back((self.queued, now));
+        }
+    }
+
     /// One read. False when the peer is done or the connection broken.
     fn receive(&mut self, buffer: &mut [u8]) -> bool {
         let count = match self.socket.read(buffer) {

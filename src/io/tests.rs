@@ -13,7 +13,9 @@ use crate::media::edge::{Command, Event};
 use crate::types::{Batch, NetPath, NetProtocol, RoomHandle};
 
 mod coturn;
+mod door;
 mod relay;
+mod streams;
 
 const LIMIT: Duration = Duration::from_secs(5);
 

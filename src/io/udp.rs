@@ -43,6 +43,20 @@ impl UdpSocket {
     /// # Errors
     /// What `bind` says: address in use, not local, no permission.
     pub fn bind(address: SocketAddr, wanted: Offload) -> io::Result<Self> {
+        Self::open(address, wanted, |_| Ok(()))
+    }
+
+    /// As `bind`, on a port that other sockets of this process have too: the kernel gives each flow to one of them.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn bind_shared(address: SocketAddr, wanted: Offload) -> io::Result<Self> {
+        Self::open(address, wanted, |socket| {
+            sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+        })
+    }
+
+    fn open(address: SocketAddr, wanted: Offload, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::DGRAM.nonblocking(),
@@ -52,6 +66,7 @@ impl UdpSocket {
             socket.set_only_v6(true)?;
         }
         size_buffers(&socket);
+        prepare(&socket)?;
         socket.bind(&address.into())?;
         let local = socket
             .local_addr()?

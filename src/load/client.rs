@@ -13,13 +13,14 @@ use str0m::media::{Direction, MediaKind};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::Extension;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::options::{Scenario, Video, VideoCodec};
 use super::publisher::Publisher;
 use super::signalling::{Join, Signalling, Target, description};
+use super::sink::Sink;
 use super::subscriber::{Counting, Streams, verify};
 use super::tally::Tally;
 use super::{keys, wall_clock};
@@ -37,6 +38,8 @@ pub struct Shared {
     pub crypto: Arc<CryptoProvider>,
     pub tally: RefCell<Tally>,
     pub batch: RefCell<DatagramBatch>,
+    /// Those that are read in rounds.
+    pub sinks: RefCell<Vec<Rc<Sink>>>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -50,7 +53,7 @@ pub enum Part {
 enum Role {
     Publisher(Box<Publisher>),
     Verifying(Streams),
-    Counting(Box<Counting>, Streams),
+    Counting(Rc<Sink>),
 }
 
 /// Joins, takes part until it is told to stop, leaves.
@@ -73,7 +76,8 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
     let mut wake_at = client.drain()?;
     let sleep = tokio::time::sleep_until(wake_at.into());
     tokio::pin!(sleep);
-    let socket = client.socket.clone();
+    let machine = |error: std::io::Error| Failure::Machine(error.to_string());
+    let mut watch = Some(watched(client.socket.clone()).map_err(machine)?);
     loop {
         let wake = wake_at.min(ping_at).into();
         if sleep.deadline() != wake {
@@ -85,12 +89,13 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
                 signalling.leave().await;
                 return Ok(());
             }
-            ready = socket.readable() => {
-                let mut ready = ready.map_err(|error| Failure::Machine(error.to_string()))?;
+            ready = readable(watch.as_ref()) => {
+                let mut ready = ready.map_err(machine)?;
                 if !client.receive()? {
                     ready.clear_ready();
                 }
             }
+            () = client.news(), if watch.is_none() => client.take_letters()?,
             () = &mut sleep => {
                 client.handle_time()?;
                 if Instant::now() >= ping_at {
@@ -107,13 +112,20 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
             }
         }
         wake_at = client.drain()?;
+        if watch.is_some()
+            && client.joined
+            && let Role::Counting(sink) = &client.role
+        {
+            watch = None;
+            shared.sinks.borrow_mut().push(sink.clone());
+        }
     }
 }
 
 struct Client {
     shared: Rc<Shared>,
     rtc: Rtc,
-    socket: Rc<AsyncFd<UdpSocket>>,
+    socket: Rc<UdpSocket>,
     address: SocketAddr,
     role: Role,
     who: String,
@@ -125,8 +137,6 @@ struct Client {
     offers: u32,
     published: usize,
     joined: bool,
-    /// Where RTCP goes: the source of the last datagram.
-    server: Option<SocketAddr>,
     /// When the datagram that is being handled came, since 1970.
     arrived: Duration,
 }
@@ -141,8 +151,11 @@ impl Client {
         began: Instant,
     ) -> Result<Self, Failure> {
         let machine = |error: std::io::Error| Failure::Machine(format!("a UDP socket: {error}"));
-        // No GRO: a server that groups its sends has to pay for their way through loopback as towards other machines.
-        let socket = UdpSocket::bind(SocketAddr::new(local, 0), Offload { gso: true, gro: false }).map_err(machine)?;
+        let offload = Offload {
+            gso: true,
+            gro: shared.scenario.gro,
+        };
+        let socket = Rc::new(UdpSocket::bind(SocketAddr::new(local, 0), offload).map_err(machine)?);
         let address = socket.local();
         let mut config = Rtc::builder()
             .set_crypto_provider(shared.crypto.clone())
@@ -174,13 +187,13 @@ impl Client {
                 // Any SSRC that str0m does not use: with the same key, two senders must not share one.
                 let own = 0x7b00_0000 | index;
                 let counting = Counting::new(shared.crypto.clone(), own, wide, began, wall_clock());
-                Role::Counting(Box::new(counting), Streams::new(&rtc))
+                Role::Counting(Sink::new(socket.clone(), counting, Streams::new(&rtc)))
             }
         };
         Ok(Self {
             shared: shared.clone(),
             rtc,
-            socket: Rc::new(watched(socket).map_err(machine)?),
+            socket,
             address,
             role,
             who,
@@ -191,7 +204,6 @@ impl Client {
             offers: 0,
             published: 0,
             joined: false,
-            server: None,
             arrived: Duration::ZERO,
         })
     }
@@ -326,7 +338,7 @@ impl Client {
         let mut failure = None;
         for _ in 0..MAX_CALLS {
             let more = batch
-                .receive(socket.get_ref(), |at, source, datagram| {
+                .receive(&socket, |at, source, datagram| {
                     if let Err(error) = self.handle_datagram(at, source, datagram) {
                         failure.get_or_insert(error);
                     }
@@ -343,11 +355,10 @@ impl Client {
     }
 
     fn handle_datagram(&mut self, at: Duration, source: SocketAddr, datagram: &mut [u8]) -> Result<(), Failure> {
-        self.server = Some(source);
-        if let Role::Counting(counting, streams) = &mut self.role {
+        if let Role::Counting(sink) = &self.role {
             let mut tally = self.shared.tally.borrow_mut();
-            if counting.take(streams, datagram, at, &mut tally) {
-                if !self.joined && !streams.is_empty() {
+            if sink.take(at, source, datagram, &mut tally) {
+                if !self.joined && sink.has_media() {
                     self.joined = true;
                     tally.joined += 1;
                     tally.join_times.add(self.began.elapsed());
@@ -376,12 +387,24 @@ impl Client {
                 self.drain()?;
             }
         }
-        if let Role::Counting(counting, streams) = &mut self.role
-            && let Some(server) = self.server
-        {
-            while let Some(packet) = counting.poll(streams, now, wall_clock()) {
-                let _ = self.socket.get_ref().send_to(&packet, server);
-            }
+        Ok(())
+    }
+
+    /// Waits for what is left to str0m by the rounds.
+    async fn news(&self) {
+        match &self.role {
+            Role::Counting(sink) => sink.news().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn take_letters(&mut self) -> Result<(), Failure> {
+        let Role::Counting(sink) = &self.role else {
+            return Ok(());
+        };
+        let sink = sink.clone();
+        while let Some(mut letter) = sink.letter()? {
+            self.handle_datagram(letter.at, letter.from, &mut letter.datagram)?;
         }
         Ok(())
     }
@@ -410,20 +433,18 @@ impl Client {
                 Output::Timeout(at) => break at,
                 Output::Transmit(transmit) => {
                     // A full buffer loses it, as a network would.
-                    let _ = self.socket.get_ref().send_to(&transmit.contents, transmit.destination);
+                    let _ = self.socket.send_to(&transmit.contents, transmit.destination);
                 }
                 Output::Event(event) => self.handle_event(event)?,
             }
         };
         if let Some(exported) = keys::take()
-            && let Role::Counting(counting, _) = &mut self.role
+            && let Role::Counting(sink) = &self.role
         {
-            counting.set_keys(&exported);
+            sink.set_keys(&exported);
         }
         Ok(match &self.role {
             Role::Publisher(publisher) => publisher.wake_at(Instant::now()).map_or(wake, |at| at.min(wake)),
-            // Before there is a server to send to, there is nothing to report.
-            Role::Counting(counting, _) if self.joined => counting.wake_at().map_or(wake, |at| at.min(wake)),
             _ => wake,
         })
     }
@@ -480,6 +501,14 @@ impl Client {
     deprecated,
     reason = "its successor is unsafe, for types that change their descriptor; a `UdpSocket` has one for life"
 )]
-fn watched(socket: UdpSocket) -> std::io::Result<AsyncFd<UdpSocket>> {
+fn watched(socket: Rc<UdpSocket>) -> std::io::Result<AsyncFd<Rc<UdpSocket>>> {
     AsyncFd::new(socket)
+}
+
+/// Never, of a socket that is not watched.
+async fn readable(watch: Option<&AsyncFd<Rc<UdpSocket>>>) -> std::io::Result<AsyncFdReadyGuard<'_, Rc<UdpSocket>>> {
+    match watch {
+        Some(watch) => watch.readable().await,
+        None => std::future::pending().await,
+    }
 }

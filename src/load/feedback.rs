@@ -11,8 +11,8 @@ use crate::types::Ssrc;
 
 const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Ticks of 250 µs, the unit of transport-wide feedback.
-const TICKS_PER_SECOND: u128 = 4000;
+/// Of transport-wide feedback: 250 µs.
+const NANOS_PER_TICK: u64 = 250_000;
 /// What such a subscriber could receive, for servers that go by REMB: loopback has no limit worth naming.
 const ESTIMATE: u64 = 100_000_000;
 /// Numbers that one round of feedback spans at most; what is beyond has been lost for good.
@@ -28,6 +28,9 @@ pub struct Feedback {
     wide: Extender,
     /// Transport-wide number, arrival in ticks.
     arrivals: Vec<(u64, i64)>,
+    /// Reused: what came of each number, and the packet that says so.
+    statuses: Vec<Option<i64>>,
+    bytes: Vec<u8>,
     count: u8,
     next: Option<u64>,
     /// Of each sender: the middle 32 bits of its last report's NTP time, and when that came.
@@ -44,6 +47,8 @@ impl Feedback {
             report_at: now + REPORT_EVERY,
             wide: Extender::new(),
             arrivals: Vec::new(),
+            statuses: Vec::new(),
+            bytes: vec![0; MAX_RTCP],
             count: 0,
             next: None,
             sender_reports: HashMap::new(),
@@ -52,9 +57,10 @@ impl Feedback {
 
     /// A packet with this transport-wide number came at `at` (since 1970).
     pub fn see(&mut self, number: u16, at: Duration) {
-        let ticks = at.saturating_sub(self.started).as_micros() * TICKS_PER_SECOND / 1_000_000;
-        self.arrivals
-            .push((self.wide.extend(number), i64::try_from(ticks).unwrap_or(i64::MAX)));
+        let since = at.saturating_sub(self.started);
+        let ticks =
+            since.as_secs() * (1_000_000_000 / NANOS_PER_TICK) + u64::from(since.subsec_nanos()) / NANOS_PER_TICK;
+        self.arrivals.push((self.wide.extend(number), ticks as i64));
     }
 
     /// An opened compound of the server.
@@ -66,32 +72,29 @@ impl Feedback {
         }
     }
 
-    pub fn wake_at(&self) -> Instant {
-        self.feedback_at.min(self.report_at)
-    }
-
     /// What is due, unsealed, one compound at a time. `streams` = SSRC and numbers of what is received.
     pub fn poll<'a>(
         &mut self,
         now: Instant,
         wall: Duration,
         streams: impl Iterator<Item = (u32, &'a Order)>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<&[u8]> {
         if now >= self.report_at {
-            self.report_at = now + REPORT_EVERY;
-            return self.report(wall, streams);
+            self.report_at = next(self.report_at, REPORT_EVERY, now);
+            let written = self.report(wall, streams)?;
+            return self.bytes.get(..written);
         }
         if now >= self.feedback_at {
-            let feedback = self.transport_wide(streams);
-            if feedback.is_none() {
-                self.feedback_at = now + FEEDBACK_EVERY;
+            let written = self.transport_wide(streams);
+            if written.is_none() {
+                self.feedback_at = next(self.feedback_at, FEEDBACK_EVERY, now);
             }
-            return feedback;
+            return self.bytes.get(..written?);
         }
         None
     }
 
-    fn report<'a>(&mut self, wall: Duration, streams: impl Iterator<Item = (u32, &'a Order)>) -> Option<Vec<u8>> {
+    fn report<'a>(&mut self, wall: Duration, streams: impl Iterator<Item = (u32, &'a Order)>) -> Option<usize> {
         let mut blocks = Vec::new();
         for (ssrc, order) in streams {
             let Some((highest, lost)) = order.reported() else {
@@ -112,8 +115,7 @@ impl Feedback {
                 delay_since_last_sender_report: since,
             });
         }
-        let mut bytes = vec![0; MAX_RTCP];
-        let mut writer = rtcp::Writer::new(&mut bytes);
+        let mut writer = rtcp::Writer::new(&mut self.bytes);
         let estimated = self.wide.highest().is_none() && !blocks.is_empty();
         if blocks.is_empty() {
             writer.receiver_report(self.own, &[]).ok()?;
@@ -128,17 +130,17 @@ impl Feedback {
             let ssrcs: Vec<Ssrc> = blocks.iter().take(31).map(|block| block.ssrc).collect();
             let _ = writer.remb(self.own, ESTIMATE, &ssrcs);
         }
-        let len = writer.len();
-        bytes.truncate(len);
-        Some(bytes)
+        Some(writer.len())
     }
 
-    fn transport_wide<'a>(&mut self, mut streams: impl Iterator<Item = (u32, &'a Order)>) -> Option<Vec<u8>> {
+    fn transport_wide<'a>(&mut self, mut streams: impl Iterator<Item = (u32, &'a Order)>) -> Option<usize> {
         self.arrivals.sort_unstable();
         let (first, last) = (self.arrivals.first()?.0, self.arrivals.last()?.0);
         let base = self.next.filter(|next| *next <= first).unwrap_or(first);
         let base = base.max(last.saturating_sub(MAX_SPAN));
-        let mut statuses = vec![None; usize::try_from(last - base + 1).ok()?];
+        let statuses = &mut self.statuses;
+        statuses.clear();
+        statuses.resize(usize::try_from(last - base + 1).ok()?, None);
         for (number, ticks) in &self.arrivals {
             let at = number.checked_sub(base).and_then(|at| usize::try_from(at).ok());
             if let Some(status) = at.and_then(|at| statuses.get_mut(at)) {
@@ -146,10 +148,9 @@ impl Feedback {
             }
         }
         let media = streams.next().map_or(self.own, |(ssrc, _)| Ssrc(ssrc));
-        let mut bytes = vec![0; MAX_RTCP];
-        let mut writer = rtcp::Writer::new(&mut bytes);
+        let mut writer = rtcp::Writer::new(&mut self.bytes);
         let reported = writer
-            .transport_feedback(self.own, media, base as u16, self.count, &statuses)
+            .transport_feedback(self.own, media, base as u16, self.count, statuses)
             .unwrap_or(0);
         self.count = self.count.wrapping_add(1);
         if reported == 0 {
@@ -158,13 +159,18 @@ impl Feedback {
             self.next = None;
             return None;
         }
+        let written = writer.len();
         let next = base + reported as u64;
         self.next = Some(next);
         self.arrivals.retain(|(number, _)| *number >= next);
-        let len = writer.len();
-        bytes.truncate(len);
-        Some(bytes)
+        Some(written)
     }
+}
+
+/// When what was due at `due` is due again: in step, unless it is far behind.
+fn next(due: Instant, every: Duration, now: Instant) -> Instant {
+    let next = due + every;
+    if next > now { next } else { now + every }
 }
 
 #[cfg(test)]
@@ -183,7 +189,7 @@ mod tests {
         let (mut received, mut lost) = (0, 0);
         let due = now + FEEDBACK_EVERY;
         while let Some(bytes) = feedback.poll(due, wall, std::iter::once((9, &order))) {
-            for packet in rtcp::parse(&bytes) {
+            for packet in rtcp::parse(bytes) {
                 let Ok(Packet::TransportFeedback(report)) = packet else {
                     panic!("{packet:?}");
                 };
@@ -197,7 +203,7 @@ mod tests {
         }
         // 1535 numbers and the one between 65534 and 0; every hundredth is missing.
         assert_eq!((received, lost), (1520, 16));
-        assert!(feedback.wake_at() > due);
+        assert!(feedback.feedback_at > due);
     }
 
     #[test]
@@ -223,7 +229,7 @@ mod tests {
         let bytes = feedback
             .poll(now + REPORT_EVERY, late, std::iter::once((9, &order)))
             .expect("a report");
-        let packets: Vec<_> = rtcp::parse(&bytes).flatten().collect();
+        let packets: Vec<_> = rtcp::parse(bytes).flatten().collect();
         let Packet::ReceiverReport { blocks, .. } = &packets[0] else {
             panic!("{packets:?}");
         };

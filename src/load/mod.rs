@@ -7,12 +7,14 @@
 //!
 //! A subscriber either *verifies*: str0m opens every packet, answers loss and the body's hash is checked. Or it *counts*:
 //! str0m connects, then RTP is read by its clear header only, transport-wide feedback and reports are sent, and one packet
-//! in [`subscriber::SAMPLE`] is opened to see how long it took.
+//! in [`subscriber::SAMPLE`] is opened to see how long it took. Their sockets are read in rounds ([`sink`]), so that the
+//! tester's core carries more packets than the server's.
 
 mod client;
 mod counter;
 mod failure;
 mod feedback;
+mod garbage;
 mod histogram;
 mod keys;
 mod metrics;
@@ -25,6 +27,7 @@ mod report;
 mod run;
 mod server;
 mod signalling;
+pub mod sink;
 mod srtp;
 mod subscriber;
 mod tally;

@@ -86,6 +86,13 @@ pub struct Options {
     /// Process of the server, on this machine: report what it costs
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Datagrams a second that nobody asked for, sent to the server's media port beside the call: what does a flood cost?
+    #[arg(long, default_value_t = 0)]
+    pub garbage: u64,
+    /// Receive every datagram by itself. Otherwise what the server sends as one (GSO) goes whole through loopback and into
+    /// the socket (UDP_GRO), as it would to a network card that cuts it up
+    #[arg(long)]
+    pub no_gro: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -105,6 +112,10 @@ pub struct Scenario {
     pub duration: Duration,
     /// Between two joins.
     pub join_every: Duration,
+    /// Sockets take in one piece what was sent in one piece.
+    pub gro: bool,
+    /// Datagrams a second.
+    pub garbage: u64,
 }
 
 impl Scenario {
@@ -124,6 +135,8 @@ impl Scenario {
 
 /// More sockets and tasks than one thread can drive.
 const MAX_CLIENTS: usize = 10_000;
+/// Datagrams a second: more than one thread can send.
+const MAX_GARBAGE: u64 = 1_000_000;
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 impl Options {
@@ -159,12 +172,20 @@ impl Options {
             codec: self.codec,
             duration: self.duration,
             join_every: Duration::from_secs_f64(1.0 / self.ramp),
+            gro: !self.no_gro,
+            garbage: self.garbage,
         };
         if scenario.rooms == 0 || scenario.publishers == 0 || scenario.subscribers == 0 {
             return usage("at least one room, publisher and subscriber are needed");
         }
         if scenario.clients() > MAX_CLIENTS {
             return usage("more than 10,000 clients: start several tests");
+        }
+        if scenario.garbage > MAX_GARBAGE {
+            return usage("--garbage is at most 1000000 a second");
+        }
+        if scenario.garbage > 0 && scenario.verify >= scenario.subscribers {
+            return usage("--garbage needs a subscriber that counts: lower --verify");
         }
         if scenario.tracks_each() == 0 {
             return usage("nothing to publish: --video or --audio");
@@ -242,6 +263,8 @@ mod tests {
             "--ramp 0",
             "--duration 0",
             "--max-loss 101",
+            "--garbage 2000000",
+            "--garbage 1 --subscribers 1",
         ] {
             assert!(matches!(scenario(arguments), Err(Failure::Usage(_))), "{arguments}");
         }

@@ -101,6 +101,18 @@ pub fn least_parts(codec: VideoCodec, key: bool) -> usize {
     }
 }
 
+/// Bytes that stand before the body in the middle of the same frame.
+pub fn usual_descriptor(codec: VideoCodec, part: Part) -> usize {
+    let mut middle = Vec::with_capacity(MAX_DESCRIPTOR);
+    let part = Part {
+        first: false,
+        last: false,
+        ..part
+    };
+    describe(codec, part, 0, &mut middle);
+    middle.len()
+}
+
 /// Appends what stands before a body of `body` bytes.
 pub fn describe(codec: VideoCodec, part: Part, body: usize, out: &mut Vec<u8>) {
     match codec {
@@ -252,6 +264,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_only_the_first_packet_has_is_known() {
+        let part = Part {
+            first: true,
+            last: false,
+            key: false,
+            picture: 1,
+            layer: None,
+        };
+        let mut payload = Vec::new();
+        describe(VideoCodec::Vp8, part, 100, &mut payload);
+        assert_eq!((payload.len(), usual_descriptor(VideoCodec::Vp8, part)), (7, 4));
     }
 
     #[test]

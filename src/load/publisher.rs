@@ -332,11 +332,19 @@ impl Publisher {
                 };
                 let mut payload = Vec::with_capacity(model::MAX_PAYLOAD);
                 payload::describe(self.codec, part, *body, &mut payload);
-                payload.extend(cut(&self.noise, picture.wrapping_add(number as u32), *body));
+                // What only the first packet has before its body is of the frame, which is cut evenly: as libwebrtc does,
+                // whose packets of a frame differ by one byte.
+                let body = (body + payload::usual_descriptor(self.codec, part)).saturating_sub(payload.len());
+                let body = body.max(STAMP);
+                if self.codec == VideoCodec::H264 {
+                    payload.clear();
+                    payload::describe(self.codec, part, body, &mut payload);
+                }
+                payload.extend(cut(&self.noise, picture.wrapping_add(number as u32), body));
                 self.queue.push_back(Queued {
                     stream: at,
                     payload,
-                    body: *body,
+                    body,
                     timestamp,
                     marker: part.last && spatial + 1 == of,
                 });
@@ -439,6 +447,8 @@ mod tests {
             codec: VideoCodec::Vp8,
             duration: Duration::from_secs(1),
             join_every: Duration::ZERO,
+            gro: true,
+            garbage: 0,
         };
         let tracks = Publisher::announcements(&scenario);
         assert_eq!(tracks.len(), 2);

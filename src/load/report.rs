@@ -50,7 +50,10 @@ pub struct Report {
     pub messages_sent: u64,
     pub messages_received: u64,
     pub messages_expected: u64,
+    pub garbage_sent: u64,
     pub tester_cores: Option<f64>,
+    /// What a packet that arrived cost the tester, all else it does included.
+    pub tester_ns_per_packet: Option<f64>,
     pub server: Option<ServerCost>,
 }
 
@@ -140,6 +143,11 @@ impl Report {
             messages_sent: tally.messages_sent,
             messages_received: tally.messages_received,
             messages_expected: tally.messages_sent * scenario.subscribers as u64,
+            garbage_sent: tally.garbage,
+            tester_ns_per_packet: own
+                .as_ref()
+                .filter(|_| tally.received > 0)
+                .map(|(before, after)| (after.cpu_seconds - before.cpu_seconds) * 1e9 / tally.received as f64),
             tester_cores: own.map(|(before, after)| (after.cpu_seconds - before.cpu_seconds) / seconds),
             server: server.map(cost),
         }
@@ -184,6 +192,7 @@ impl Report {
             ),
         ));
         rows.push(("lost", format!("{} ({:.4} %)", self.packets_lost, self.loss_percent)));
+        rows.push(("no room in this machine's sockets", self.receive_overruns.to_string()));
         rows.push((
             "reordered, repeated",
             format!("{}, {}", self.packets_reordered, self.packets_repeated),
@@ -197,13 +206,20 @@ impl Report {
                 format!("{} of {}", self.messages_received, self.messages_expected),
             ));
         }
+        if self.garbage_sent > 0 {
+            rows.push(("garbage sent", rate(self.garbage_sent)));
+        }
         if let Some(cores) = self.tester_cores {
             let note = if cores > SATURATED {
                 " (saturated: the figures are its own)"
             } else {
                 ""
             };
-            rows.push(("tester CPU", format!("{cores:.2} cores{note}")));
+            let each = self.tester_ns_per_packet.unwrap_or_default();
+            rows.push((
+                "tester CPU, per packet",
+                format!("{cores:.2} cores{note}, {each:.0} ns"),
+            ));
         }
         if let Some(server) = &self.server {
             rows.push((
@@ -295,6 +311,8 @@ mod tests {
             codec: VideoCodec::Vp8,
             duration: Duration::from_secs(10),
             join_every: Duration::ZERO,
+            gro: true,
+            garbage: 0,
         }
     }
 

@@ -17,7 +17,7 @@ use super::report::Report;
 use super::server::{self, Server};
 use super::signalling::Target;
 use super::tally::Tally;
-use super::{keys, wall_clock};
+use super::{garbage, keys, sink, wall_clock};
 use crate::io::DatagramBatch;
 use crate::proto::claims::{self, Claims, VideoGrant};
 
@@ -37,8 +37,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let own_server = match &options.url {
         Some(_) => None,
         None => {
-            server::step_aside();
-            Some(Server::start()?)
+            // Before anything is on another core: the server's is one that this process leaves.
+            let core = server::step_aside();
+            Some(Server::start(core)?)
         }
     };
     let url = match (&options.url, &own_server) {
@@ -63,6 +64,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         crypto: keys::provider(),
         tally: RefCell::default(),
         batch: RefCell::new(DatagramBatch::default()),
+        sinks: RefCell::default(),
         stop: stopping,
     });
     let test = Test {
@@ -73,6 +75,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         metrics: own_server.as_ref().map(Server::metrics_port),
     };
     let local = LocalSet::new();
+    local.spawn_local(sink::make_rounds(shared.clone()));
     let report = local.block_on(&runtime, test.conduct(key, secret));
     if report.is_ok() {
         let _ = stop.send(true);
@@ -97,6 +100,14 @@ struct Test {
 impl Test {
     async fn conduct(mut self, key: &str, secret: &str) -> Result<Report, Failure> {
         let scenario = self.shared.scenario.clone();
+        if scenario.garbage > 0 {
+            let (shared, failure) = (self.shared.clone(), self.failure.clone());
+            tokio::task::spawn_local(async move {
+                if let Err(error) = garbage::flood(shared).await {
+                    failure.borrow_mut().get_or_insert(error);
+                }
+            });
+        }
         let idle = self.sample()?;
         let mut index = 0;
         for room in 0..scenario.rooms {

@@ -18,8 +18,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits until it answers.
-    pub fn start() -> Result<Self, Failure> {
+    /// Waits until it answers. `core`: where it may run.
+    pub fn start(core: Option<usize>) -> Result<Self, Failure> {
         let machine = |what: &str, error: std::io::Error| Failure::Machine(format!("{what}: {error}"));
         let program = std::env::current_exe().map_err(|error| machine("this program's file", error))?;
         let (port, media, metrics) = free_ports().map_err(|error| machine("free ports", error))?;
@@ -27,28 +27,23 @@ impl Server {
             "port: {port}\ndatabase: ':memory:'\nprometheus:\n  port: {metrics}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
              enable_loopback_candidate: true\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n"
         );
-        // Pinned where that is possible: a scheduler that moves it between cores makes figures that cannot be compared.
-        let pinned = cores() > 1;
-        let mut command = if pinned {
-            let mut command = Command::new("taskset");
-            command.arg("-c").arg("0").arg(&program);
+        let command = |mut command: Command| {
             command
-        } else {
-            Command::new(&program)
-        };
-        let command = command
-            .arg("--config-body")
-            .arg(&body)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let process = match command.spawn() {
-            Err(_) if pinned => Command::new(&program)
                 .arg("--config-body")
                 .arg(&body)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .spawn(),
-            other => other,
+                .spawn()
+        };
+        // Pinned where that is possible: a scheduler that moves it between cores makes figures that cannot be compared.
+        let pinned = core.map(|core| {
+            let mut taskset = Command::new("taskset");
+            taskset.arg("-c").arg(core.to_string()).arg(&program);
+            taskset
+        });
+        let process = match pinned.map(command) {
+            Some(Ok(process)) => Ok(process),
+            _ => command(Command::new(&program)),
         };
         let mut server = Self {
             process: process.map_err(|error| machine("starting a server", error))?,
@@ -89,20 +84,32 @@ impl Drop for Server {
     }
 }
 
-/// Puts this process (all its threads so far) on the last core, away from the server.
-pub fn step_aside() {
-    let cores = cores();
-    if cores > 1 {
-        let _ = Command::new("taskset")
-            .args(["-apc", &(cores - 1).to_string(), &std::process::id().to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+/// Puts this process (all its threads so far) on the last core it may use, away from the server; the core that is the
+/// server's, when there are two.
+pub fn step_aside() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cores = allowed_cores(&status);
+    let (first, last) = (*cores.first()?, *cores.last()?);
+    if first == last {
+        return None;
     }
+    let _ = Command::new("taskset")
+        .args(["-apc", &last.to_string(), &std::process::id().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    Some(first)
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// Of /proc/self/status: `0-1`, `0,2-5`.
+fn allowed_cores(status: &str) -> Vec<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let ranges = list.unwrap_or_default().trim().split(',');
+    let ends = ranges.filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?))
+    });
+    ends.flat_map(|(first, last)| first..=last).collect()
 }
 
 /// Signalling, media and metrics; somebody else could take one before the server does, which then fails clearly.
@@ -115,4 +122,17 @@ fn free_ports() -> std::io::Result<(u16, u16, u16)> {
         udp.local_addr()?.port(),
         metrics.local_addr()?.port(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_those_that_may_be_used() {
+        assert_eq!(allowed_cores("Name:\tx\nCpus_allowed_list:\t0-1\n"), [0, 1]);
+        assert_eq!(allowed_cores("Cpus_allowed_list:\t1,4-6\n"), [1, 4, 5, 6]);
+        assert_eq!(allowed_cores("Cpus_allowed_list:\t3\n"), [3]);
+        assert!(allowed_cores("").is_empty());
+    }
 }

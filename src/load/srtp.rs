@@ -37,6 +37,7 @@ pub struct Session {
     rtcp_out: Cipher,
     index: u32,
     plain: Vec<u8>,
+    sealed: Vec<u8>,
 }
 
 impl Session {
@@ -64,6 +65,7 @@ impl Session {
             rtcp_out: cipher(own, RTCP, true)?,
             index: 0,
             plain: Vec::new(),
+            sealed: Vec::new(),
         })
     }
 
@@ -96,13 +98,19 @@ impl Session {
     }
 
     /// A compound RTCP packet as it goes out: `clear` begins with the header and the sender's SSRC.
-    pub fn seal_rtcp(&mut self, clear: &[u8]) -> Option<Vec<u8>> {
+    pub fn seal_rtcp(&mut self, clear: &[u8]) -> Option<&[u8]> {
         let (header, body) = clear.split_at_checked(8)?;
         let ssrc = u32::from_be_bytes(header.get(4..)?.try_into().ok()?);
         self.index += 1;
         // RFC 3711 §3.4: the first bit says that it is encrypted.
         let word = (self.index | 1 << 31).to_be_bytes();
-        let mut out = header.to_vec();
+        // RFC 7714 §9.2: the header and the index word are authenticated, and the word goes last.
+        let mut aad = [0; 12];
+        aad.get_mut(..8)?.copy_from_slice(header);
+        aad.get_mut(8..)?.copy_from_slice(&word);
+        let out = &mut self.sealed;
+        out.clear();
+        out.extend_from_slice(header);
         match &mut self.rtcp_out {
             Cipher::Counter {
                 cipher,
@@ -115,21 +123,18 @@ impl Session {
                 cipher.encrypt(&iv, body, out.get_mut(8..)?).ok()?;
                 out.truncate(clear.len());
                 out.extend_from_slice(&word);
-                let tag = hmac.sha1_hmac(authentication, &[&out]);
+                let tag = hmac.sha1_hmac(authentication, &[out]);
                 out.extend_from_slice(tag.get(..Aes128CmSha1_80::HMAC_TAG_LEN)?);
             }
-            // RFC 7714 §9.2: the header and the index word are authenticated, and the word goes last.
             Cipher::Gcm128(cipher, salt) => {
                 let iv = AeadAes128Gcm::rtcp_iv(*salt, ssrc, self.index);
                 out.resize(clear.len() + GCM_TAG, 0);
-                let aad = [header, &word].concat();
                 cipher.encrypt(&iv, &aad, body, out.get_mut(8..)?).ok()?;
                 out.extend_from_slice(&word);
             }
             Cipher::Gcm256(cipher, salt) => {
                 let iv = AeadAes128Gcm::rtcp_iv(*salt, ssrc, self.index);
                 out.resize(clear.len() + GCM_TAG, 0);
-                let aad = [header, &word].concat();
                 cipher.encrypt(&iv, &aad, body, out.get_mut(8..)?).ok()?;
                 out.extend_from_slice(&word);
             }
@@ -294,7 +299,7 @@ mod tests {
             let mut other = Session::new(&crypto, &exported(profile, false)).expect("keys");
             let clear: Vec<u8> = [0x80, 201, 0, 7, 0, 0, 0, 9].into_iter().chain(1..=24).collect();
             for _ in 0..2 {
-                let mut sealed = one.seal_rtcp(&clear).expect("sealed");
+                let mut sealed = one.seal_rtcp(&clear).expect("sealed").to_vec();
                 assert_eq!(other.open_rtcp(&sealed), Some(clear.as_slice()), "{profile:?}");
                 assert_ne!(sealed[8..24], clear[8..24]);
                 sealed[12] ^= 1;

@@ -37,20 +37,25 @@ enum Kind {
 
 /// Payload types as this end has offered them; retransmissions have their own and are in none.
 #[derive(Debug)]
-struct PayloadTypes(HashMap<u8, Kind>);
+struct PayloadTypes([Option<Kind>; 128]);
 
 impl PayloadTypes {
     fn of(rtc: &Rtc) -> Self {
-        let mut types = HashMap::new();
+        let mut types = [None; 128];
+        let mut insert = |pt: u8, kind| {
+            if let Some(entry) = types.get_mut(usize::from(pt)) {
+                *entry = Some(kind);
+            }
+        };
         for params in rtc.codec_config().params() {
             let kind = if params.spec().codec.is_audio() {
                 Kind::Audio
             } else {
                 Kind::Video
             };
-            types.insert(*params.pt(), kind);
+            insert(*params.pt(), kind);
             if let Some(red) = params.red() {
-                types.insert(*red, Kind::Audio);
+                insert(*red, Kind::Audio);
             }
         }
         Self(types)
@@ -60,35 +65,53 @@ impl PayloadTypes {
 /// Streams and what is counted of them; both sorts of subscriber have it.
 pub struct Streams {
     types: PayloadTypes,
-    received: HashMap<u32, Received>,
+    received: Vec<(u32, Received)>,
+    places: HashMap<u32, usize>,
+    /// Of the packet before: frames come in one piece.
+    last: usize,
 }
 
 impl Streams {
     pub fn new(rtc: &Rtc) -> Self {
         Self {
             types: PayloadTypes::of(rtc),
-            received: HashMap::new(),
+            received: Vec::new(),
+            places: HashMap::new(),
+            last: 0,
         }
     }
 
     /// A packet by its header: the number of its stream from cycle 0, and whether it is the first time that it came. None
     /// when it is not media: a retransmission, a probe.
     fn see(&mut self, header: Header, bytes: usize, at: Duration, tally: &mut Tally) -> Option<(u64, bool)> {
-        let Some(kind) = self.types.0.get(&header.pt).copied() else {
+        let Some(kind) = self.types.0.get(usize::from(header.pt)).copied().flatten() else {
             tally.other += u64::from(tally.measuring);
             return None;
         };
-        if !self.received.contains_key(&header.ssrc) {
-            if self.received.len() >= MAX_STREAMS {
-                return None;
-            }
-            tally.tracks += 1;
-        }
-        let stream = self.received.entry(header.ssrc).or_default();
+        self.last = self.place(header.ssrc, tally)?;
+        let (_, stream) = self.received.get_mut(self.last)?;
         let (number, seen) = stream.order.see(header.sequence);
         let frozen = kind == Kind::Video && stream.frames.see(header.timestamp, at);
         tally.packet(seen, bytes, frozen);
         Some((number, seen != Seen::Repeated))
+    }
+
+    fn place(&mut self, ssrc: u32, tally: &mut Tally) -> Option<usize> {
+        let is_last = |(last, _): &(u32, Received)| *last == ssrc;
+        if self.received.get(self.last).is_some_and(is_last) {
+            return Some(self.last);
+        }
+        if let Some(place) = self.places.get(&ssrc) {
+            return Some(*place);
+        }
+        let place = self.received.len();
+        if place >= MAX_STREAMS {
+            return None;
+        }
+        tally.tracks += 1;
+        self.received.push((ssrc, Received::default()));
+        self.places.insert(ssrc, place);
+        Some(place)
     }
 
     fn orders(&self) -> impl Iterator<Item = (u32, &Order)> {
@@ -218,15 +241,10 @@ impl Counting {
         }
     }
 
-    /// None before there are keys.
-    pub fn wake_at(&self) -> Option<Instant> {
-        self.session.as_ref().map(|_| self.feedback.wake_at())
-    }
-
-    /// The next sealed RTCP packet that is due.
-    pub fn poll(&mut self, streams: &Streams, now: Instant, wall: Duration) -> Option<Vec<u8>> {
+    /// The next sealed RTCP packet that is due; none before there are keys.
+    pub fn poll(&mut self, streams: &Streams, now: Instant, wall: Duration) -> Option<&[u8]> {
         let session = self.session.as_mut()?;
         let clear = self.feedback.poll(now, wall, streams.orders())?;
-        session.seal_rtcp(&clear)
+        session.seal_rtcp(clear)
     }
 }

@@ -35,6 +35,8 @@ pub struct Tally {
     pub latency: Histogram,
     pub messages_sent: u64,
     pub messages_received: u64,
+    /// Datagrams of the flood.
+    pub garbage: u64,
 }
 
 impl Tally {

@@ -16,11 +16,14 @@ use super::subscription::Subscription;
 use super::timers::TimerId;
 use super::track::Track;
 use super::transport::MediaTransport;
-use crate::types::{MediaKind, SubscriptionHandle};
+use crate::types::{Bitrate, MediaKind, SubscriptionHandle};
 
 /// LiveKit: what a client that has set no priority gives to cameras and to screens.
 const CAMERA_PRIORITY: u8 = 1;
 const SCREEN_PRIORITY: u8 = 255;
+
+/// What data that waits asks of a path: more than any carries.
+const DATA_DEMAND: Bitrate = Bitrate::kbps(1_000_000);
 
 /// A participant with more subscriptions than this is not allocated anew for every change by itself …
 const FEW: usize = 16;
@@ -108,7 +111,13 @@ impl Fanout {
         let allocation = &mut transport.allocation;
         let outcome = allocation.allocator.allocate(now, &budget, &mut candidates);
         allocation.outcome = Some(outcome);
-        transport.sending_rate.set_demand(outcome.demand);
+        // Data takes what is there.
+        let demand = if outcome.demand > Bitrate::ZERO && transport.rtc.has_data_waiting() {
+            budget.cap.unwrap_or(DATA_DEMAND)
+        } else {
+            outcome.demand
+        };
+        transport.sending_rate.set_demand(demand);
         let timer = transport.allocation.timer;
         let is_limited = budget.total().is_some() && !candidates.is_empty();
         outside.arm(timer, is_limited.then(|| now + outcome.recheck));
@@ -140,14 +149,13 @@ impl Fanout {
                 continue; // its cost is measured where it leaves
             }
             let offered = track.offered(outside.now);
-            let importance = importance(subscription, track);
-            let allotment = subscription.allotment;
+            let fluent = track.fluent(&offered);
             candidates.push(Candidate::new(
                 subscriber,
-                importance,
-                &offered.rate,
+                importance(subscription, track),
+                (&offered.rate, &fluent),
                 max_layer,
-                allotment,
+                subscription.allotment,
             ));
         }
     }

@@ -21,10 +21,15 @@ pub type Rates = [[Bitrate; TEMPORAL_LAYERS]; SPATIAL_LAYERS];
 pub const SPATIAL_LAYERS: usize = 3;
 pub const TEMPORAL_LAYERS: usize = 4;
 
+/// Of a track: the first temporal index of each spatial layer at which its picture moves as pictures of people should.
+/// Above the lowest spatial layer nothing below it is given: a small picture that moves is better than a large one that
+/// jerks. 0 = any will do, as for a screen, which is to be sharp.
+pub type Fluent = [u8; SPATIAL_LAYERS];
+
 /// What was given is kept up to this part of the estimate, percent: so much the pacer sends, and the estimate goes up and
 /// down by as much by itself on a path that does not change.
 const KEPT: u64 = 105;
-/// At most this part of the estimate is left free for what is neither picture nor voice, however much of it there is:
+/// At most this part of the estimate, or of what is set, is left free for what is neither picture nor voice, however much of it there is:
 /// a file that is sent beside does not stop the pictures. Percent.
 const MAX_OTHER: u64 = 25;
 
@@ -96,15 +101,13 @@ pub struct Budget {
 impl Budget {
     /// What may be spent on pictures: newly, and what is kept of old spending.
     fn for_video(&self) -> (u64, u64) {
-        let cap = self.cap.map_or(u64::MAX, |cap| cap.0);
-        let Some(estimate) = self.estimate else {
-            let rest = cap.saturating_sub(self.audio.0);
-            return (rest, rest);
+        let rest = |of: Bitrate, part: u64| {
+            let beside = self.audio.0 + self.other.0.min(percent(of.0, MAX_OTHER));
+            percent(of.0, part).saturating_sub(beside)
         };
-        let beside = self.audio.0 + self.other.0.min(percent(estimate.0, MAX_OTHER));
-        let rest = |part: u64| percent(estimate.0, part).saturating_sub(beside);
-        let rest_of_cap = cap.saturating_sub(self.audio.0);
-        (rest(100).min(rest_of_cap), rest(KEPT).min(rest_of_cap))
+        let rest_of_cap = self.cap.map_or(u64::MAX, |cap| rest(cap, 100));
+        let rest_of_path = |part: u64| self.estimate.map_or(u64::MAX, |estimate| rest(estimate, part));
+        (rest_of_path(100).min(rest_of_cap), rest_of_path(KEPT).min(rest_of_cap))
     }
 
     fn is_measured(&self) -> bool {
@@ -162,7 +165,7 @@ struct Ladder {
 }
 
 impl Ladder {
-    fn new(rates: &Rates, max: Layer) -> Self {
+    fn new(rates: &Rates, fluent: &Fluent, max: Layer) -> Self {
         let comes = |spatial: &usize| rates.get(*spatial).is_some_and(|row| row.iter().any(|rate| rate.0 > 0));
         // All spatial layers up to the maximum; where none of them comes, the lowest that does.
         let highest = usize::from(max.spatial);
@@ -170,7 +173,14 @@ impl Ladder {
         let mut ladder = Self::default();
         for spatial in lowest..=highest.max(lowest).min(SPATIAL_LAYERS - 1) {
             let row = rates.get(spatial).copied().unwrap_or_default();
-            for (temporal, rate) in (0u8..).zip(row).take(usize::from(max.temporal) + 1) {
+            let row = row.get(..=usize::from(max.temporal)).unwrap_or(&row);
+            // Not more than there is and is asked for, however slow that is.
+            let most = row.iter().rposition(|rate| rate.0 > 0).unwrap_or(0);
+            let first = match fluent.get(spatial) {
+                Some(first) if spatial > lowest => usize::from(*first).min(most),
+                _ => 0,
+            };
+            for (temporal, rate) in (0u8..).zip(row).skip(first) {
                 let layer = Layer {
                     spatial: spatial as u8,
                     temporal,
@@ -242,11 +252,11 @@ impl Candidate {
     pub fn new(
         subscription: Slot,
         (priority, is_screen): (u8, bool),
-        rates: &Rates,
+        (rates, fluent): (&Rates, &Fluent),
         max_layer: Layer,
         allotment: Allotment,
     ) -> Self {
-        let ladder = Ladder::new(rates, max_layer);
+        let ladder = Ladder::new(rates, fluent, max_layer);
         let held = allotment.target.map_or(0, |target| {
             let count = ladder.count(target);
             let spatial = rates.get(usize::from(target.spatial));

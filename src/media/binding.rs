@@ -8,7 +8,7 @@ use super::outside::{Outside, Place, TimerKey};
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::{CodecChange, Track};
-use super::transport::{MAX_MIDS, Mirror, Stream};
+use super::transport::{MAX_MIDS, Showing, Stream};
 use crate::types::{DropReason, Layer, MediaKind};
 
 impl Fanout {
@@ -19,9 +19,13 @@ impl Fanout {
             return None;
         }
         let (handle, room, now) = (publish.track, self.slot, outside.now);
+        // Of the loudest only: not before the shard that decides has said so.
+        let waits = self.loudest.is_some() && self.decided_at(outside).is_some();
         let slot = self.tracks.insert_with(|track| {
             let timer = outside.timers.insert(TimerKey::Track { room, track });
-            Track::new(publish, transport, timer, now)
+            let mut track = Track::new(publish, transport, timer, now);
+            track.is_unheard = waits && track.kind == MediaKind::Audio && !track.is_screen;
+            track
         });
         outside.index.tracks.insert(handle, Place { room, slot });
         self.bind(outside, slot);
@@ -59,7 +63,7 @@ impl Fanout {
 
     /// Enters the track's mid and named SSRCs in its transport's table.
     pub fn bind(&mut self, outside: &mut Outside<'_>, slot: Slot) {
-        let Some(track) = self.tracks.get(slot).filter(|track| !track.is_mirror) else {
+        let Some(track) = self.tracks.get(slot).filter(|track| !track.is_shown) else {
             return;
         };
         let Some(transport) = outside.transports.get_mut(track.transport) else {
@@ -94,18 +98,19 @@ impl Fanout {
         let Some(transport) = outside.transports.get_mut(track.transport) else {
             return;
         };
-        if track.is_mirror {
-            let is_its = |mirror: &Mirror| mirror.room == self.slot && mirror.track == slot;
-            transport.mirrors.retain(|mirror| !is_its(mirror));
+        if track.is_shown {
+            let is_its = |showing: &Showing| showing.room == self.slot && showing.track == slot;
+            transport.showings.retain(|showing| !is_its(showing));
         } else {
             transport.receiving.forget_track(slot);
-            transport.mirrors.retain(|mirror| mirror.source != slot);
+            transport.showings.retain(|showing| showing.source != slot);
         }
     }
 
     /// Revokes the binding and ends its subscriptions.
     pub fn unpublish(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.remove(slot) else { return };
+        self.end_mirror(outside, &track);
         self.unbind(outside, slot, &track);
         if let Some(loudest) = &mut self.loudest {
             loudest.forget(slot);

@@ -5,6 +5,7 @@
 //! never touches a transport, a socket or a clock. Reliable data is never dropped for a connected reader: its senders
 //! are held back (their channel is not read, SCTP's window closes), and a reader that stays behind is cut.
 
+mod across;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::across::Across;
 use self::reader::{Backlog, Pending};
 use super::data_tracks::DataTracks;
 use super::edge::{DataParticipant, Event};
+use super::relay::Worth;
+use super::relay::frame::Frame;
 use crate::proto::envelope::{self, Envelope, EnvelopeError, NONCE_LEN, Stamp, ValueKind};
 use crate::rtc::{ChannelId, SendDataError};
-use crate::types::{ChannelLabel, CloseReason, DataTrackHandle, DropReason, ParticipantHandle, TransportHandle};
+use crate::types::{
+    ChannelLabel, CloseReason, DataTrackHandle, DropReason, ParticipantHandle, RoomHandle, ShardIndex, TransportHandle,
+};
 
 /// The nonces a room remembers; LiveKit's window. The oldest is forgotten first.
 const NONCE_WINDOW: usize = 100;
@@ -58,6 +64,17 @@ pub trait DataLink {
 
     /// A packet that one receiver does not get.
     fn count_drop(&mut self, reason: DropReason);
+
+    /// Whether the way to another shard of the room takes something of this worth.
+    fn way_has_room(&self, _to: ShardIndex, _worth: Worth) -> bool {
+        true
+    }
+
+    /// Queues a frame for another shard of the room.
+    fn relay(&mut self, _to: ShardIndex, _room: RoomHandle, _frame: &Frame<'_>) {}
+
+    /// `DataPlane::way_is_free` is to be called when ways have room again.
+    fn await_way(&mut self) {}
 }
 
 /// Call order: any of the `on_*` and command functions in the order things happened, then `poll_event` until None, then
@@ -82,6 +99,7 @@ pub struct DataPlane {
     /// Reused for packets that are written once per receiver.
     scratch: Vec<u8>,
     receivers: Vec<ParticipantHandle>,
+    across: Across,
 }
 
 #[derive(Debug)]
@@ -182,7 +200,8 @@ impl DataPlane {
     pub fn remove_participant(&mut self, link: &mut impl DataLink, participant: ParticipantHandle) {
         self.stop_waiting_for(link, participant);
         let Some(member) = self.members.remove(&participant) else {
-            return;
+            // It was on another shard.
+            return self.tracks.remove_participant(participant);
         };
         // A newer session of the same identity keeps its place.
         if self.by_identity.get(&member.info.identity) == Some(&participant) {
@@ -192,6 +211,7 @@ impl DataPlane {
             self.by_sid.remove(&member.info.sid);
         }
         self.tracks.remove_participant(participant);
+        self.forget_relayed_tracks();
     }
 
     /// A packet of the server's own, as it is. Empty `to` = everybody. Counts handles that name nobody.
@@ -247,6 +267,7 @@ impl DataPlane {
 
     /// False when there is no such track (a stale command).
     pub fn unpublish_track(&mut self, track: DataTrackHandle) -> bool {
+        self.stop_relaying(track);
         self.tracks.unpublish(track)
     }
 
@@ -412,7 +433,10 @@ impl DataPlane {
         match label {
             Some(ChannelLabel::Reliable) => self.forward(now, link, sender, false, data),
             Some(ChannelLabel::Lossy) => self.forward(now, link, sender, true, data),
-            Some(ChannelLabel::DataTrack) => self.forward_track(now, link, sender, data),
+            Some(ChannelLabel::DataTrack) => {
+                self.send_track_across(link, sender, data);
+                self.forward_track(now, link, sender, data)
+            }
             None if other => self.forward_other(now, link, sender, data),
             None => Err(DropReason::DataNotAllowed),
         }
@@ -505,6 +529,7 @@ impl DataPlane {
             }
         }
         self.receivers = receivers;
+        self.send_across(link, sender, lossy, &stamped);
         if matches!(packet.value(), Some(ValueKind::RpcAck | ValueKind::RpcResponse)) {
             self.pass_to_call(sender, &packet, data);
         }
@@ -555,6 +580,7 @@ impl DataPlane {
             self.send_reliable(now, link, Some(sender), false, *receiver, &packet);
         }
         self.receivers = receivers;
+        self.send_across(link, sender, false, &packet);
         Ok(())
     }
 
@@ -662,7 +688,7 @@ impl DataPlane {
     /// `sender` is not read until `reader` has caught up.
     fn hold(&mut self, link: &mut impl DataLink, sender: ParticipantHandle, reader: ParticipantHandle) {
         let Some(member) = self.members.get_mut(&sender) else {
-            return;
+            return self.hold_across(link, sender, reader);
         };
         let first = member.held_by.is_empty();
         member.held_by.insert(reader);
@@ -686,6 +712,7 @@ impl DataPlane {
         if self.late.remove(&reader).is_none() {
             return;
         }
+        self.release_across(link, reader);
         let mut freed = Vec::new();
         for (sender, member) in &mut self.members {
             if member.held_by.remove(&reader) && member.held_by.is_empty() {

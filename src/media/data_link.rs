@@ -6,11 +6,13 @@ use super::data::DataLink;
 use super::edge::Command;
 use super::fanout::Fanout;
 use super::outside::Outside;
+use super::relay::Worth;
+use super::relay::frame::Frame;
 use super::shard::contain;
 use super::slots::Slot;
 use super::transport::MediaTransport;
 use crate::rtc::{self, ChannelId, SendDataError, TransportEvent};
-use crate::types::{CloseReason, DropReason, TransportHandle};
+use crate::types::{CloseReason, DropReason, RoomHandle, ShardIndex, TransportHandle};
 
 impl Outside<'_> {
     /// The transport, noted as one whose protocols have run in this call.
@@ -70,6 +72,18 @@ impl DataLink for Outside<'_> {
 
     fn count_drop(&mut self, reason: DropReason) {
         self.stats.count_drop(reason);
+    }
+
+    fn way_has_room(&self, to: ShardIndex, worth: Worth) -> bool {
+        self.relays.has_room(to, worth)
+    }
+
+    fn relay(&mut self, to: ShardIndex, room: RoomHandle, frame: &Frame<'_>) {
+        Outside::relay(self, to, room, frame);
+    }
+
+    fn await_way(&mut self) {
+        self.awaits_way = true;
     }
 }
 
@@ -156,6 +170,9 @@ impl Fanout {
     pub fn data_changed(&mut self, outside: &mut Outside<'_>) {
         while let Some(event) = self.data.poll_event() {
             outside.events.push(event);
+        }
+        if std::mem::take(&mut outside.awaits_way) && !outside.relays.held.contains(&self.slot) {
+            outside.relays.held.push(self.slot);
         }
         outside.arm(self.timer, self.data.poll_timeout());
     }

@@ -74,6 +74,12 @@ impl DataTracks {
         self.tracks.contains_key(&track)
     }
 
+    /// The track that a packet of this publisher is of.
+    pub(super) fn of_packet(&self, publisher: ParticipantHandle, packet: &[u8]) -> Option<DataTrackHandle> {
+        let header = Header::parse(packet).ok()?;
+        self.published.get(&(publisher, header.handle)).copied()
+    }
+
     pub(super) fn unpublish(&mut self, track: DataTrackHandle) -> bool {
         let Some(removed) = self.tracks.remove(&track) else {
             return false;

@@ -9,10 +9,11 @@ pub use super::explain::{
     Decision, EncodingReport, Explanation, LayerReason, LayerState, ReceptionReport, RepairCounts, SubscriptionReport,
     TrackReport,
 };
+pub use super::span::Span;
 use crate::types::{
     Bitrate, ChannelLabel, CloseReason, Codec, CodecParameters, DataTrackHandle, ExtensionMap, IceCredentials, Layer,
-    MediaKind, Mid, NetProtocol, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, SrtpProfile, Ssrc,
-    SubscriptionHandle, TrackHandle, TransportHandle,
+    MediaKind, Mid, NetProtocol, ParticipantHandle, Pt, RemoteParameters, Rid, RoomHandle, ShardIndex, SrtpProfile,
+    Ssrc, SubscriptionHandle, TrackHandle, TransportHandle,
 };
 
 /// What control asks of a shard. State changes only; nothing here is per packet.
@@ -65,7 +66,7 @@ pub enum Command {
     /// A track of another room of this shard is published in this one too, under the handle of `publish`, whose transport
     /// is the publisher's in that room. What arrives of it is stored and forwarded here as well; lost packets are asked
     /// for there.
-    Mirror {
+    ShowTrack {
         source: TrackHandle,
         publish: Box<Publish>,
     },
@@ -134,6 +135,26 @@ pub enum Command {
     UnsubscribeDataTrack {
         track: DataTrackHandle,
         subscriber: ParticipantHandle,
+    },
+
+    /// The room is on all of these shards; `home` decides who speaks and who is heard. `shards` with one entry = it is here
+    /// only. Made by `Span`, as the next two.
+    SpanRoom {
+        room: RoomHandle,
+        home: ShardIndex,
+        shards: Vec<ShardIndex>,
+    },
+    /// A track that is published on the shard `home` can be subscribed to here. For a known track handle it replaces the
+    /// receive parameters.
+    MirrorTrack {
+        publish: Box<Publish>,
+        home: ShardIndex,
+    },
+    /// The packets of a data track published here go to that shard too, or do not any more.
+    RelayDataTrack {
+        track: DataTrackHandle,
+        to: ShardIndex,
+        relayed: bool,
     },
 
     /// Answered by `Event::Explanation` with the same `query`. With a participant only what concerns it: what it is sent,

@@ -176,6 +176,12 @@ impl Encoding {
         self.meter.as_deref()
     }
 
+    /// These layers have been seen by who relays it: what a frame says of itself hangs on how many there are.
+    pub fn expect_layers(&mut self, known: u16, now: Instant) {
+        let meter = self.meter.get_or_insert_with(|| Box::new(Meter::new(now)));
+        meter.expect(known);
+    }
+
     /// Width and height of a spatial layer inside the stream; (0, 0) = not known. `None` = of the largest.
     pub fn dimensions(&self, spatial: Option<u8>) -> (u16, u16) {
         let structure = self.structure.as_deref().map(|(structure, _)| structure.resolutions());
@@ -196,6 +202,11 @@ impl Encoding {
 
     pub fn stored(&self, sequence: u64, now: Instant) -> Option<Stored<'_>> {
         self.ring.get(sequence, now)
+    }
+
+    /// What is known of a packet, though it may be too old to be sent.
+    pub fn remembered(&self, sequence: u64) -> Option<&PacketInfo> {
+        self.ring.info(sequence)
     }
 
     /// The extended number whose low half a descriptor carries.
@@ -281,6 +292,11 @@ impl Encoding {
             Some((first, _)) if *first > sequence => {}
             keyframe => *keyframe = Some((sequence, timestamp)),
         }
+    }
+
+    /// A key frame has begun behind this number: what was before it is not needed any more.
+    pub fn has_keyframe_behind(&self, sequence: u64) -> bool {
+        self.keyframe.is_some_and(|(first, _)| sequence < first)
     }
 
     /// Where the last key frame begins, if all since is here and is so little that a subscriber can be sent it at once.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::edge::ConnectionScore;
 use crate::types::{
-    Bitrate, Codec, Layer, MediaKind, ParticipantHandle, Rid, Ssrc, SubscriptionHandle, TrackHandle, TransportHandle,
+    Bitrate, Codec, Layer, MediaKind, ParticipantHandle, Rid, ShardIndex, Ssrc, SubscriptionHandle, TrackHandle,
+    TransportHandle,
 };
 
 /// Why the layer that is sent is not a better one.
@@ -342,6 +343,8 @@ pub struct Explanation {
 #[derive(Clone, Debug)]
 pub struct ReceptionReport {
     pub transport: TransportHandle,
+    /// The one that serves it.
+    pub shard: ShardIndex,
     pub participant: ParticipantHandle,
     pub connected: bool,
     /// What the path carries. None = the client gives no feedback: unlimited.
@@ -398,6 +401,8 @@ pub struct SubscriptionReport {
 pub struct TrackReport {
     pub track: TrackHandle,
     pub publisher: ParticipantHandle,
+    /// It is published on another shard: only what is relayed here is known of it.
+    pub is_mirrored: bool,
     pub kind: MediaKind,
     pub is_screen: bool,
     pub muted: bool,

@@ -23,7 +23,7 @@ use super::transport::Stream;
 use crate::rtp::RtpPacket;
 use crate::rtp::extension::AudioLevel;
 use crate::rtp::rtcp::{FirRequest, NackPair};
-use crate::types::{DropReason, Extension, MediaKind, Mid, Rid, RoomHandle, Ssrc};
+use crate::types::{DropReason, Extension, MediaKind, Mid, Rid, RoomHandle, ShardIndex, Ssrc};
 
 /// Our own SSRC in RTCP toward publishers. It sends no media, so any value does; libwebrtc's receive-only streams use 1.
 pub const LOCAL_SSRC: Ssrc = Ssrc(1);
@@ -54,6 +54,8 @@ pub struct Fanout {
     /// Where only the loudest voices are forwarded.
     pub loudest: Option<Loudest>,
     pub data: DataPlane,
+    /// The shard that decides for the room who speaks and who is heard; None = the room is here only.
+    pub decider: Option<ShardIndex>,
     /// When scores are due; None while there are no tracks.
     pub next_quality: Option<Instant>,
     pub timer: TimerId,
@@ -84,6 +86,7 @@ impl Fanout {
             speakers: Speakers::new(speakers),
             loudest: None,
             data: DataPlane::default(),
+            decider: None,
             next_quality: None,
             timer,
             #[cfg(test)]
@@ -140,17 +143,19 @@ impl Fanout {
         self.arm_track(outside, stream.track);
         if arrived == Err(DropReason::PaddingOnly) && !stream.retransmission {
             self.close_up(stream, packet.sequence());
+            self.relay_gap(outside, stream, &packet);
         }
         let arrived = arrived?;
         self.observe_level(outside, stream.track, &arrived);
         self.admit_voice(outside, stream.track, &arrived)?;
         outside.stats.recovered += u64::from(stream.retransmission);
         self.forward(outside, stream.track, &arrived);
+        self.relay(outside, stream.track, &arrived, stream.retransmission);
         Ok(())
     }
 
     /// A packet that nobody is given (a probe on the media SSRC) leaves no gap that receivers would ask for.
-    fn close_up(&mut self, stream: Stream, sequence: u16) {
+    pub fn close_up(&mut self, stream: Stream, sequence: u16) {
         let Some(track) = self.tracks.get(stream.track) else {
             return;
         };
@@ -168,9 +173,14 @@ impl Fanout {
     }
 
     fn observe_level(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
-        let Some(track) = self.tracks.get_mut(slot) else { return };
         let level = packet.info.audio_level.as_ref().map(std::slice::from_ref);
-        let Some((level, measured)) = level.and_then(AudioLevel::read).zip(track.level.as_mut()) else {
+        let Some(level) = level.and_then(AudioLevel::read) else {
+            return;
+        };
+        if self.decider.is_some() && self.pass_level(outside, slot, level.level, packet) {
+            return;
+        }
+        let Some(measured) = self.tracks.get_mut(slot).and_then(|track| track.level.as_mut()) else {
             return;
         };
         measured.observe(
@@ -316,13 +326,14 @@ impl Fanout {
     }
 
     /// Looks again which encodings flow, and at what each subscriber is given of them.
-    fn flow_changed(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+    pub fn flow_changed(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let flowing = track.flowing_now(outside.now);
         if flowing == track.flowing {
             return;
         }
         track.flowing = flowing;
+        self.tell_state(outside, slot);
         let mut at = 0;
         while let Some((&subscriber, track)) = self
             .tracks
@@ -376,6 +387,9 @@ impl Fanout {
         if track.kind == MediaKind::Audio || track.muted {
             return;
         }
+        if track.mirror.as_ref().is_some_and(|mirror| mirror.is_fresh(encoding)) {
+            return;
+        }
         if let Some(encoding) = track.encodings.get_mut(usize::from(encoding)) {
             encoding.want_keyframe();
         }
@@ -388,6 +402,9 @@ impl Fanout {
         let now = outside.now;
         let Some(track) = self.tracks.get_mut(slot) else { return };
         // RFC 5104 only where RFC 4585 is not: PLI says what is meant.
+        if track.mirror.is_some() {
+            return self.ask_home(outside, slot);
+        }
         let fir = track.codecs.iter().any(|codec| codec.fir) && !track.codecs.iter().any(|codec| codec.pli);
         for encoding in &mut track.encodings {
             let Some(media) = encoding
@@ -409,6 +426,23 @@ impl Fanout {
         }
     }
 
+    /// As `ask_keyframes`, of a track that is published elsewhere.
+    fn ask_home(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        let now = outside.now;
+        let mut at = 0;
+        while let Some(encoding) = self
+            .tracks
+            .get_mut(slot)
+            .and_then(|track| track.encodings.get_mut(usize::from(at)))
+        {
+            if encoding.ssrc.is_some() && encoding.keyframe_due(now).is_some_and(|due| due <= now) {
+                encoding.keyframe_asked(now);
+                self.relay_keyframe_request(outside, slot, at);
+            }
+            at += 1;
+        }
+    }
+
     /// The timer of a track is due.
     pub fn track_timeout(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         self.ask_retransmissions(outside, slot);
@@ -416,6 +450,8 @@ impl Fanout {
         if self.tracks.get(slot).is_some_and(Track::has_layers) {
             self.flow_changed(outside, slot);
         }
+        self.ways_timeout(outside, slot);
+        self.mirror_timeout(outside, slot);
         self.arm_track(outside, slot);
     }
 
@@ -425,7 +461,9 @@ impl Fanout {
         let encodings = track.encodings.iter().filter(|encoding| encoding.ssrc.is_some());
         let requests = encodings.flat_map(|encoding| [encoding.keyframe_due(now), encoding.nack.poll_timeout()]);
         let layers = track.has_layers().then_some(now + FLOW_INTERVAL);
-        outside.arm(track.timer, requests.flatten().chain(layers).min());
+        let mirror = track.mirror.as_ref().and_then(|mirror| mirror.deadline(now));
+        let others = [layers, mirror, track.next_state].into_iter().flatten();
+        outside.arm(track.timer, requests.flatten().chain(others).min());
     }
 
     /// The timer of a subscription is due.

@@ -106,6 +106,7 @@ impl Fanout {
             .receiving
             .streams
             .get(&info.ssrc)
+            .copied()
             .filter(|stream| !stream.retransmission)
         else {
             return;
@@ -125,6 +126,8 @@ impl Fanout {
         if let Some(stats) = &mut encoding.stats {
             stats.handle_sender_report(info.ntp, now);
         }
+        let encoding = stream.encoding;
+        self.relay_report(outside, track_slot, encoding);
     }
 
     fn on_report_block(&mut self, outside: &mut Outside<'_>, transport: Slot, block: &ReportBlock) {

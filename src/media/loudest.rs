@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::encoding::Arrived;
 use super::fanout::Fanout;
 use super::outside::Outside;
+use super::relay::Way;
 use super::room_report;
 use super::slots::Slot;
 use crate::rtp::extension::AudioLevel;
@@ -124,6 +125,14 @@ impl Fanout {
             .and_then(AudioLevel::read)
             .filter(|_| track.kind == MediaKind::Audio && !track.is_screen);
         let Some(level) = level else { return Ok(()) };
+        if self.decider.is_some_and(|decider| decider != outside.relays.me) {
+            // The level has gone to the shard that decides.
+            return if track.is_unheard {
+                Err(DropReason::NotLoudest)
+            } else {
+                Ok(())
+            };
+        }
         let verdict = if packet.late && track.is_unheard {
             Verdict::Drop
         } else {
@@ -138,9 +147,10 @@ impl Fanout {
             Verdict::Begin { instead_of } => {
                 let was_unheard = std::mem::take(&mut track.is_unheard);
                 if let Some(other) = instead_of {
-                    self.silence(outside, other);
+                    self.give_way(outside, other);
                 }
                 if was_unheard {
+                    self.tell_voice(outside, slot, true);
                     self.pre_roll(outside, slot, packet);
                 }
                 Ok(())
@@ -149,7 +159,7 @@ impl Fanout {
     }
 
     /// Subscribers get no more of the track; its next packet begins anew where the last has ended.
-    fn silence(&mut self, outside: &Outside<'_>, slot: Slot) {
+    pub fn silence(&mut self, outside: &mut Outside<'_>, slot: Slot) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         if std::mem::replace(&mut track.is_unheard, true) {
             return;
@@ -160,9 +170,11 @@ impl Fanout {
                 room_report::note(outside, subscription, track);
             }
         }
+        track.ways.iter_mut().for_each(Way::interrupt);
+        self.tell_voice(outside, slot, false);
     }
 
-    fn pre_roll(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
+    pub fn pre_roll(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
         let now = outside.now;
         let Some(track) = self.tracks.get(slot) else { return };
         // It is late, and would be thrown away as such: shown as if it came now, receivers catch up in the next pause.
@@ -192,6 +204,7 @@ impl Fanout {
             };
             earlier.info.arrival = now;
             self.forward(outside, slot, &earlier);
+            self.relay(outside, slot, &earlier, false);
         }
     }
 }

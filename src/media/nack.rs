@@ -41,6 +41,17 @@ const QUICK_TRIES: u8 = 5;
 /// Each later one waits a quarter longer than the one before.
 const BACKOFF: f64 = 1.25;
 
+/// Share of first requests that bring nothing from which packets are asked for twice in a round trip: at a loss of 15 % in
+/// both directions every fourth does, at 30 % every second, and a key frame of 30 packets would wait for its last one until
+/// nobody needs it. libwebrtc ignores what it has answered less than a round trip ago: the second is for the first that
+/// was lost.
+const FAILING: f32 = 0.25;
+/// Every so many-th packet still waits a round trip for its second request: only their answers tell how long a round trip
+/// is and how many requests fail.
+const MEASURED: u64 = 8;
+/// Weight of one packet in the share that fails.
+const FAILED_WEIGHT: f32 = 1.0 / 16.0;
+
 /// What a packet was to the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -75,6 +86,8 @@ pub struct NackGenerator {
     next_due: Option<Instant>,
     rtt: Duration,
     reorder_tolerance: Duration,
+    /// Of first requests, those that brought nothing: 0.0..=1.0.
+    failed: f32,
 }
 
 impl NackGenerator {
@@ -88,6 +101,7 @@ impl NackGenerator {
             next_due: None,
             rtt: DEFAULT_RTT,
             reorder_tolerance: REORDER_TOLERANCE,
+            failed: 0.0,
         }
     }
 
@@ -139,6 +153,11 @@ impl NackGenerator {
             Some(missing) => {
                 let learned = self.reorder_tolerance.saturating_sub(REORDER_TOLERANCE);
                 self.reorder_tolerance -= learned / REORDER_MEMORY;
+                let is_quick = self.failed >= FAILING;
+                if missing.tries > 0 && (!is_quick || is_measured(sequence)) {
+                    let failed = f32::from(u8::from(missing.tries > 1));
+                    self.failed += (failed - self.failed) * FAILED_WEIGHT;
+                }
                 // Only an answer to the first request says how long the round trip is (Karn's rule).
                 if let (1, Some(asked)) = (missing.tries, missing.asked) {
                     let sample = now.saturating_duration_since(asked);
@@ -176,7 +195,7 @@ impl NackGenerator {
         if self.next_due.is_none_or(|due| due > now) {
             return;
         }
-        let rtt = self.rtt;
+        let (rtt, is_quick) = (self.rtt, self.failed >= FAILING);
         let mut next_due: Option<Instant> = None;
         let mut lost_for_good = false;
         let keyframe = self.keyframe;
@@ -188,7 +207,12 @@ impl NackGenerator {
                     return false;
                 }
                 if push(pairs, missing.sequence as u16) {
-                    missing.due = now + retry_after(rtt, missing.tries);
+                    let round = if is_quick && !is_measured(missing.sequence) {
+                        rtt / 2
+                    } else {
+                        rtt
+                    };
+                    missing.due = now + retry_after(round, missing.tries);
                     missing.asked = Some(now);
                     missing.tries += 1;
                 }
@@ -270,10 +294,15 @@ impl NackGenerator {
     }
 }
 
-/// After `tries` earlier requests.
-fn retry_after(rtt: Duration, tries: u8) -> Duration {
+fn is_measured(sequence: u64) -> bool {
+    sequence.is_multiple_of(MEASURED)
+}
+
+/// After `tries` earlier requests, `round` apart.
+fn retry_after(round: Duration, tries: u8) -> Duration {
     // Clamped before it grows: the factor is at most 1.25^6.
-    rtt.min(MAX_RETRY)
+    round
+        .min(MAX_RETRY)
         .mul_f64(BACKOFF.powi(i32::from(tries.saturating_sub(QUICK_TRIES - 1))))
         .clamp(MIN_RETRY, MAX_RETRY)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::edge::Event;
 use super::pacer::{Descriptor, MAX_QUEUED};
+use super::relay::Relays;
 use super::slots::{Slot, Slots};
 use super::stats::ShardStats;
 use super::timers::{TimerId, Timers};
@@ -109,6 +110,10 @@ pub struct Outside<'a> {
     /// Transports whose protocols the room has called, each at most once (`MediaTransport::is_touched`): their events and
     /// deadlines are looked at when the room's turn is over.
     pub touched: &'a mut Vec<Slot>,
+    /// What goes to other shards.
+    pub relays: &'a mut Relays,
+    /// The room's data waits for a way to another shard.
+    pub awaits_way: bool,
 }
 
 impl Outside<'_> {

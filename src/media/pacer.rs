@@ -187,7 +187,8 @@ impl Release<'_> {
         if !self.pad || queue.len() < 2 {
             return;
         }
-        let size = |descriptor: &Descriptor| clear_size(fanout, descriptor, self.now).unwrap_or(0);
+        let mut last = None;
+        let size = |descriptor: &Descriptor| clear_size(fanout, descriptor, self.now, &mut last).unwrap_or(0);
         self.sizes.extend(queue.iter().map(size));
         let mut rest = self.sizes.as_mut_slice();
         while let Some(first) = rest.first().copied() {
@@ -651,8 +652,24 @@ fn shown_payload<'s>(
     Ok(payload)
 }
 
-/// The bytes of a queued media packet before sealing, without padding. None = it is not to be padded.
-fn clear_size(fanout: &Fanout, descriptor: &Descriptor, now: Instant) -> Option<u16> {
+/// What the size of a packet's header depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct HeaderShape {
+    subscription: Slot,
+    codec: u8,
+    descriptor: usize,
+    capture_time: usize,
+    has: (bool, bool, bool),
+}
+
+/// The bytes of a queued media packet before sealing, without padding. None = it is not to be padded. `last` is of the
+/// packet before: its header is mostly this one's.
+fn clear_size(
+    fanout: &Fanout,
+    descriptor: &Descriptor,
+    now: Instant,
+    last: &mut Option<(HeaderShape, usize)>,
+) -> Option<u16> {
     let subscription = fanout.subscriptions.get(descriptor.subscription)?;
     if descriptor.kind != Kind::Media || subscription.kind != MediaKind::Video {
         return None;
@@ -661,15 +678,35 @@ fn clear_size(fanout: &Fanout, descriptor: &Descriptor, now: Instant) -> Option<
     let encoding = track.encodings.get(usize::from(descriptor.source.encoding));
     let stored = stored(encoding, descriptor, now).ok()?;
     let output = subscription.output(stored.info.codec)?;
-    let mid = if subscription.acknowledged {
-        &[]
-    } else {
-        subscription.mid.as_bytes()
+    let info = stored.info;
+    let shape = HeaderShape {
+        subscription: descriptor.subscription,
+        codec: info.codec,
+        descriptor: stored.dependency_descriptor.len(),
+        capture_time: stored.abs_capture_time.len(),
+        has: (
+            info.audio_level.is_some(),
+            info.video_orientation.is_some(),
+            info.playout_delay.is_some(),
+        ),
     };
-    let mark = Mark::default();
-    let elements = Elements::of(subscription, &stored, &mark, mid);
+    let header = match last {
+        Some((known, header)) if *known == shape => *header,
+        _ => {
+            let mid = if subscription.acknowledged {
+                &[]
+            } else {
+                subscription.mid.as_bytes()
+            };
+            let mark = Mark::default();
+            let elements = Elements::of(subscription, &stored, &mark, mid);
+            let header = FIXED_HEADER_LEN + elements.block_len(subscription);
+            *last = Some((shape, header));
+            header
+        }
+    };
     let payload = shown_payload(subscription, &output, &stored).ok()?;
-    u16::try_from(FIXED_HEADER_LEN + elements.block_len(subscription) + payload.len()).ok()
+    u16::try_from(header + payload.len()).ok()
 }
 
 fn send_time(wall: WallClock, now: Instant) -> [u8; 3] {

@@ -4,7 +4,7 @@
 //! Called by the room for RTCP (`feedback`) and timers. What is missing is `nack`'s knowledge, how often something was sent
 //! again `resend`'s, what became of it `repairs`'; here is decided whether a packet is sent again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
@@ -22,9 +22,11 @@ const LOSS_MEMORY: Duration = Duration::from_secs(10);
 /// Loss within the last second from which reports are believed before the receiver asks. Below, most of what they have as
 /// lost was only overtaken.
 const LOSSY: f64 = 0.03;
-/// Loss within the last second from which what is left of the repair budget buys second copies: of a picture of ten packets
-/// at 20 % of loss, one copy of each missing one leaves every third incomplete for another round trip, two every twelfth.
+/// Loss within the last second from which what was sent again in vain is sent again in more copies, one more each time: of a
+/// picture of ten packets at 30 % of loss every fourth lacks one after two rounds of one copy each, every thirteenth when
+/// the second round has two. Two from the start would cost the whole budget: others would be sent none.
 const HEAVY_LOSS: f64 = 0.15;
+const MAX_COPIES: u8 = 3;
 /// Packets that wait on the path for less are no sign of congestion.
 const CALM: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,7 @@ impl Fanout {
             return limit; // a lost retransmission is asked for by its original
         }
         let mut left = limit;
+        let mut keyframe = None;
         for sequence in pairs.flat_map(rtcp::NackPair::sequences).take(limit) {
             outside.stats.nacks_received += 1;
             left -= 1;
@@ -71,9 +74,30 @@ impl Fanout {
             let sequence_out = subscription.rewriter.extend(sequence);
             if let Err(reason) = self.repair(outside, slot, sequence_out, Cause::Asked) {
                 outside.stats.count_drop(reason);
+                keyframe = keyframe.or_else(|| self.gone_for_good(slot, sequence_out, outside.now));
             }
         }
+        if let Some((track, encoding)) = keyframe {
+            self.request_keyframe(outside, track, encoding);
+        }
         left
+    }
+
+    /// Of which encoding a key frame is needed, because a receiver lacks a packet that all later pictures refer to and that
+    /// will not be sent any more. Receivers themselves wait for seconds before they ask (libwebrtc: three).
+    fn gone_for_good(&self, slot: Slot, sequence_out: u64, now: Instant) -> Option<(Slot, u8)> {
+        let subscription = self.subscriptions.get(slot)?;
+        let located = subscription.rewriter.locate(sequence_out)?;
+        // Another encoding, or the same after a pause, has begun with a key frame or will.
+        if subscription.kind == MediaKind::Audio || subscription.rewriter.source() != Some(located.source) {
+            return None;
+        }
+        let encodings = &self.tracks.get(subscription.track)?.encodings;
+        let encoding = encodings.get(usize::from(located.source.encoding))?;
+        let info = encoding.remembered(located.sequence)?;
+        let is_lost = encoding.stored(located.sequence, now).is_none() || subscription.requests.is_spent(sequence_out);
+        let is_needed = info.temporal == 0 && !encoding.has_keyframe_behind(located.sequence);
+        (is_lost && is_needed).then_some((subscription.track, located.source.encoding))
     }
 
     /// Sends a packet again.
@@ -118,20 +142,27 @@ impl Fanout {
         if !subscription.requests.may_resend(now, sequence_out, wait) {
             return Err(gone);
         }
-        let mut copies = 1;
+        let mut copies = 1u8;
         if subscription.kind == MediaKind::Video {
             let (loss, size) = (target.sending_rate.loss(), target.waiting.packet_size());
             let calm = target.sending_rate.queue_delay() < CALM;
             let budget = &mut target.waiting.budget;
-            let is_spare = !calm || matches!(cause, Cause::CopyUnknown | Cause::Tail);
-            if !budget.take(size, loss, if is_spare { RepairBudget::RESERVE } else { 0.0 }) {
+            let left = match cause {
+                Cause::Asked | Cause::Lost | Cause::CopyLost if calm => 0.0,
+                _ => RepairBudget::RESERVE,
+            };
+            if !budget.take(size, loss, left) {
                 return Err(DropReason::RtxBudget);
             }
-            // Second copies go first to what has failed before and to what all later pictures refer to.
-            let matters = is_base || subscription.requests.is_known(sequence_out);
-            let reserve = RepairBudget::RESERVE * if matters { 0.5 } else { 1.0 };
-            if calm && loss >= HEAVY_LOSS && budget.take(size, loss, reserve) {
-                copies = 2;
+            if calm && loss >= HEAVY_LOSS {
+                let failed = subscription.requests.times(sequence_out);
+                while copies < MAX_COPIES.min(failed + 1) && budget.take(size, loss, RepairBudget::RESERVE / 4.0) {
+                    copies += 1;
+                }
+                // All later pictures refer to it: at once, where more has been saved up than repairs may need soon.
+                if failed == 0 && is_base && budget.take(size, loss, RepairBudget::RESERVE * 1.5) {
+                    copies += 1;
+                }
             }
         }
         subscription.requests.note(now, sequence_out);
@@ -155,6 +186,8 @@ impl Fanout {
             return;
         }
         let mut lost = std::mem::take(&mut self.lost);
+        lost.extend(waiting.in_flight.take_owed());
+        let owed = lost.len();
         let reports = feedback.statuses();
         lost.extend(reports.filter_map(|status| {
             let received = status.arrival.is_some();
@@ -165,17 +198,31 @@ impl Fanout {
         if waiting.is_lossy {
             lost.extend(unreported);
         }
+        let mut keyframe = None;
         for (at, lost) in lost.drain(..).enumerate() {
             let cause = match lost.is_copy {
+                // Somebody may have asked for it meanwhile.
+                _ if at < owed => Cause::Lost,
                 _ if at >= reported => Cause::CopyUnknown,
                 true => Cause::CopyLost,
                 false => Cause::Lost,
             };
-            if let Err(reason) = self.repair(outside, lost.subscription, lost.sequence_out, cause) {
+            let (slot, sequence_out) = (lost.subscription, lost.sequence_out);
+            if let Err(reason) = self.repair(outside, slot, sequence_out, cause) {
                 outside.stats.count_drop(reason);
+                if reason == DropReason::RtxBudget
+                    && cause != Cause::CopyUnknown
+                    && let Some(source) = outside.transports.get_mut(transport)
+                {
+                    source.waiting.in_flight.owe(lost);
+                }
+                keyframe = keyframe.or_else(|| self.gone_for_good(slot, sequence_out, outside.now));
             }
         }
         self.lost = lost; // keeps its memory
+        if let Some((track, encoding)) = keyframe {
+            self.request_keyframe(outside, track, encoding);
+        }
     }
 
     /// The last packet of a picture was queued. Where packets are lost it will be sent again, unless others follow: only

@@ -12,6 +12,9 @@ use super::slots::Slot;
 /// Packets that are watched, 10 KiB of them: where much is lost, a quarter of a second of 10 Mbit/s; elsewhere only
 /// retransmissions are. Beyond, the oldest is forgotten: the receiver still asks for it.
 const MAX_IN_FLIGHT: usize = 256;
+/// Packets that the budget had no room for when they were reported as lost; the oldest is forgotten. As many as a key frame
+/// has; 1.5 KiB, from the first on.
+const MAX_OWED: usize = 64;
 /// Reports come within round trips. Long before numbers come round (65,536 packets).
 const LIFE: Duration = Duration::from_secs(1);
 
@@ -47,11 +50,25 @@ pub struct Lost {
 pub struct InFlight {
     /// By ascending number: they leave in this order.
     sent: VecDeque<Sent>,
+    owed: VecDeque<Lost>,
 }
 
 impl InFlight {
     pub fn is_empty(&self) -> bool {
-        self.sent.is_empty()
+        self.sent.is_empty() && self.owed.is_empty()
+    }
+
+    /// It could not be sent again now. No further report will name it, and its receiver asks a few times only.
+    pub fn owe(&mut self, lost: Lost) {
+        if self.owed.len() >= MAX_OWED {
+            self.owed.pop_front();
+        }
+        self.owed.push_back(lost);
+    }
+
+    /// All that is owed, oldest first.
+    pub fn take_owed(&mut self) -> impl Iterator<Item = Lost> {
+        self.owed.drain(..)
     }
 
     /// A packet leaves under a transport-wide number; numbers ascend.
@@ -118,6 +135,7 @@ impl InFlight {
 
     pub fn clear(&mut self) {
         self.sent.clear();
+        self.owed.clear();
     }
 }
 
@@ -175,6 +193,22 @@ mod tests {
         assert_eq!(lost, Some(2));
         assert_eq!(in_flight.take_unreported(1), None);
         assert_eq!(in_flight.handle_report(1, true), None);
+        assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn what_is_owed_is_given_out_once_and_bounded() {
+        let slot = Slots::default().insert(());
+        let lost = |sequence_out| Lost {
+            subscription: slot,
+            sequence_out,
+            is_copy: true,
+        };
+        let mut in_flight = InFlight::default();
+        (0..=MAX_OWED as u64).for_each(|sequence_out| in_flight.owe(lost(sequence_out)));
+        assert!(!in_flight.is_empty());
+        let owed: Vec<Lost> = in_flight.take_owed().collect();
+        assert_eq!((owed.len(), owed[0]), (MAX_OWED, lost(1)));
         assert!(in_flight.is_empty());
     }
 

@@ -47,6 +47,9 @@ impl Fanout {
 
     /// Gives a subscription the key frame it waits for, or asks for it.
     pub fn bring(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        if self.decider.is_some() {
+            self.raise_demand(outside, slot);
+        }
         let Some(subscription) = self.subscriptions.get_mut(slot) else {
             return;
         };

@@ -60,9 +60,15 @@ impl RecentRequests {
         known.is_none_or(|request| request.times() < MAX_RESENDS && request.age(at) >= rtt.max(MIN_INTERVAL))
     }
 
-    /// Whether it was sent again lately.
-    pub fn is_known(&self, sequence: u64) -> bool {
-        self.requests.iter().any(|request| request.sequence == sequence as u32)
+    /// Whether it was sent again as often as anything is.
+    pub fn is_spent(&self, sequence: u64) -> bool {
+        self.times(sequence) >= MAX_RESENDS
+    }
+
+    /// How often it was sent again lately.
+    pub fn times(&self, sequence: u64) -> u8 {
+        let known = self.requests.iter().find(|request| request.sequence == sequence as u32);
+        known.map_or(0, Request::times)
     }
 
     /// It is sent again now.

@@ -216,6 +216,12 @@ impl Ring {
         })
     }
 
+    /// What is known of a packet whose bytes may be gone. None when it never came, or its place is another's.
+    pub fn info(&self, sequence: u64) -> Option<&PacketInfo> {
+        let entry = self.entries.get(self.index(sequence))?.as_ref()?;
+        (entry.sequence == sequence).then_some(&entry.info)
+    }
+
     /// Forgets every packet; their numbers are not taken again.
     pub fn clear(&mut self) {
         self.floor = self.highest + 1;

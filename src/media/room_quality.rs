@@ -36,7 +36,10 @@ impl Fanout {
                 continue;
             };
             lost_upstream.insert(slot, window.lost);
-            if !track.is_mirror {
+            if track.mirror.is_some() {
+                continue; // scored at its home
+            }
+            if !track.is_shown {
                 let [expected, lost] = &mut outside.stats.loss_incoming;
                 *expected += window.packets + window.lost;
                 *lost += window.lost;

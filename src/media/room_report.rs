@@ -16,7 +16,7 @@ use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::Track;
 use super::transport::MediaTransport;
-use crate::types::{Bitrate, Layer, MediaKind, ParticipantHandle};
+use crate::types::{Bitrate, Layer, MediaKind, ParticipantHandle, ShardIndex};
 
 /// Subscriptions in one report: about 5 MB with all their decisions. A larger room is asked about by participant; the
 /// rest is left out, and the report says so.
@@ -58,7 +58,8 @@ impl Fanout {
         let transports = outside.transports.iter();
         for (_, transport) in transports.filter(|(_, t)| t.room == self.slot && concerns(t.participant)) {
             if !transport.sending.is_empty() {
-                report.receptions.push(self.reception_report(now, transport));
+                let shard = outside.relays.me;
+                report.receptions.push(self.reception_report(now, transport, shard));
             }
         }
         outside.events.push(Event::Explanation {
@@ -68,7 +69,7 @@ impl Fanout {
         });
     }
 
-    fn reception_report(&self, now: Instant, transport: &MediaTransport) -> ReceptionReport {
+    fn reception_report(&self, now: Instant, transport: &MediaTransport, shard: ShardIndex) -> ReceptionReport {
         let subscriptions = transport.allocation.subscriptions.iter();
         let subscriptions = subscriptions.filter_map(|slot| self.subscriptions.get(*slot));
         let reported = subscriptions.fold((None, 0f32), |(rtt, loss), subscription| {
@@ -79,6 +80,7 @@ impl Fanout {
         let outcome = transport.allocation.outcome;
         ReceptionReport {
             transport: transport.handle,
+            shard,
             participant: transport.participant,
             connected: transport.is_connected,
             estimate: rate.estimate(),
@@ -197,6 +199,7 @@ fn track_report(track: &Track, now: Instant) -> TrackReport {
     TrackReport {
         track: track.handle,
         publisher: track.participant,
+        is_mirrored: track.mirror.is_some(),
         kind: track.kind,
         is_screen: track.is_screen,
         muted: track.muted,

@@ -13,7 +13,7 @@ use super::pacer::Descriptor;
 use super::pacing::{PROBE_QUANTUM, Pacing, QUANTUM};
 use super::repairs::InFlight;
 use super::slots::Slot;
-use crate::types::Bitrate;
+use crate::types::{Bitrate, MAX_DATAGRAM};
 
 /// Packets leave at this part of the estimate, which lies a little below what the path carries. More, and a key frame of
 /// half a second makes a voice wait in the path's queue instead of here, where it overtakes; less, and it comes late.
@@ -21,10 +21,13 @@ const PACE: f64 = 1.05;
 /// Before the first feedback: a first picture should not wait for an estimate that nobody has tested. A key frame of
 /// 60 kB takes 100 ms.
 const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
-/// What a turn may send whole when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send.
+/// What a turn may send when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send, and of a
+/// large one so much.
 const BYPASS: Duration = Duration::from_millis(20);
 /// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
+/// But so few packets are let wait: a key frame of the lowest layer, which on a slow path would be cut every time.
+const FEW_PACKETS: usize = 6;
 /// Subscriptions that are told apart when the queue is too long; the owner of most of it is among the first that have
 /// something in it.
 const MAX_OWNERS: usize = 32;
@@ -95,6 +98,9 @@ pub struct SendQueue {
     /// When something was last known to be lost.
     pub last_loss: Option<Instant>,
     pub beside: Beside,
+    /// Of data packets alone.
+    data: Pacing,
+    data_at: Option<Instant>,
 }
 
 impl SendQueue {
@@ -112,6 +118,8 @@ impl SendQueue {
             is_lossy: false,
             last_loss: None,
             beside: Beside::new(now),
+            data: Pacing::new(now),
+            data_at: None,
         }
     }
 
@@ -128,11 +136,24 @@ impl SendQueue {
         self.video.clear();
         self.in_flight.clear();
         self.release_at = None;
+        self.data_at = None;
     }
 
     /// When the transport is to be released again though nothing comes in.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.release_at
+        [self.release_at, self.data_at].into_iter().flatten().min()
+    }
+
+    /// Bytes of data packets that may leave now at `rate`. `waits`: some do.
+    pub fn data_room(&mut self, now: Instant, rate: Bitrate, waits: bool) -> usize {
+        self.data.settle(now, rate, waits);
+        self.data.room(rate, QUANTUM).max(0.0) as usize
+    }
+
+    /// So many bytes of data have left at `rate`, and more wait or not.
+    pub fn handle_data(&mut self, size: usize, rate: Bitrate, waits: bool, earliest: Instant) {
+        self.data.spend(size);
+        self.data_at = waits.then(|| self.data.ready_at(rate).max(earliest));
     }
 
     /// Of a video packet, as was sent lately: bytes.
@@ -163,14 +184,18 @@ impl SendQueue {
         let waits = !self.is_empty();
         self.pacing.settle(now, pace.rate, waits);
         let size = |descriptor: &Descriptor| size(descriptor).map_or(PACKET, |size| size as f64);
-        if !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0 {
-            let room = self.pacing.room(pace.rate, BYPASS);
-            if queued.iter().map(&size).sum::<f64>() <= room {
+        let bypasses = !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0;
+        let mut room = self
+            .pacing
+            .room(pace.rate, if bypasses { BYPASS } else { pace.quantum });
+        if bypasses {
+            // None is larger than a datagram can be: mostly that is all there is to know.
+            let most = (queued.len() * MAX_DATAGRAM) as f64;
+            if most <= room || queued.iter().map(&size).sum::<f64>() <= room {
                 return 0;
             }
         }
         scratch.clear();
-        let mut room = self.pacing.room(pace.rate, pace.quantum);
         let mut refused = 0;
         for descriptor in queued.drain(..) {
             match class(&descriptor) {
@@ -204,7 +229,7 @@ impl SendQueue {
     /// Whose video is to be cut because too much waits, and the last of its numbers here: what alone is too much; else the
     /// least important, of equals that of which most waits.
     pub fn overflow<R: Ord>(&self, rate: Bitrate, importance: impl Fn(Slot) -> R) -> Option<(Slot, u64)> {
-        if self.delay(rate) <= MAX_DELAY {
+        if self.len() <= FEW_PACKETS || self.delay(rate) <= MAX_DELAY {
             return None;
         }
         let mut owners = [None; MAX_OWNERS];
@@ -221,7 +246,7 @@ impl SendQueue {
             }
         }
         let owners = || owners.iter().flatten();
-        let alone = |packets: usize| self.time_for(packets, rate) > MAX_DELAY;
+        let alone = |packets: usize| packets > FEW_PACKETS && self.time_for(packets, rate) > MAX_DELAY;
         let most = owners().max_by_key(|(_, packets, _)| *packets);
         let least = || owners().min_by_key(|(owner, packets, _)| (importance(*owner), std::cmp::Reverse(*packets)));
         let cut = most.filter(|(_, packets, _)| alone(*packets)).or_else(least);

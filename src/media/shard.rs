@@ -13,13 +13,15 @@ use super::edge::{Command, Event};
 use super::fanout::Fanout;
 use super::outside::{Dirty, Events, Index, MIN_DELAY, Outside, TimerKey};
 use super::pacer::{Descriptor, Release};
+use super::relay::frame::Frames;
+use super::relay::{RelayLink, Relays};
 use super::slots::{Slot, Slots};
 use super::speakers::SpeakerSettings;
 use super::stats::ShardStats;
 use super::timers::Timers;
 use super::transport::{MAX_FLOWS, MediaTransport};
 use crate::rtc::{self, DtlsIdentity, PacketKind, Received, TransportEvent};
-use crate::types::{Batch, CloseReason, DropReason, NetPath, RoomHandle, WallClock};
+use crate::types::{Batch, CloseReason, DropReason, NetPath, RoomHandle, ShardIndex, WallClock};
 
 mod commands;
 
@@ -36,6 +38,8 @@ pub struct ShardConfig {
     /// (DESIGN D6).
     pub pad_for_gso: bool,
     pub speakers: SpeakerSettings,
+    /// Which one it is of its process. `wall` must be the same for all of them.
+    pub index: ShardIndex,
 }
 
 impl ShardConfig {
@@ -47,6 +51,7 @@ impl ShardConfig {
             wall,
             pad_for_gso: true,
             speakers: SpeakerSettings::default(),
+            index: ShardIndex(0),
         }
     }
 }
@@ -65,8 +70,8 @@ pub struct Population {
 
 /// The sans-IO core of a media thread.
 ///
-/// Call order: any number of `handle_*`, then `poll_transmit` once, then `poll_event` until None, then `poll_timeout` (an
-/// instant in the past = call `handle_timeout` now). `now` must never go back. Nothing that was forwarded leaves before
+/// Call order: any number of `handle_*`, then `poll_transmit` once, `poll_relay` once where there are other shards, then
+/// `poll_event` until None, then `poll_timeout` (an instant in the past = call `handle_timeout` now). `now` must never go back. Nothing that was forwarded leaves before
 /// `poll_transmit`.
 pub struct Shard {
     config: ShardConfig,
@@ -90,12 +95,14 @@ pub struct Shard {
     /// Of the datagram in hand.
     arrival: Instant,
     ready: Vec<Descriptor>,
+    relays: Relays,
 }
 
 impl Shard {
     pub fn new(config: ShardConfig, now: Instant) -> Self {
         Self {
             seed: config.seed,
+            relays: Relays::new(config.index, config.wall),
             config,
             transports: Slots::default(),
             rooms: Slots::default(),
@@ -161,16 +168,16 @@ impl Shard {
             Ok(Received::Rtp(packet)) => {
                 self.stats.rtp_received += 1;
                 let result = self.in_room(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
-                if self.has_mirrors(slot) {
-                    self.mirror_rtp(now, slot, packet);
+                if self.is_shown(slot) {
+                    self.show_rtp(now, slot, packet);
                 }
                 result.unwrap_or(Ok(()))
             }
             Ok(Received::Rtcp(compound)) => {
                 self.stats.rtcp_received += 1;
                 self.in_room(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
-                if self.has_mirrors(slot) {
-                    self.mirror_reports(slot);
+                if self.is_shown(slot) {
+                    self.show_reports(slot);
                 }
                 Ok(())
             }
@@ -181,9 +188,9 @@ impl Shard {
         }
     }
 
-    fn has_mirrors(&self, transport: Slot) -> bool {
+    fn is_shown(&self, transport: Slot) -> bool {
         let its = self.transports.get(transport);
-        its.is_some_and(|transport| !transport.mirrors.is_empty())
+        its.is_some_and(|transport| !transport.showings.is_empty())
     }
 
     /// A connectivity check names its transport, everything else comes where a check came from.
@@ -337,6 +344,7 @@ impl Shard {
             };
             let mut sent_to = Vec::new(); // allocates for a full agent's checks only
             let flushed = contain(|| {
+                transport.release_data(now);
                 while let Some((path, datagram)) = transport.rtc.poll_transmit() {
                     if transport.learns_from_sent {
                         sent_to.push(path);
@@ -346,10 +354,11 @@ impl Shard {
                         target.copy_from_slice(&datagram);
                         batch.commit(path, datagram.len());
                         transport.waiting.spend(Share::Other, datagram.len());
+                        transport.sending_rate.handle_beside(now, datagram.len());
                         release.stats.bytes_sent += datagram.len() as u64;
                     }
                 }
-                send_rtcp(transport, release.stats, batch);
+                send_rtcp(now, transport, release.stats, batch);
                 if let Some(fanout) = room {
                     release.run(fanout, transport, batch);
                 }
@@ -374,6 +383,35 @@ impl Shard {
         if self.dirty.slots.is_empty() {
             self.dirty.slots = slots; // keeps its memory
         }
+    }
+
+    /// A batch that another shard's `poll_relay` has sent. Commands that were queued before come first.
+    pub fn handle_relay(&mut self, now: Instant, from: ShardIndex, batch: &[u8]) {
+        for frame in Frames(batch) {
+            let (room, frame) = match frame {
+                Ok(frame) => frame,
+                Err(reason) => {
+                    self.stats.count_drop(reason);
+                    continue;
+                }
+            };
+            match self.index.rooms.get(&room) {
+                Some(slot) => {
+                    self.in_room(now, *slot, |fanout, outside| fanout.on_relay(outside, from, frame));
+                }
+                None => self.stats.count_drop(DropReason::StaleCommand),
+            }
+        }
+    }
+
+    /// Sends what waits for other shards. True: a way was full, call again soon.
+    pub fn poll_relay(&mut self, now: Instant, link: &mut impl RelayLink) -> bool {
+        if self.relays.flush(link) {
+            for room in std::mem::take(&mut self.relays.held) {
+                self.in_room(now, room, |fanout, outside| fanout.way_is_free(outside));
+            }
+        }
+        self.relays.is_waiting()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -430,6 +468,8 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            relays: &mut self.relays,
+            awaits_way: false,
         };
         let result = contain(|| turn(fanout, &mut outside));
         if result.is_none() {
@@ -470,6 +510,8 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            relays: &mut self.relays,
+            awaits_way: false,
         }
     }
 
@@ -559,7 +601,7 @@ pub(super) fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
-fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut impl Batch) {
+fn send_rtcp(now: Instant, transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut impl Batch) {
     let path = transport.rtc.path();
     for datagram in transport.rtcp.datagrams() {
         let target = batch.slot();
@@ -576,6 +618,7 @@ fn send_rtcp(transport: &mut MediaTransport, stats: &mut ShardStats, batch: &mut
             Ok((path, len)) => {
                 batch.commit(path, len);
                 transport.waiting.spend(Share::Other, len);
+                transport.sending_rate.handle_beside(now, len);
                 stats.rtcp_sent += 1;
                 stats.bytes_sent += len as u64;
             }

@@ -10,6 +10,14 @@ pub struct Slot {
     generation: u32,
 }
 
+impl Slot {
+    /// Nothing is ever here.
+    pub const NOWHERE: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+}
+
 #[derive(Debug)]
 struct Place<T> {
     generation: u32,

@@ -37,6 +37,9 @@ pub struct ShardStats {
     pub loss_outgoing: [u64; 2],
     /// Packets sent to see what a path carries.
     pub probes: u64,
+    /// Media packets that went to another shard of their room, and that came from one.
+    pub relayed_out: u64,
+    pub relayed_in: u64,
     /// Packets given one byte of padding so that a frame leaves as one GSO send.
     pub padded: u64,
     /// Caught panics (DESIGN D10): a bug each.
@@ -68,6 +71,8 @@ impl Default for ShardStats {
             loss_incoming: [0; 2],
             loss_outgoing: [0; 2],
             probes: 0,
+            relayed_out: 0,
+            relayed_in: 0,
             padded: 0,
             transport_panics: 0,
             room_panics: 0,

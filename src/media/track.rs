@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::edge::{EncodingParameters, LayerShape, Publish};
 use super::encoding::{Arrived, Encoding, OriginalPacket};
-use super::layers::{EVERYTHING, Flow, Offered, SPATIAL};
+use super::layers::{EVERYTHING, Flow, Offered, SPATIAL, TEMPORAL};
 use super::quality::QualityScorer;
+use super::relay::{Mirror, Way};
 use super::slots::Slot;
 use super::speakers::TrackLevel;
 use super::timers::TimerId;
 use crate::rtp::layers_allocation::LayersAllocation;
 use crate::rtp::{RtpPacket, rtx};
 use crate::types::{
-    Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt,
+    Bitrate, Codec, CodecParameters, DropReason, Extension, ExtensionMap, Layer, MediaKind, Mid, ParticipantHandle, Pt,
     TrackHandle,
 };
 
@@ -24,6 +25,9 @@ pub const MAX_ENCODINGS: usize = 4;
 
 /// By then a client that is muted, by itself or by the server, has stopped sending.
 const OBEYED_AFTER: Duration = Duration::from_millis(1000);
+
+/// Frames a second from which a picture of people moves: 15, less what a camera in a dim room and counting leave of them.
+const FLUENT: u8 = 13;
 
 #[derive(Debug)]
 pub struct Track {
@@ -43,7 +47,7 @@ pub struct Track {
     pub is_screen: bool,
     pub encrypted: bool,
     /// It is another room's, whose publisher `transport` is.
-    pub is_mirror: bool,
+    pub is_shown: bool,
     /// Not among the loudest of a room that forwards only those.
     pub is_unheard: bool,
     pub subscribers: Vec<Slot>,
@@ -60,6 +64,12 @@ pub struct Track {
     pub scorer: QualityScorer,
     /// What control knows of its layers.
     shapes: [LayerShape; SPATIAL],
+    /// It is published on another shard. None: its publisher is here.
+    pub mirror: Option<Box<Mirror>>,
+    /// The other shards that know it.
+    pub ways: Vec<Way>,
+    /// When those are told again what it can give.
+    pub next_state: Option<Instant>,
 }
 
 impl Track {
@@ -89,7 +99,7 @@ impl Track {
             muted_at: publish.muted.then_some(now),
             is_screen: publish.is_screen,
             encrypted: publish.encrypted,
-            is_mirror: false,
+            is_shown: false,
             is_unheard: false,
             subscribers: Vec::new(),
             timer,
@@ -100,6 +110,9 @@ impl Track {
             level,
             scorer,
             shapes: [LayerShape::default(); _],
+            mirror: None,
+            ways: Vec::new(),
+            next_state: None,
         }
     }
 
@@ -166,7 +179,7 @@ impl Track {
             sequence,
             payload,
             recovered: retransmission,
-            nack: codec.nack && !self.muted && !self.is_mirror,
+            nack: codec.nack && !self.muted && !self.is_shown,
         };
         let arrived = encoding.on_rtp(now, (at as u8, codec.codec), &original)?;
         if !retransmission {
@@ -188,6 +201,40 @@ impl Track {
             self.announce(index, &allocation);
         }
         // Kept although not forwarded: a duplicate must be known as one after the mute as well.
+        if self.muted {
+            Err(DropReason::Muted)
+        } else {
+            Ok(arrived)
+        }
+    }
+
+    /// One packet that another shard has relayed, as its publisher sent it. What flows is said by `Mirror`.
+    pub fn on_relayed(
+        &mut self,
+        arrival: Instant,
+        index: u8,
+        packet: &RtpPacket<'_>,
+        recovered: bool,
+    ) -> Result<Arrived, DropReason> {
+        let encoding = self
+            .encodings
+            .get_mut(usize::from(index))
+            .ok_or(DropReason::NotPublished)?;
+        let codecs = (0u8..).zip(&self.codecs);
+        let (at, codec) = codecs
+            .filter_map(|(at, codec)| (codec.pt == packet.pt()).then_some((at, codec.codec)))
+            .next()
+            .ok_or(DropReason::UnknownPayloadType)?;
+        let original = OriginalPacket {
+            rtp: packet,
+            ids: &self.extensions,
+            sequence: packet.sequence(),
+            payload: packet.payload(),
+            recovered,
+            // Its home asks the publisher.
+            nack: false,
+        };
+        let arrived = encoding.on_rtp(arrival, (at, codec), &original)?;
         if self.muted {
             Err(DropReason::Muted)
         } else {
@@ -248,12 +295,15 @@ impl Track {
 
     /// A bit per spatial layer that the publisher sends now: an encoding, or a spatial layer inside the only one.
     pub fn flowing_now(&mut self, now: Instant) -> u8 {
-        self.flow.update(now)
+        match &self.mirror {
+            Some(mirror) => mirror.flowing,
+            None => self.flow.update(now),
+        }
     }
 
     /// What the layers of a picture have shown since the last call, when that is not what it was.
     pub fn measure(&mut self, now: Instant) -> Option<[LayerShape; SPATIAL]> {
-        if self.kind == MediaKind::Audio {
+        if self.kind == MediaKind::Audio || self.mirror.is_some() {
             return None;
         }
         let is_simulcast = self.is_simulcast();
@@ -288,9 +338,32 @@ impl Track {
         self.encodings.len() > 1
     }
 
+    /// The first temporal layer of each spatial one that moves as pictures of people should; 0 of a screen, which is to be
+    /// sharp. Before it was measured it is what 30 frames a second make of it.
+    pub fn fluent(&self, offered: &Offered) -> [u8; SPATIAL] {
+        if self.is_screen {
+            return [0; SPATIAL];
+        }
+        let of_layer = |(shape, rates): (&LayerShape, &[Bitrate; TEMPORAL])| {
+            let measured = shape.frame_rates.iter().any(|rate| *rate > 0);
+            let fluent = shape.frame_rates.iter().position(|rate| *rate >= FLUENT);
+            let layers = rates.iter().filter(|rate| **rate > Bitrate::ZERO).count();
+            let nominal = layers.saturating_sub(2); // each layer has half the frames of the next
+            let first = if measured { fluent.unwrap_or(TEMPORAL) } else { nominal };
+            first as u8 // a few at most
+        };
+        let mut firsts = [0; SPATIAL];
+        for (first, layer) in firsts.iter_mut().zip(self.shapes.iter().zip(&offered.rate)) {
+            *first = of_layer(layer);
+        }
+        firsts
+    }
+
     /// There is more than one spatial layer to look after.
     pub fn has_layers(&self) -> bool {
-        self.flowing != 0 && (self.is_simulcast() || self.flowing & (self.flowing - 1) != 0)
+        let is_layered = self.flowing != 0 && (self.is_simulcast() || self.flowing & (self.flowing - 1) != 0);
+        // Of a mirror its home says what flows.
+        is_layered && self.mirror.is_none()
     }
 
     /// Which encoding a layer is given by, and up to which layer of that stream.
@@ -330,6 +403,9 @@ impl Track {
 
     /// What it can give now, and for how much.
     pub fn offered(&self, now: Instant) -> Offered {
+        if let Some(mirror) = &self.mirror {
+            return mirror.offered;
+        }
         let mut offered = Offered {
             spatial: 1,
             temporal: 1,

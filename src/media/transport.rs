@@ -10,6 +10,7 @@ use super::edge::Reception;
 use super::estimator::SendingRate;
 use super::fanout::LOCAL_SSRC;
 use super::feedback::RECEIVER_REPORT_INTERVAL;
+use super::outside::MIN_DELAY;
 use super::pacer::Descriptor;
 use super::remb::RembEstimate;
 use super::send_queue::SendQueue;
@@ -19,7 +20,7 @@ use super::transport_feedback::FeedbackGenerator;
 use crate::rtc;
 use crate::rtp::{RtpPacket, extension, rtcp};
 use crate::types::{
-    CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, SrtpProfile, Ssrc,
+    Bitrate, CloseReason, DropReason, Extension, ExtensionMap, Mid, NetPath, ParticipantHandle, SrtpProfile, Ssrc,
     TransportHandle,
 };
 
@@ -30,6 +31,8 @@ const MAX_RTCP_DATAGRAMS: usize = 32;
 /// 5-tuples that lead to one transport; of those that are not in use the one checked least recently goes first. A full
 /// agent makes 32 checks, and as many paths may be verified or answered besides as a client with a few interfaces has.
 pub const MAX_FLOWS: usize = 48;
+/// Data packets may have this part of what may be sent, however much pictures take: a quarter.
+const DATA_PART: u64 = 4;
 /// A bound on the m-lines of one connection that a publisher sends on.
 pub const MAX_MIDS: usize = 512;
 
@@ -173,7 +176,7 @@ impl RtcpQueue {
 
 /// A track that is published on a transport appears in another room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mirror {
+pub struct Showing {
     /// In the transport's room.
     pub source: Slot,
     pub room: Slot,
@@ -182,7 +185,7 @@ pub struct Mirror {
 }
 
 /// Tracks of one transport in other rooms. A backend makes them, one call each.
-pub const MAX_MIRRORS: usize = 1024;
+pub const MAX_SHOWINGS: usize = 1024;
 
 pub struct MediaTransport {
     pub handle: TransportHandle,
@@ -210,8 +213,8 @@ pub struct MediaTransport {
     /// Why it is being closed, when not because control asked.
     pub close_reason: Option<CloseReason>,
     pub receiving: Receiving,
-    /// At most `MAX_MIRRORS`.
-    pub mirrors: Vec<Mirror>,
+    /// At most `MAX_SHOWINGS`.
+    pub showings: Vec<Showing>,
     /// Our SSRCs, RTX ones included.
     pub sending: HashMap<Ssrc, Slot>,
     /// Of this turn.
@@ -255,7 +258,7 @@ impl MediaTransport {
             ufrags: Vec::new(),
             flows: Vec::new(),
             receiving: Receiving::new(now),
-            mirrors: Vec::new(),
+            showings: Vec::new(),
             sending: HashMap::new(),
             queue: Vec::new(),
             waiting: SendQueue::new(now),
@@ -277,6 +280,28 @@ impl MediaTransport {
         let before = self.queue.len();
         self.queue.retain(|descriptor| descriptor.subscription != subscription);
         before - self.queue.len() + self.waiting.cut(subscription)
+    }
+
+    /// What data packets may take of the path; None = as much as they can: it is not known to be narrow, or no picture
+    /// wants any of it, and nothing was set.
+    fn data_rate(&self) -> Option<Bitrate> {
+        let pictures = self.allocation.outcome.filter(|outcome| outcome.demand > Bitrate::ZERO);
+        let estimate = self.sending_rate.estimate().filter(|_| !self.sending_rate.is_initial());
+        let limits = [estimate.filter(|_| pictures.is_some()), self.reception.max_bitrate];
+        let total = limits.into_iter().flatten().min()?;
+        let media = pictures.map_or(self.waiting.beside.voice(), |outcome| outcome.allocated);
+        Some(Bitrate(total.0.saturating_sub(media.0).max(total.0 / DATA_PART)))
+    }
+
+    /// Lets data packets leave, as far as pictures and voices leave room for them.
+    pub fn release_data(&mut self, now: Instant) {
+        let rate = self.data_rate();
+        let waits = self.rtc.has_data_waiting();
+        let room = rate.map(|rate| self.waiting.data_room(now, rate, waits));
+        let sent = self.rtc.release_data(now, room);
+        let waits = self.rtc.has_data_waiting();
+        self.waiting
+            .handle_data(sent, rate.unwrap_or(Bitrate::ZERO), waits, now + MIN_DELAY);
     }
 
     /// When its timer is due.

@@ -17,7 +17,7 @@ use crate::proto::livekit::{
     MoveParticipantRequest, MuteRoomTrackRequest, ParticipantInfo, PerformRpcRequest, RoomConfiguration,
     SendDataRequest, TimedVersion, TrackInfo, UpdateParticipantRequest, UpdateSubscriptionsRequest,
 };
-use crate::types::{Identity, RoomName, TrackId};
+use crate::types::{Identity, RoomName, ShardIndex, TrackId};
 
 /// How often a call that meets a closing room tries again with a new one.
 const CREATE_ATTEMPTS: usize = 3;
@@ -96,7 +96,7 @@ impl Node {
     async fn with_room<R: Send + 'static>(
         &self,
         name: &RoomName,
-        (configurations, shard): (&[RoomConfiguration], Option<usize>),
+        (configurations, shard): (&[RoomConfiguration], Option<ShardIndex>),
         question: impl Fn(&mut Room, Instant) -> R + Clone + Send + 'static,
     ) -> Result<R, CreateRoomError> {
         let max = self.config().max_room_name_length;
@@ -247,13 +247,16 @@ impl Node {
         }
         let name = RoomName(request.destination_room);
         let look = |room: &mut Room, _| (room.info(), room.participants());
-        let (destination, mut others) = self.with_room(&name, (&[], Some(source.shard)), look).await?;
+        let (destination, mut others) = self.with_room(&name, (&[], Some(source.seat.home)), look).await?;
         let limit = destination.max_participants;
         if limit > 0 && destination.num_participants >= limit {
             return Err(MoveError::DestinationFull);
         }
         let identity = Identity(request.identity);
-        let near = self.registry().find(&name).filter(|room| room.shard == source.shard);
+        let near = self
+            .registry()
+            .find(&name)
+            .filter(|room| room.seat.is_with(&source.seat));
         if let Some(near) = near {
             let (answer, answered) = oneshot::channel();
             let input = RoomInput::LetGo {
@@ -286,9 +289,9 @@ impl Node {
             return Err(no_participant);
         }
         let name = RoomName(request.destination_room);
-        self.with_room(&name, (&[], Some(source.shard)), |_, _| ()).await?;
+        self.with_room(&name, (&[], Some(source.seat.home)), |_, _| ()).await?;
         let destination = self.registry().find(&name).ok_or(CreateRoomError::Closing)?;
-        if destination.shard != source.shard {
+        if !destination.seat.is_with(&source.seat) {
             return Err(ShowError::Apart);
         }
         let (answer, answered) = oneshot::channel();
@@ -302,6 +305,7 @@ impl Node {
         match answered.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(NotShown::NoParticipant)) => Err(no_participant),
+            Ok(Err(NotShown::Apart)) => Err(ShowError::Apart),
             Ok(Err(NotShown::Refused(error))) => Err(error.into()),
             Err(_) => Err(ForwardError::Closed.into()),
         }

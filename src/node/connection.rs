@@ -126,18 +126,23 @@ pub struct Connection {
     room: Mailbox,
     /// The room it was in before, which may still have requests of this client to pass on.
     before: Option<Mailbox>,
-    _load: LoadShare,
+    load: Option<LoadShare>,
 }
 
 impl Connection {
-    pub(super) fn new(handle: ConnectionHandle, inbox: Inbox, room: Mailbox, load: LoadShare) -> Self {
+    pub(super) fn new(handle: ConnectionHandle, inbox: Inbox, room: Mailbox) -> Self {
         Self {
             handle,
             inbox,
             room,
             before: None,
-            _load: load,
+            load: None,
         }
+    }
+
+    /// It is known which shard serves it.
+    pub(super) fn occupy(&mut self, load: LoadShare) {
+        self.load = Some(load);
     }
 
     /// The next thing to tell the client. None: the room is gone, or has cut off a client that does not read.

@@ -13,10 +13,11 @@ use super::connection::{self, Connection, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
 use super::histogram::Histogram;
 use super::journal::Entry;
-use super::placement::{self, Shard, ShardLoad, least_loaded};
+use super::placement::{self, Seat, Shard, ShardLoad};
 use super::registry::{LiveRoom, Registry};
 use super::relay::Guests;
 use super::room_task::{self, MAILBOX, RoomInput, Telling};
+use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput, WorkerConnection};
 use crate::control::{
     ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, WorkerHandle, Workers, playout_delay, server_info,
@@ -28,7 +29,7 @@ use crate::proto::join_request::JoinParameters;
 use crate::proto::livekit::RoomConfiguration;
 use crate::proto::room_record::RoomRecord;
 use crate::types::{
-    ParticipantHandle, RoomHandle, RoomName, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
+    ParticipantHandle, RoomHandle, RoomName, ShardIndex, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
 };
 
 /// How often a join that meets a closing room tries again with a new one.
@@ -65,6 +66,8 @@ pub struct NodeConfig {
     pub signal_message_size_limit: usize,
     /// The shard thread with the TURN server, if there is one.
     pub relay: Option<ShardHandle>,
+    /// The load of a shard, 0.0..=1.0, from which on those who join a room of it are served by another; 0 = always.
+    pub room_spill: f64,
     /// Bytes of one request of the server API; 0 = no limit.
     pub max_api_request_body_size: usize,
     /// Tracks in both directions from which on nobody new is let in; 0 = no limit.
@@ -75,6 +78,8 @@ pub struct NodeConfig {
     pub journal: Option<mpsc::Sender<Entry>>,
     /// What is written down is there for the next process.
     pub durable: bool,
+    /// The voice system, which hears of what happens in its rooms.
+    pub voice: Option<VoiceLink>,
 }
 
 impl Default for NodeConfig {
@@ -88,11 +93,13 @@ impl Default for NodeConfig {
             max_room_name_length: 256,
             signal_message_size_limit: 2 << 20,
             relay: None,
+            room_spill: 0.7,
             max_api_request_body_size: 10 << 20,
             max_tracks: 0,
             max_bytes_per_second: 0.0,
             journal: None,
             durable: false,
+            voice: None,
         }
     }
 }
@@ -157,10 +164,13 @@ impl Node {
             config.room.node_id = new_id("ND_");
         }
         let registry = Arc::new(Registry::default());
+        let mut next = ShardIndex(0);
         let shards: Arc<[Shard]> = shards
             .into_iter()
             .map(|link| {
-                tokio::spawn(deliver_events(link.events, Arc::clone(&registry)));
+                let index = next;
+                next.0 += 1;
+                tokio::spawn(deliver_events(index, link.events, Arc::clone(&registry)));
                 Shard::new(link.handle, link.udp_candidates, link.tcp_candidates)
             })
             .collect();
@@ -310,13 +320,16 @@ impl Node {
         for _ in 0..JOIN_ATTEMPTS {
             let room = self.room(&name, &claims)?;
             let handle = ConnectionHandle(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
+            let shards = &self.inner.shards;
+            let shard = placement::for_participant(shards, &room.seat, self.inner.config.room_spill);
             let join = Join {
                 connection: handle,
                 signer: self.signer(&claims),
                 claims: claims.clone(),
                 parameters: parameters.clone(),
+                media: placement::addresses(shards, shard).filter(|_| shard != room.seat.home),
             };
-            match self.join_room(&room, join).await {
+            match self.join_room(&room, join, shard).await {
                 // It was closing: the name is free for a new one.
                 Err(JoinFailure::Refused(JoinError::RoomClosed)) => {
                     self.inner.registry.forget_name(&name, room.handle);
@@ -327,23 +340,33 @@ impl Node {
         Err(JoinFailure::Closed)
     }
 
-    async fn join_room(&self, room: &LiveRoom, join: Join) -> Result<(Connection, ToClient), JoinFailure> {
+    async fn join_room(
+        &self,
+        room: &LiveRoom,
+        join: Join,
+        shard: ShardIndex,
+    ) -> Result<(Connection, ToClient), JoinFailure> {
         let gone = JoinFailure::Refused(JoinError::RoomClosed);
         let (outbox, inbox) = connection::queue();
         let (answer, answered) = oneshot::channel();
         let handle = join.connection;
         let input = RoomInput::Join {
             join: Box::new(join),
+            shard,
             outbox,
             answer,
         };
         room.mailbox.send(input).await.map_err(|_| gone)?;
         // From here on dropping the connection tells the room.
-        let load = self.inner.shards.get(room.shard).map(Shard::occupy).ok_or(gone)?;
-        let mut connection = Connection::new(handle, inbox, room.mailbox.clone(), load);
+        let mut connection = Connection::new(handle, inbox, room.mailbox.clone());
         let first = async {
             match answered.await {
-                Ok(Ok(())) => connection.next().await.ok_or(JoinFailure::Closed),
+                Ok(Ok(shard)) => {
+                    if let Some(shard) = placement::shard(&self.inner.shards, shard) {
+                        connection.occupy(shard.occupy());
+                    }
+                    connection.next().await.ok_or(JoinFailure::Closed)
+                }
                 Ok(Err(error)) => Err(JoinFailure::Refused(error)),
                 // The task has ended with the join still in its mailbox.
                 Err(_) => Err(gone),
@@ -424,7 +447,7 @@ impl Node {
         &self,
         name: &RoomName,
         configurations: &[RoomConfiguration],
-        shard: Option<usize>,
+        shard: Option<ShardIndex>,
     ) -> Option<LiveRoom> {
         if self.is_draining() {
             return self.inner.registry.find(name);
@@ -456,15 +479,15 @@ impl Node {
     fn spawn_room(
         &self,
         name: RoomName,
-        (handle, shard): (RoomHandle, Option<usize>),
+        (handle, shard): (RoomHandle, Option<ShardIndex>),
         make: impl FnOnce(RoomSettings, WallClock, u64, Instant) -> Room,
     ) -> LiveRoom {
         let shards = &self.inner.shards;
-        let index = shard.unwrap_or_else(|| least_loaded(shards));
-        let shard = &shards[index];
+        let seat = Seat::new(shard.unwrap_or_else(|| placement::least_loaded(shards)));
         let mut settings = self.inner.config.room.clone();
-        settings.udp_candidates.clone_from(&shard.udp_candidates);
-        settings.tcp_candidates.clone_from(&shard.tcp_candidates);
+        if let Some(media) = placement::addresses(shards, seat.home) {
+            (settings.udp_candidates, settings.tcp_candidates) = (media.udp, media.tcp);
+        }
         let seed = rand::rng().random();
         let room = make(settings, self.inner.wall, seed, Instant::now());
         let telling = Telling {
@@ -473,6 +496,7 @@ impl Node {
             durable: self.inner.config.durable,
             guests: Guests::new(self.inner.config.relay.clone()),
             pool: self.inner.pool.clone(),
+            voice: self.inner.config.voice.clone(),
         };
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let registry = Arc::clone(&self.inner.registry);
@@ -481,15 +505,11 @@ impl Node {
             name,
             handle,
             inbox,
-            shard.handle.clone(),
+            (seat.clone(), Arc::clone(shards)),
             registry,
             telling,
         ));
-        LiveRoom {
-            handle,
-            mailbox,
-            shard: index,
-        }
+        LiveRoom { handle, mailbox, seat }
     }
 }
 
@@ -545,15 +565,15 @@ pub fn new_id(prefix: &str) -> String {
 
 /// Passes a shard's events on to the rooms they belong to. Levels and quality are dropped for a room that is behind;
 /// edges wait for it (a room waits only for its shard's command queue, which empties without us).
-async fn deliver_events(mut events: mpsc::Receiver<Event>, registry: Arc<Registry>) {
+async fn deliver_events(shard: ShardIndex, mut events: mpsc::Receiver<Event>, registry: Arc<Registry>) {
     while let Some(event) = events.recv().await {
         let Some(mailbox) = registry.mailbox(room_of(&event)) else {
             continue;
         };
         if is_coalescable(&event) {
-            let _ = mailbox.try_send(RoomInput::Event(event));
+            let _ = mailbox.try_send(RoomInput::Event(shard, event));
         } else {
-            let _ = mailbox.send(RoomInput::Event(event)).await;
+            let _ = mailbox.send(RoomInput::Event(shard, event)).await;
         }
     }
 }

@@ -17,6 +17,7 @@ mod relay;
 mod room_task;
 #[cfg(test)]
 mod tests;
+pub mod voice;
 mod workers;
 
 pub use crate::control::{

@@ -1,15 +1,18 @@
-//! Which shard a new room is served by: the least loaded, by what the shards' threads and sockets say of themselves.
+//! Which shard a new room is served by, and who joins a room whose shard is full: the least loaded, by what the shards'
+//! threads and sockets say of themselves.
 //!
 //! Owns the list of shards and how busy each was lately, measured by a task of its own twice a second. Never moves what
 //! is placed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::connection::LoadShare;
+use crate::control::MediaAddresses;
 use crate::io::{IoSnapshot, ShardHandle};
+use crate::types::ShardIndex;
 
 /// Shards are looked at this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -26,6 +29,10 @@ const UNSEEN_CONNECTION: u32 = 2;
 
 /// Differences below this are noise, in thousandths of a shard: then the shard with fewer connections is taken.
 const STEP: u32 = 20;
+
+/// In thousandths of a shard. A room goes over to another one only where there is so much less to do: each of its streams
+/// has to be copied there.
+const MARGIN: u32 = 100;
 
 /// How much of a shard is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -100,12 +107,94 @@ impl Shard {
     }
 }
 
-/// Index of the least loaded.
-pub(super) fn least_loaded(shards: &[Shard]) -> usize {
-    let weight = |shard: &Shard| (shard.expected() / STEP, shard.connections.load(Ordering::Relaxed));
-    (0..shards.len())
-        .min_by_key(|index| shards.get(*index).map(weight))
-        .unwrap_or(0)
+/// Where a room lives, and where else it is.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) home: ShardIndex,
+    /// A bit for each shard that has the room. Told by its task; those beyond the 64th are not remembered.
+    spans: Arc<AtomicU64>,
+    /// It cannot be on other shards: it has what only its home has.
+    is_bound: Arc<AtomicBool>,
+}
+
+impl Seat {
+    pub(super) fn new(home: ShardIndex) -> Self {
+        Self {
+            home,
+            spans: Arc::default(),
+            is_bound: Arc::default(),
+        }
+    }
+
+    pub(super) fn set_span(&self, shards: &[ShardIndex], is_bound: bool) {
+        self.is_bound.store(is_bound, Ordering::Relaxed);
+        let bits = shards.iter().fold(0, |bits, shard| bits | bit(*shard));
+        self.spans.store(bits, Ordering::Relaxed);
+    }
+
+    /// Both rooms are on one shard only, the same.
+    pub(super) fn is_with(&self, other: &Self) -> bool {
+        let is_whole = |seat: &Self| seat.spans.load(Ordering::Relaxed) & !bit(seat.home) == 0;
+        self.home == other.home && is_whole(self) && is_whole(other)
+    }
+
+    fn has(&self, shard: ShardIndex) -> bool {
+        self.spans.load(Ordering::Relaxed) & bit(shard) != 0
+    }
+}
+
+fn bit(shard: ShardIndex) -> u64 {
+    1u64.checked_shl(shard.0.into()).unwrap_or(0)
+}
+
+pub(super) fn shard(shards: &[Shard], index: ShardIndex) -> Option<&Shard> {
+    shards.get(usize::from(index.0))
+}
+
+fn weight(shard: &Shard) -> (u32, usize) {
+    (shard.expected() / STEP, shard.connections.load(Ordering::Relaxed))
+}
+
+/// For a new room.
+pub(super) fn least_loaded(shards: &[Shard]) -> ShardIndex {
+    let all = (0..).map(ShardIndex).zip(shards);
+    all.min_by_key(|(_, shard)| weight(shard))
+        .map_or(ShardIndex(0), |(index, _)| index)
+}
+
+/// For somebody who joins a room: its home, unless that is loaded to `spill` (0.0..=1.0) or more. Then a shard that has the
+/// room and is not, then the least loaded. `spill` 0: whichever has the fewest connections.
+pub(super) fn for_participant(shards: &[Shard], seat: &Seat, spill: f64) -> ShardIndex {
+    let all = || (0..).map(ShardIndex).zip(shards);
+    if seat.is_bound.load(Ordering::Relaxed) {
+        return seat.home;
+    }
+    let limit = (spill * 1000.0) as u32;
+    let Some(home) = shard(shards, seat.home) else {
+        return seat.home;
+    };
+    if limit == 0 {
+        let fewest = all().min_by_key(|(_, shard)| shard.connections.load(Ordering::Relaxed));
+        return fewest.map_or(seat.home, |(index, _)| index);
+    }
+    if home.expected() < limit {
+        return seat.home;
+    }
+    let known = all().filter(|(index, shard)| seat.has(*index) && shard.expected() < limit);
+    let known = known.min_by_key(|(_, shard)| weight(shard));
+    let other = known.or_else(|| {
+        let best = all().min_by_key(|(_, shard)| weight(shard));
+        best.filter(|(_, shard)| shard.expected().saturating_add(MARGIN) <= home.expected())
+    });
+    other.map_or(seat.home, |(index, _)| index)
+}
+
+/// How a client reaches that shard.
+pub(super) fn addresses(shards: &[Shard], index: ShardIndex) -> Option<MediaAddresses> {
+    shard(shards, index).map(|shard| MediaAddresses {
+        udp: shard.udp_candidates.clone(),
+        tcp: shard.tcp_candidates.clone(),
+    })
 }
 
 /// Looks at the shards until they are gone. Must be spawned where tokio's timers run.
@@ -231,7 +320,10 @@ mod tests {
         };
         // Nobody works: by connections.
         let first: Vec<_> = (0..3)
-            .map(|_| (least_loaded(shards), shards[least_loaded(shards)].occupy()))
+            .map(|_| {
+                let at = least_loaded(shards).0;
+                (at, shards[usize::from(at)].occupy())
+            })
             .collect();
         assert_eq!(first.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1, 2]);
         // One connection may cost more than a hundred others.
@@ -240,11 +332,46 @@ mod tests {
         share(2, 0.3);
         let many: Vec<_> = (0..100).map(|_| shards[1].occupy()).collect();
         share(1, 0.1);
-        assert_eq!(least_loaded(shards), 1);
+        assert_eq!(least_loaded(shards), ShardIndex(1));
         // Who has come since the last look is not lost sight of.
         let newcomers: Vec<_> = (0..120).map(|_| shards[1].occupy()).collect();
-        assert_eq!(least_loaded(shards), 2);
+        assert_eq!(least_loaded(shards), ShardIndex(2));
         drop((many, newcomers, first));
         assert!(shards.iter().all(Shard::is_empty));
+    }
+
+    #[test]
+    fn a_full_shard_s_rooms_go_over_to_others_and_stay_on_few() {
+        let Threads(shards) = &shards(3);
+        let loads = |loads: [f64; 3]| {
+            for (shard, share) in shards.iter().zip(loads) {
+                shard.look(&Measured {
+                    share,
+                    ..Measured::default()
+                });
+            }
+        };
+        let seat = Seat::new(ShardIndex(0));
+        seat.set_span(&[ShardIndex(0)], false);
+        let place = |spill: f64| for_participant(shards, &seat, spill).0;
+        loads([0.6, 0.1, 0.2]);
+        assert_eq!(place(0.7), 0);
+        loads([0.8, 0.3, 0.2]);
+        assert_eq!(place(0.7), 2, "the least loaded");
+        let other = Seat::new(ShardIndex(0));
+        assert!(seat.is_with(&other));
+        seat.set_span(&[ShardIndex(0), ShardIndex(1)], false);
+        assert!(!seat.is_with(&other) && !other.is_with(&seat));
+        assert_eq!(place(0.7), 1, "which has the room already");
+        seat.set_span(&[ShardIndex(0)], true);
+        assert_eq!(place(0.7), 0, "what the room has is there only");
+        seat.set_span(&[ShardIndex(0), ShardIndex(1)], false);
+        loads([0.8, 0.9, 0.75]);
+        assert_eq!(place(0.7), 0, "nowhere is much better");
+        // Forced: in turns.
+        let _one = shards[0].occupy();
+        assert_eq!(place(0.0), 1);
+        let _two = shards[1].occupy();
+        assert_eq!(place(0.0), 2);
     }
 }

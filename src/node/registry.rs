@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::placement::Seat;
 use super::room_task::Mailbox;
 use crate::types::{RoomHandle, RoomName};
 
@@ -13,8 +14,8 @@ pub(super) const MAX_ROOMS: usize = 100_000;
 pub(super) struct LiveRoom {
     pub(super) handle: RoomHandle,
     pub(super) mailbox: Mailbox,
-    /// Index of the shard it lives on.
-    pub(super) shard: usize,
+    /// Where it lives.
+    pub(super) seat: Seat,
 }
 
 #[derive(Debug, Default)]

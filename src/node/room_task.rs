@@ -10,18 +10,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{self, Outbox, ToClient};
 use super::counts::Tally;
 use super::journal::{Entry, Reply};
+use super::placement::{self, Seat, Shard};
 use super::registry::Registry;
 use super::relay::Guests;
+use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
     AdministrationError, ConnectionHandle, ForwardError, Forwarding, Join, JoinError, Output, Room, RoomEvent,
     RoomExplanation, Traveller,
 };
-use crate::io::ShardHandle;
-use crate::media::edge::{Command, Event};
+use crate::media::edge::{Command, Event, Span};
 use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest, SignalResponse};
 use crate::store::RoomChange;
-use crate::types::{Identity, ParticipantHandle, RoomHandle, RoomName};
+use crate::types::{Identity, ParticipantHandle, RoomHandle, RoomName, ShardIndex};
 
 /// Inputs waiting for one room. Whoever finds it full waits: a client's socket is not read meanwhile, and a shard's
 /// coalescable events are dropped.
@@ -44,8 +45,11 @@ pub(super) type RpcOutcome = Result<Result<String, Box<RpcError>>, Administratio
 pub(super) enum RoomInput {
     Join {
         join: Box<Join>,
+        /// Where its media is served, unless it has been let in before.
+        shard: ShardIndex,
         outbox: Outbox,
-        answer: oneshot::Sender<Result<(), JoinError>>,
+        /// Where it is.
+        answer: oneshot::Sender<Result<ShardIndex, JoinError>>,
     },
     Request {
         connection: ConnectionHandle,
@@ -89,7 +93,7 @@ pub(super) enum RoomInput {
         connection: ConnectionHandle,
         done: oneshot::Sender<()>,
     },
-    Event(Event),
+    Event(ShardIndex, Event),
     Question(Question),
     Change(Change),
     PerformRpc {
@@ -117,6 +121,8 @@ pub(super) type Shown = oneshot::Sender<Result<(), NotShown>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotShown {
     NoParticipant,
+    /// One of the rooms is on several shards.
+    Apart,
     Refused(ForwardError),
 }
 
@@ -167,6 +173,7 @@ pub(super) struct Telling {
     pub(super) durable: bool,
     pub(super) guests: Guests,
     pub(super) pool: Pool,
+    pub(super) voice: Option<VoiceLink>,
 }
 
 /// The room has ended.
@@ -179,7 +186,9 @@ struct RoomTask {
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    shards: Arc<[Shard]>,
+    seat: Seat,
+    span: Span,
     outboxes: HashMap<ConnectionHandle, Outbox>,
     /// As many as the room has calls under way.
     calls: HashMap<String, oneshot::Sender<RpcOutcome>>,
@@ -208,7 +217,7 @@ pub(super) async fn run(
     name: RoomName,
     handle: RoomHandle,
     inbox: mpsc::Receiver<RoomInput>,
-    shard: ShardHandle,
+    (seat, shards): (Seat, Arc<[Shard]>),
     registry: Arc<Registry>,
     telling: Telling,
 ) {
@@ -218,7 +227,9 @@ pub(super) async fn run(
         name: name.clone(),
         handle,
         inbox,
-        shard: shard.clone(),
+        shards: Arc::clone(&shards),
+        span: Span::new(seat.home),
+        seat,
         outboxes: HashMap::new(),
         calls: HashMap::new(),
         explanations: BTreeMap::new(),
@@ -233,7 +244,9 @@ pub(super) async fn run(
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
-        let _ = shard.send(Command::CloseRoom { room: handle }).await;
+        for shard in shards.iter() {
+            let _ = shard.handle.send(Command::CloseRoom { room: handle }).await;
+        }
     }
     registry.remove(&name, handle);
     pool.send(PoolInput::RoomOver(handle)).await;
@@ -276,10 +289,20 @@ impl RoomTask {
 
     fn handle(&mut self, now: Instant, input: RoomInput) {
         match input {
-            RoomInput::Join { join, outbox, answer } => {
+            RoomInput::Join {
+                join,
+                shard,
+                outbox,
+                answer,
+            } => {
+                let (mut join, mut shard) = (join, shard);
+                if self.span.is_bound() {
+                    (join.media, shard) = (None, self.seat.home);
+                }
                 let connection = join.connection;
                 self.outboxes.insert(connection, outbox);
-                let result = self.room.handle_join(now, *join).map(|_| ());
+                let result = self.room.handle_join(now, *join);
+                let result = result.map(|participant| self.span.place(participant, shard));
                 if result.is_err() {
                     self.outboxes.remove(&connection);
                 }
@@ -318,7 +341,10 @@ impl RoomTask {
                 answer,
             } => {
                 let source = forwarding.source;
-                let result = self.room.show(now, *forwarding).map_err(NotShown::Refused);
+                let result = match self.span.is_apart() {
+                    true => Err(NotShown::Apart),
+                    false => self.room.show(now, *forwarding).map_err(NotShown::Refused),
+                };
                 match result {
                     Ok(()) => drop(self.shown.insert(source, from)),
                     Err(_) => self.forwarded.push((from, self.over(source))),
@@ -338,9 +364,11 @@ impl RoomTask {
                 self.moved.remove(&connection);
                 let _ = done.send(());
             }
-            RoomInput::Event(event) => {
-                self.telling.tally.observe(&event);
-                self.room.handle_event(now, event);
+            RoomInput::Event(shard, event) => {
+                if let Some(event) = self.span.handle_event(shard, event) {
+                    self.telling.tally.observe(&event);
+                    self.room.handle_event(now, event);
+                }
             }
             RoomInput::Question(question) => question(&mut self.room, now),
             RoomInput::Change(change) => {
@@ -363,7 +391,7 @@ impl RoomTask {
     }
 
     fn let_go(&mut self, now: Instant, identity: &Identity, destination: Mailbox, answer: Moved) {
-        if !self.room.can_let_go(identity) {
+        if self.span.is_apart() || !self.room.can_let_go(identity) {
             let _ = answer.send(Err(NotMoved::NotPortable));
             return;
         }
@@ -372,6 +400,7 @@ impl RoomTask {
             return;
         };
         self.telling.guests.pass_on(traveller.handle());
+        self.span.let_go(traveller.handle());
         let connection = traveller.connection();
         let Some((connection, outbox)) = connection.and_then(|its| Some((its, self.outboxes.remove(&its)?))) else {
             // Its socket went away in this very turn. There is nobody to tell: it starts over.
@@ -401,7 +430,11 @@ impl RoomTask {
             answer,
         } = arrival;
         let connection = traveller.connection();
-        match self.room.take_in(now, traveller) {
+        let taken = match self.span.is_apart() {
+            true => Err(traveller),
+            false => self.room.take_in(now, traveller),
+        };
+        match taken {
             Ok(()) => {
                 if let Some(connection) = connection {
                     self.outboxes.insert(connection, outbox);
@@ -429,6 +462,10 @@ impl RoomTask {
         from: Mailbox,
         answer: Shown,
     ) {
+        if self.span.is_apart() {
+            let _ = answer.send(Err(NotShown::Apart));
+            return;
+        }
         let Ok(forwarding) = self.room.forward(now, identity) else {
             let _ = answer.send(Err(NotShown::NoParticipant));
             return;
@@ -527,7 +564,9 @@ impl RoomTask {
             self.telling.guests.turn_away(traveller.sid()).await;
             let (message, commands) = traveller.turned_back();
             for command in commands {
-                let _ = self.shard.send(command).await;
+                if let Some(shard) = placement::shard(&self.shards, self.seat.home) {
+                    let _ = shard.handle.send(command).await;
+                }
             }
             if message.is_some() {
                 let _ = outbox.send(ToClient::Message(Box::new(SignalResponse { message })));
@@ -550,8 +589,8 @@ impl RoomTask {
                 }
                 Output::Media(command) => {
                     self.telling.guests.observe(&command).await;
-                    if self.shard.send(command).await.is_err() {
-                        tracing::error!(room = %self.name, "the room's shard has ended");
+                    self.span.handle_command(command);
+                    if !self.command().await {
                         return false;
                     }
                 }
@@ -564,6 +603,12 @@ impl RoomTask {
                 Output::Happened(event) => {
                     log(&self.name, &event);
                     self.telling.tally.happened(&event, self.room.unix(now));
+                    if let Some(voice) = &self.telling.voice
+                        && VoiceLink::wants(&self.name.0, &event)
+                    {
+                        let (room, event) = (self.room.info(), event.clone());
+                        voice.happened(Happening { room, event });
+                    }
                     if self.telling.journal.is_some() {
                         let room = self.room.info();
                         self.entry.happened.push(Happening { room, event });
@@ -586,6 +631,21 @@ impl RoomTask {
             }
         }
         self.telling.tally.set(self.room.sizes());
+        self.command().await
+    }
+
+    /// Sends what shards are to do. False: one of them has ended.
+    async fn command(&mut self) -> bool {
+        while let Some((shard, command)) = self.span.poll_command() {
+            let Some(shard) = placement::shard(&self.shards, shard) else {
+                continue;
+            };
+            if shard.handle.send(command).await.is_err() {
+                tracing::error!(room = %self.name, "the room's shard has ended");
+                return false;
+            }
+        }
+        self.seat.set_span(self.span.shards(), self.span.is_bound());
         true
     }
 

@@ -2,7 +2,7 @@
 //! DCEP (RFC 8831, RFC 8832).
 //!
 //! Owns the association, the table of channels and both buffer limits. Driven by the transport with what DTLS decrypted;
-//! what it wants to send goes back the same way. Never interprets a message. SNAP is not offered and not accepted.
+//! what it wants to send goes back the same way. Never interprets a message.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::dcep::{self, DcepMessage, Reliability};
 use super::transport::TransportEvent;
-use crate::types::{ChannelLabel, DropReason, DtlsRole};
+use crate::types::{ChannelLabel, DropReason, DtlsRole, SCTP_RECEIVE_WINDOW, SctpInit};
 
 /// A data channel of one transport: its SCTP stream id. May be used again after `ChannelClosed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,9 +37,6 @@ pub enum SendDataError {
     TooLarge,
 }
 
-/// Bytes of received data that wait to be read or completed (DESIGN §6). At the limit the window is closed: the peer
-/// waits.
-const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// The largest message that is taken, for `a=max-message-size`. A whole message has to fit into the window beside the
 /// parts of the next one, or the association would fail.
 pub const MAX_RECEIVE_MESSAGE_SIZE: u32 = 100 * 1024;
@@ -57,6 +54,8 @@ const MAX_STREAM_ID: u16 = 256;
 /// messages or fragments would otherwise fill it with two hundred times its size in bookkeeping. At the limit the packet
 /// is dropped while a channel is not read, which its retransmission repairs; else the association ends.
 const MAX_HELD_CHUNKS: usize = 2048;
+/// Packets with data that wait until the owner of the path lets them leave; the newest is dropped, as a full link would.
+const MAX_HELD_PACKETS: usize = 64;
 /// SCTP packets leave in DTLS records of at most 1200 bytes: 48 for the record, 40 for SCTP's own headers.
 const MAX_PAYLOAD: u32 = 1200 - 48 - 40;
 /// Above the peer's delayed acknowledgement (200 ms), below the engine's one second; the figures of libwebrtc.
@@ -74,12 +73,18 @@ pub(super) struct Sctp {
     /// RFC 8832 §6: the DTLS client opens even streams, the server odd ones. We also start the association as client.
     role: DtlsRole,
     established: bool,
+    /// Both know each other's first chunk already.
+    init: Option<SctpInit>,
     max_send_message: u32,
     channels: Vec<Channel>,
     to_open: Vec<ChannelLabel>,
     /// See `MAX_HELD_CHUNKS`. Set right whenever an acknowledgement says that nothing is held.
     held_chunks: usize,
     overrun: bool,
+    /// Bytes of data that may leave, below zero where the last packet was larger; None = all. Acknowledgements and the like
+    /// always may.
+    room: Option<i64>,
+    held: VecDeque<Bytes>,
 }
 
 struct Channel {
@@ -94,12 +99,17 @@ struct Channel {
 
 impl Sctp {
     /// `peer_max_message` from `a=max-message-size`, 0 = no limit (RFC 8841 §6.1).
-    pub(super) fn new(role: DtlsRole, peer_max_message: u32, to_open: Vec<ChannelLabel>) -> Self {
+    pub(super) fn new(
+        role: DtlsRole,
+        peer_max_message: u32,
+        to_open: Vec<ChannelLabel>,
+        init: Option<SctpInit>,
+    ) -> Self {
         let transport_config = Arc::new(
             TransportConfig::default()
                 .with_max_init_retransmits(None)
                 .with_max_data_retransmits(None)
-                .with_max_receive_buffer_size(RECEIVE_WINDOW)
+                .with_max_receive_buffer_size(SCTP_RECEIVE_WINDOW)
                 .with_max_receive_message_size(MAX_RECEIVE_MESSAGE_SIZE)
                 .with_rto_initial_ms(RTO_INITIAL_MS)
                 .with_rto_min_ms(RTO_MIN_MS)
@@ -115,6 +125,7 @@ impl Sctp {
             association: None,
             role,
             established: false,
+            init,
             max_send_message: match peer_max_message {
                 0 => MAX_SEND_MESSAGE_SIZE,
                 limit => limit.min(MAX_SEND_MESSAGE_SIZE),
@@ -123,14 +134,31 @@ impl Sctp {
             to_open,
             held_chunks: 0,
             overrun: false,
+            room: None,
+            held: VecDeque::new(),
         }
     }
 
-    /// Once DTLS is up. A DTLS server waits for the peer's INIT.
+    /// Lets so many bytes of data leave with the next `poll_transmit`, the last packet whole, and those alone; None = all, from
+    /// now on. Returns what is left of the last ones.
+    pub(super) fn set_room(&mut self, room: Option<i64>) -> Option<i64> {
+        std::mem::replace(&mut self.room, room)
+    }
+
+    /// Data waits for room.
+    pub(super) fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Once DTLS is up. A DTLS server waits for the peer's INIT, unless the descriptions have brought it.
     pub(super) fn start(&mut self) {
-        if self.role == DtlsRole::Active && self.association.is_none() {
+        let init = self.init.take();
+        if (self.role == DtlsRole::Active || init.is_some()) && self.association.is_none() {
             let mut config = ClientConfig::new();
             config.transport = self.transport_config.clone();
+            if let Some(SctpInit { local, remote }) = init {
+                config = config.with_snap(local.into(), remote.into());
+            }
             if let Ok(association) = self.endpoint.connect(config, fake_peer()) {
                 self.association = Some(association);
                 self.endpoint.reject_new_associations();
@@ -215,7 +243,7 @@ impl Sctp {
         Ok(())
     }
 
-    /// SCTP packets to send, each in one DTLS record.
+    /// SCTP packets to send, each in one DTLS record: those for which there is room.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Vec<Bytes> {
         let mut packets = Vec::new();
         let mut take = |transmit: sctp_proto::Transmit| {
@@ -233,6 +261,23 @@ impl Sctp {
         }
         if packets.iter().any(|packet| acknowledges_all(packet)) {
             self.held_chunks = 0;
+        }
+        if self.room.is_none() && self.held.is_empty() {
+            return packets;
+        }
+        for packet in packets.extract_if(.., |packet| data_chunks(packet) != Ok(0)) {
+            // What waits longer than the engine does is sent again by it.
+            let first = first_number(&packet);
+            let is_copy = self.held.iter().any(|held| first_number(held) == first);
+            if !is_copy && self.held.len() < MAX_HELD_PACKETS {
+                self.held.push_back(packet);
+            }
+        }
+        while self.room.is_none_or(|room| room > 0)
+            && let Some(packet) = self.held.pop_front()
+        {
+            self.room = self.room.map(|room| room - packet.len() as i64);
+            packets.push(packet);
         }
         packets
     }
@@ -490,10 +535,19 @@ fn data_chunks(packet: &[u8]) -> Result<usize, DropReason> {
     Ok(count)
 }
 
+/// The transmission sequence number of the first DATA chunk (RFC 9260 §3.3.1).
+fn first_number(packet: &[u8]) -> Option<&[u8]> {
+    const DATA: u8 = 0;
+    let data = chunks(packet)
+        .filter_map(Result::ok)
+        .find(|chunk| chunk.first() == Some(&DATA));
+    data?.get(4..8)
+}
+
 /// Whether one of our packets advertises the whole window (SACK, RFC 9260 §3.3.4): then nothing is held.
 fn acknowledges_all(packet: &[u8]) -> bool {
     const SACK: u8 = 3;
-    let whole = RECEIVE_WINDOW.to_be_bytes();
+    let whole = SCTP_RECEIVE_WINDOW.to_be_bytes();
     chunks(packet)
         .any(|chunk| chunk.is_ok_and(|chunk| chunk.first() == Some(&SACK) && chunk.get(8..12) == Some(&whole)))
 }

@@ -210,7 +210,12 @@ impl Transport {
         }
         if let (None, Some(limit)) = (&self.sctp, remote.sctp_max_message_size) {
             let role = self.dtls.as_ref().map_or(remote.dtls_role, DtlsSession::role);
-            let mut sctp = Box::new(Sctp::new(role, limit, std::mem::take(&mut self.open_channels)));
+            let mut sctp = Box::new(Sctp::new(
+                role,
+                limit,
+                std::mem::take(&mut self.open_channels),
+                remote.sctp_init.clone(),
+            ));
             if self.srtp.is_some() {
                 sctp.start();
             }
@@ -407,6 +412,25 @@ impl Transport {
         if let (false, Some(sctp)) = (self.closed, &mut self.sctp) {
             sctp.set_reading(channel, reading, &mut self.events);
         }
+    }
+
+    /// Lets data that waits leave, up to so many bytes, the last packet whole; what comes afterwards waits for the next call.
+    /// None = all, from now on. Returns how many have left.
+    pub fn release_data(&mut self, now: Instant, room: Option<usize>) -> usize {
+        let Some(sctp) = &mut self.sctp else { return 0 };
+        let room = room.map(|room| room as i64); // far below what that holds
+        sctp.set_room(room);
+        if sctp.is_held() && room != Some(0) {
+            self.progress(now);
+        }
+        let left = self.sctp.as_mut().and_then(|sctp| sctp.set_room(room.and(Some(0))));
+        let sent = room.unwrap_or(0) - left.unwrap_or(0);
+        usize::try_from(sent).unwrap_or(0)
+    }
+
+    /// Data waits for `release_data`.
+    pub fn has_data_waiting(&self) -> bool {
+        self.sctp.as_ref().is_some_and(|sctp| sctp.is_held())
     }
 
     /// Says goodbye (DTLS close_notify, through `poll_transmit`) and ends with `Closed(Requested)`.

@@ -119,6 +119,8 @@ pub struct MediaSection {
     pub sctp_port: Option<u16>,
     /// Bytes, 0 = any (RFC 8841 §6).
     pub max_message_size: Option<u32>,
+    /// An SCTP INIT chunk (draft-hancke-tsvwg-snap); what is not base64 is as if it were not there.
+    pub sctp_init: Option<Vec<u8>>,
     /// Written only; `candidate:…` without `a=`. A peer's candidates come by trickle or are learned from its checks.
     pub candidates: Vec<String>,
     /// Written only.
@@ -148,6 +150,7 @@ impl MediaSection {
             simulcast_recv: Vec::new(),
             sctp_port: None,
             max_message_size: None,
+            sctp_init: None,
             candidates: Vec::new(),
             end_of_candidates: false,
         }

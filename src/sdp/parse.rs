@@ -1,6 +1,9 @@
 //! Text to model. Unknown attributes are skipped; known ones that cannot be read are errors only where a session could
 //! not work without them.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::model::{
     Direction, ExtMap, Fingerprint, MediaSection, Msid, Origin, Payload, RidLine, SectionKind, SessionDescription,
     Setup, SsrcAttribute, SsrcGroup, TransportAttributes,
@@ -198,6 +201,7 @@ impl Section {
                 }
             }
             "sctp-port" => media.sctp_port = Some(value.trim().parse().map_err(|_| "a=sctp-port")?),
+            "sctp-init" => media.sctp_init = STANDARD.decode(value.trim()).ok(),
             "max-message-size" => {
                 // RFC 8841 §6 sets no bound: what does not fit is larger than anything we send.
                 media.max_message_size = Some(match value.trim().parse::<u64>() {

@@ -90,14 +90,17 @@ fn ssrc_lines() {
 #[test]
 fn what_is_not_acted_on_is_not_kept() {
     let text = session(
-        "a=secret:1\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=sctp-init:AQAA\r\n\
+        "a=secret:1\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=sctp-init:AQAA\r\na=x-promise:1\r\n\
          a=ice-options:trickle goog-sped-v1\r\na=sctp-port:5000\r\na=max-message-size:99999999999\r\n",
     );
     let description = SessionDescription::parse(&text).unwrap();
     assert_eq!(description.media[0].mid, Mid::new("0"));
     assert_eq!(description.media[0].max_message_size, Some(u32::MAX));
+    assert_eq!(description.media[0].sctp_init, Some(vec![1, 0, 0]));
     let written = description.to_string();
-    assert!(!written.contains("secret") && !written.contains("sctp-init") && !written.contains("ice-options"));
+    assert!(!written.contains("secret") && !written.contains("x-promise") && !written.contains("ice-options"));
+    let broken = SessionDescription::parse(&text.replace("AQAA", "not base64")).unwrap();
+    assert_eq!(broken.media[0].sctp_init, None);
 }
 
 #[test]

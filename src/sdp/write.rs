@@ -2,6 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::model::{
     Direction, MediaSection, Payload, SectionKind, SessionDescription, Setup, SsrcAttribute, TransportAttributes,
 };
@@ -102,6 +105,9 @@ impl Display for MediaSection {
         }
         if let Some(size) = self.max_message_size {
             write!(f, "a=max-message-size:{size}\r\n")?;
+        }
+        if let Some(init) = &self.sctp_init {
+            write!(f, "a=sctp-init:{}\r\n", STANDARD.encode(init))?;
         }
         for group in &self.ssrc_groups {
             write!(f, "a=ssrc-group:{}", group.semantics)?;

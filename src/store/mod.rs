@@ -8,12 +8,14 @@ mod lease;
 mod outbox;
 mod redis;
 mod rooms;
+mod voice;
 
 pub use database::{Database, SharedDatabase};
 pub use lease::{Lease, LeaseError};
 pub use outbox::{NewLetter, Waiting};
 pub use redis::{RedisError, RedisSettings, Sentinel};
 pub use rooms::RoomChange;
+pub use voice::VoiceStore;
 
 /// Any failure of the database; the text is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -23,4 +25,8 @@ pub enum StoreError {
     /// The next process would not know what it reads.
     #[error("the file was written by a later version of the server")]
     TooNew,
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the database does not answer in time")]
+    Late,
 }

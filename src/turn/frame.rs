@@ -1,4 +1,7 @@
-//! TURN over a stream: where one message ends and the next begins (RFC 8656 §3.5, §12.5).
+//! What is TURN's, at a port that is media's too; and where in a stream one message ends and the next begins (RFC 8656 §3.5,
+//! §12.5).
+
+use super::attributes::{USERNAME, iterate};
 
 /// The largest message a stream may carry: a ChannelData message or Send indication with a whole datagram in it. No request
 /// is as long.
@@ -33,5 +36,17 @@ pub fn frame_length(start: &[u8]) -> Result<Option<usize>, BadFrame> {
         Err(BadFrame)
     } else {
         Ok(Some(whole))
+    }
+}
+
+/// Whether a datagram that has come to a media port is for the TURN server: ChannelData, a request or indication of TURN, or
+/// a Binding request of a STUN client. Connectivity checks have a username, STUN clients none (RFC 8445 §7.2.2).
+pub fn is_for_server(datagram: &[u8]) -> bool {
+    match datagram {
+        [0x40..=0x7f, ..] => true,
+        // Allocate, Refresh, CreatePermission, ChannelBind; the Send indication.
+        [0x00, 0x03 | 0x04 | 0x08 | 0x09 | 0x16, ..] => true,
+        [0x00, 0x01, ..] => !iterate(datagram).any(|(kind, _)| kind == USERNAME),
+        _ => false,
     }
 }

@@ -25,6 +25,6 @@ pub(crate) mod tests;
 
 pub use allocation::{Carriage, MAX_CARRIAGE};
 pub use credentials::{Account, Credentials};
-pub use frame::{BadFrame, MAX_FRAME, frame_length};
+pub use frame::{BadFrame, MAX_FRAME, frame_length, is_for_server};
 pub use refusal::{Counts, Refusal};
 pub use server::{Population, Relayed, Server, ServerConfig};

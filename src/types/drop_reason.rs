@@ -82,6 +82,8 @@ drop_reasons! {
     TooLarge => "too_large",
     /// A bounded queue was full.
     QueueFull => "queue_full",
+    /// The way to another shard was full: the stream goes on there with its next key frame.
+    RelayFull => "relay_full",
     /// The socket would not take the datagram.
     SendFailed => "send_failed",
     /// A data packet its sender has no right to send.

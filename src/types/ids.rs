@@ -64,3 +64,13 @@ handle!(/** One ICE + DTLS + SRTP association. */ TransportHandle);
 handle!(/** One published source in one codec (a backup codec has a handle of its own). */ TrackHandle);
 handle!(/** One participant receiving one track. */ SubscriptionHandle);
 handle!(/** One published data track. */ DataTrackHandle);
+
+/// One media thread of a node, counted from 0 in the order of their start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardIndex(pub u16);
+
+impl fmt::Display for ShardIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

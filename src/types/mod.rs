@@ -12,11 +12,13 @@ mod transport;
 
 pub use drop_reason::DropReason;
 pub use ids::{
-    DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, SubscriptionHandle,
-    TrackHandle, TrackId, TransportHandle,
+    DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, ShardIndex,
+    SubscriptionHandle, TrackHandle, TrackId, TransportHandle,
 };
 pub use media::{Bitrate, Codec, CodecParameters, Layer, MediaKind};
 pub use net::{Batch, MAX_DATAGRAM, NetPath, NetProtocol};
 pub use rtp::{Extension, ExtensionMap, Mid, Pt, Rid, Ssrc};
 pub use time::WallClock;
-pub use transport::{ChannelLabel, CloseReason, DtlsRole, IceCredentials, RemoteParameters, SrtpProfile};
+pub use transport::{
+    ChannelLabel, CloseReason, DtlsRole, IceCredentials, RemoteParameters, SCTP_RECEIVE_WINDOW, SctpInit, SrtpProfile,
+};

@@ -22,6 +22,15 @@ impl WallClock {
         }
     }
 
+    /// The instant at which it was, or will be, so long since 1970; `origin` for what no clock can show.
+    pub fn instant(&self, unix: Duration) -> Instant {
+        let instant = match unix.checked_sub(self.unix_at_origin) {
+            Some(later) => self.origin.checked_add(later),
+            None => self.origin.checked_sub(self.unix_at_origin.saturating_sub(unix)),
+        };
+        instant.unwrap_or(self.origin)
+    }
+
     /// 64-bit NTP timestamp (RFC 5905: seconds since 1900 in the upper half), as RTCP sender reports carry it.
     pub fn ntp(&self, now: Instant) -> u64 {
         const UNIX_TO_NTP_SECONDS: u64 = 2_208_988_800;

@@ -20,7 +20,10 @@ mod process;
 mod reload;
 mod server;
 mod serving;
+#[cfg(feature = "load-test")]
+mod spanning;
 mod twirp;
+mod voice;
 mod webhooks;
 mod websocket;
 mod whip;

@@ -108,6 +108,7 @@ impl Server {
             development: false,
             statistics: Default::default(),
             whip: Default::default(),
+            voice: None,
         };
         let (stopping, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, site, stopped));

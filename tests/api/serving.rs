@@ -228,7 +228,7 @@ fn well_formed(page: &str) {
     assert!(declared.len() > 20);
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -11,7 +11,7 @@ use patchbay::types::{Codec, Layer};
 use crate::{
     impairment::Conditions,
     network::Measures,
-    oracles::{check_numbers, seen, trace_frames},
+    oracles::{check_numbers, seen, trace_frames, trace_gaps},
     peer::Incoming,
     receiver::Shown,
     seeds::{Figure, at_least, ms},
@@ -176,8 +176,13 @@ impl Drop for Call {
                 .map(|sent| sent.len + crate::impairment::HEADERS)
                 .sum();
             let mut line = format!(
-                "{:5.1} estimate {:?} allocated {allocated:?} media {:.0} sent {:.0} queue {:.0} pacer {queue:?}",
+                "{:5.1} asked {:?} estimate {:?} allocated {allocated:?} media {:.0} sent {:.0} queue {:.0} pacer {queue:?}",
                 (at - self.from).as_secs_f64(),
+                self.world
+                    .asked
+                    .iter()
+                    .rfind(|(when, _)| *when < step.end)
+                    .map(|(_, asked)| asked),
                 estimate.map(|estimate| estimate.as_kbps()),
                 self.media_rate(step.clone()) / 1000.0,
                 all as f64 * 8.0 / STEP.as_secs_f64() / 1000.0,
@@ -203,6 +208,13 @@ impl Drop for Call {
             at += STEP;
         }
         for camera in &self.cameras {
+            trace_gaps(
+                &self.world,
+                camera.publisher,
+                &camera.track,
+                &camera.subscription,
+                self.from,
+            );
             trace_frames(
                 &self.world,
                 camera.publisher,

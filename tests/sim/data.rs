@@ -3,10 +3,19 @@
 use std::time::Duration;
 
 use livekit_protocol::{DataPacket, UserPacket, data_packet};
-use patchbay::types::ChannelLabel;
+use patchbay::{
+    media::edge::{Command, Reception},
+    types::{Bitrate, ChannelLabel},
+};
 use prost::Message;
 
-use crate::{impairment::Conditions, world::World};
+use crate::{
+    call::{Call, link},
+    impairment::Conditions,
+    network::Measures,
+    seeds::{at_least, at_most, ms, over_seeds},
+    world::World,
+};
 
 fn user_packet(text: &str, to: &[&str]) -> DataPacket {
     DataPacket {
@@ -80,4 +89,80 @@ fn reliable_data_survives_a_lossy_link_in_order() {
     world.run(Duration::from_secs(20));
     let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     assert_eq!(texts(&world, bob), expected);
+}
+
+#[test]
+fn a_file_leaves_room_for_the_call_beside_it() {
+    over_seeds(
+        "3 MB of reliable data beside a voice and a camera over 2 Mbit/s",
+        |seed| {
+            let mut call = Call::new(seed, 1, link(2_000_000));
+            let (alice, bob) = (call.cameras[0].publisher, call.viewer);
+            let voice = call.world.publish_voice(alice);
+            call.run(0.5);
+            let voice = call.world.subscribe(bob, &voice);
+            call.run(10.0);
+            let begun = call.now();
+            let chunk = user_packet(&"x".repeat(10_000), &[]).encode_to_vec();
+            let mut left = 300;
+            for _ in 0..3_000 {
+                while left > 0 && call.world.peers[alice].send_message(ChannelLabel::Reliable, &chunk) {
+                    left -= 1;
+                }
+                call.run(0.02);
+            }
+            let interval = begun..call.now();
+            let messages = &call.world.peers[bob].messages;
+            let (came, done) = (messages.len(), messages.last().map_or(0.0, |(at, ..)| ms(*at - begun)));
+            let down = &call.world.links[bob].down;
+            let gap = call.longest_gap(0, Some(begun));
+            let shown = call.received(0).receiver.shown_in(interval.clone()).count();
+            let missing = call.world.received(&voice).missing().len();
+            vec![
+                at_most("voice packets missing", missing as f64, 0.0),
+                at_least("messages", came as f64, 300.0),
+                at_most("all there, ms", done, 50_000.0),
+                at_most("queueing p95, ms", ms(down.queueing(interval, 0.95)), 150.0),
+                at_most("longest gap, ms", ms(gap), 1000.0),
+                // Beside the file 720 lines fit 15 times a second.
+                at_least("pictures in a minute", shown as f64, 880.0),
+            ]
+        },
+    );
+}
+
+#[test]
+fn a_cap_holds_for_files_too() {
+    let mut world = World::new(1);
+    let alice = world.join_connected("alice");
+    let bob = world.join_connected("bob");
+    let camera = world.publish_camera(alice);
+    world.run(Duration::from_millis(1500));
+    world.set_link(bob, link(20_000_000));
+    let camera = world.subscribe(bob, &camera);
+    let reception = Reception {
+        max_bitrate: Some(Bitrate::kbps(600)),
+        ..Reception::default()
+    };
+    world.command(Command::UpdateReception {
+        transport: world.peers[bob].transport,
+        reception,
+    });
+    world.run(Duration::from_secs(5));
+    let settled = world.now;
+    let chunk = user_packet(&"x".repeat(10_000), &[]).encode_to_vec();
+    for _ in 0..12 {
+        assert!(world.peers[alice].send_message(ChannelLabel::Reliable, &chunk));
+    }
+    world.run(Duration::from_secs(3));
+    let interval = settled..world.now;
+    let sent = world.links[bob].down.throughput(interval.clone()) / 1000.0;
+    // 28 bytes of headers on each datagram come on top, and at first what pictures have not made room for yet.
+    assert!((400.0..690.0).contains(&sent), "{sent} kbit/s");
+    assert!(
+        world.received(&camera).receiver.shown_in(interval).count() >= 42,
+        "15 a second"
+    );
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.peers[bob].messages.len(), 12);
 }

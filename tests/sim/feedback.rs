@@ -25,10 +25,8 @@ fn every_kind_of_client_is_served() {
         let subscription = world.subscribe(bob, &track);
         world.run(Duration::from_secs(10));
         let shown = world.received(&subscription).receiver.shown.len();
-        // Ten seconds at 30 a second, less two seconds of waits for key frames and switches. A REMB grows from 1 Mbit/s by
-        // 8 % a second: at first it carries the large picture with a quarter of its frames.
-        let least = if feedback == Feedback::Remb { 140 } else { 220 };
-        assert!(shown > least, "{feedback:?}: {shown}");
+        // Ten seconds at 30 a second, less two seconds of waits for key frames and switches.
+        assert!(shown > 220, "{feedback:?}: {shown}");
         assert_eq!(world.peers[bob].remb.estimate.is_some(), feedback == Feedback::Remb);
     }
 }

@@ -30,6 +30,7 @@ mod schedule;
 mod seeds;
 mod signalling;
 mod sources;
+mod span;
 mod steered;
 mod trace;
 mod world;

@@ -255,6 +255,57 @@ pub fn trace_frames(world: &World, publisher: usize, track: &Published, by: &Sub
     }
 }
 
+/// With `SIM_TRACE` set: the frames around each time of a second without a picture, and the key frames asked of the publisher.
+pub fn trace_gaps(world: &World, publisher: usize, track: &Published, by: &Subscribed, from: Instant) {
+    const NAMED: Duration = Duration::from_secs(1);
+    let incoming = world.received(by);
+    let shown: Vec<Instant> = incoming.receiver.shown.iter().map(|shown| shown.at).collect();
+    let since = |at: Instant| at.saturating_duration_since(from).as_millis();
+    for gap in shown.windows(2).filter(|gap| gap[1] - gap[0] > NAMED) {
+        println!("no picture from {} to {} ms", since(gap[0]), since(gap[1]));
+        let around = gap[0] - NAMED / 2..gap[1];
+        for at in incoming.receiver.requests.iter().filter(|at| around.contains(*at)) {
+            println!("  {} the viewer asks for a key frame", since(*at));
+        }
+        for (at, rid) in &world.peers[publisher].requested_keyframes {
+            if around.contains(at) {
+                println!("  {} key frame asked of {rid:?}", since(*at));
+            }
+        }
+        for outgoing in &world.peers[publisher].outgoing {
+            if !track.ssrcs.contains(&*outgoing.ssrc) {
+                continue;
+            }
+            for (at, tag) in outgoing.frames.iter().filter(|(at, _)| around.contains(at)) {
+                let parts = incoming.packets.iter().filter(|packet| {
+                    packet
+                        .tag
+                        .is_some_and(|other| (other.encoding, other.frame) == (tag.encoding, tag.frame))
+                });
+                let got: BTreeMap<u16, Instant> = parts
+                    .filter_map(|packet| Some((packet.tag?.part, packet.at)))
+                    .rev()
+                    .collect();
+                let Some(last) = got.values().max() else { continue };
+                let seen = incoming.receiver.shown.iter();
+                let mut seen = seen.filter(|shown| shown.tag.frame == tag.frame && shown.tag.encoding == tag.encoding);
+                println!(
+                    "  {} encoding {} frame {} t{}{}: {} of {} parts, last after {} ms, shown {:?}",
+                    since(*at),
+                    tag.encoding,
+                    tag.frame,
+                    tag.temporal,
+                    if tag.keyframe { " KEY" } else { "" },
+                    got.len(),
+                    tag.parts,
+                    (*last - *at).as_millis(),
+                    seen.next().map(|shown| (shown.at - *at).as_millis()),
+                );
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::media::Shape;

@@ -116,6 +116,8 @@ pub struct Outgoing {
     pub active: bool,
     /// What was sent, and when: the tag of the first part.
     pub frames: Vec<(Instant, Tag)>,
+    /// Of each of those frames: bytes of RTP payload.
+    pub sizes: Vec<usize>,
     sequence: u64,
     /// Audio level in -dBov, sent in the header extension.
     pub level: i8,
@@ -369,6 +371,7 @@ impl Peer {
             next_frame_at: now,
             active: true,
             frames: Vec::new(),
+            sizes: Vec::new(),
             sequence: 1_000,
             level: -20,
         });
@@ -390,6 +393,7 @@ impl Peer {
             next_frame_at: now,
             active: true,
             frames: Vec::new(),
+            sizes: Vec::new(),
             sequence: 1_000,
             level: -20,
         });
@@ -480,7 +484,11 @@ impl Peer {
                 continue;
             };
             let first = frame.parts.first().and_then(|part| Tag::read(&part.payload));
-            outgoing.frames.extend(first.map(|tag| (now, tag)));
+            if let Some(tag) = first {
+                outgoing.frames.push((now, tag));
+                let size = frame.parts.iter().map(|part| part.payload.len()).sum();
+                outgoing.sizes.push(size);
+            }
             for part in frame.parts {
                 let sequence = SeqNo::from(outgoing.sequence);
                 outgoing.sequence += 1;

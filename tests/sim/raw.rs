@@ -74,6 +74,7 @@ impl RawPeer {
                 fingerprint,
                 dtls_role: patchbay::types::DtlsRole::Active,
                 sctp_max_message_size: None,
+                sctp_init: None,
             },
         );
         let (ip, port) = (server.ip(), server.port());

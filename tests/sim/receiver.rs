@@ -57,6 +57,8 @@ pub struct Receiver {
     /// Up to when patience has been looked at.
     looked: Option<Instant>,
     last_request: Option<Instant>,
+    /// When a key frame was asked for.
+    pub requests: Vec<Instant>,
 }
 
 impl Receiver {
@@ -103,6 +105,7 @@ impl Receiver {
         let due = self.request_at().is_some_and(|at| at <= now);
         if due {
             self.last_request = Some(now);
+            self.requests.push(now);
         }
         due
     }

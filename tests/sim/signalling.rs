@@ -12,11 +12,12 @@ use livekit_protocol::{
 };
 use patchbay::{
     control::{ConnectionHandle, Join, Output, Room, RoomSettings, Signer},
+    media::edge::Span,
     proto::{
         claims::{Claims, VideoGrant},
         join_request::JoinParameters,
     },
-    types::{Codec, ParticipantHandle, RoomHandle, TransportHandle, WallClock},
+    types::{Codec, ParticipantHandle, ShardIndex, TransportHandle, WallClock},
 };
 use rand::RngExt;
 use str0m::{
@@ -28,7 +29,7 @@ use str0m::{
 use crate::{
     media::{Shape, Source},
     peer::{Feedback, Peer},
-    world::World,
+    world::{SIGNALLED_ROOM, World},
 };
 
 const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -75,7 +76,8 @@ impl World {
             ..RoomSettings::default()
         };
         let wall = WallClock::new(world.now, Duration::from_secs(1_790_000_000));
-        let room = Room::new("room".into(), RoomHandle(2), settings, wall, seed, world.now);
+        world.span = Span::new(ShardIndex(0));
+        let room = Room::new("room".into(), SIGNALLED_ROOM, settings, wall, seed, world.now);
         world.signalling = Some(Box::new(Signalling {
             room,
             clients: Vec::new(),
@@ -130,6 +132,7 @@ impl World {
                 },
                 ..JoinParameters::default()
             },
+            media: None,
         };
         self.signalling().clients.push(Client {
             connection,

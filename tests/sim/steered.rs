@@ -115,6 +115,7 @@ fn what_does_not_fit_is_paused_and_said_to_be() {
             ..Conditions::CLEAN
         };
         let narrowed = world.now;
+        world.observed = std::env::var_os("SIM_TRACE").map(|_| subscriber);
         world.set_link(subscriber, thin);
         world.run(Duration::from_secs(15));
         let paused = world.client(bob).first(narrowed, |message| {
@@ -129,7 +130,17 @@ fn what_does_not_fit_is_paused_and_said_to_be() {
         });
         let resumed = resumed.map_or(NEVER, |(at, _)| ms(at - widened));
         let shown = picture(&world, bob).shown.iter().find(|shown| shown.at >= widened);
-        if std::env::var_os("SIM_TRACE").is_some() {
+        if world.observed.is_some() {
+            for (at, report) in &world.explained {
+                for reception in &report.receptions {
+                    let (estimate, allocated) = (reception.estimate, reception.allocated);
+                    println!(
+                        "{:.0} {estimate:?} {allocated:?} {:?}",
+                        ms(*at - narrowed),
+                        reception.queue_delay
+                    );
+                }
+            }
             for client in [alice, bob] {
                 for (at, message) in world.client(client).told.iter().filter(|(at, _)| *at >= narrowed) {
                     println!("{client} {:.0} {message:?}", ms(*at - narrowed));

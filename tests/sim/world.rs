@@ -1,6 +1,7 @@
-//! A shard, its peers and the network between them, driven by one virtual clock.
+//! Shards, their peers and the network between them, driven by one virtual clock.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::LazyLock,
     time::{Duration, Instant},
@@ -8,17 +9,17 @@ use std::{
 
 use patchbay::{
     media::{
-        Shard, ShardConfig,
+        RelayLink, Shard, ShardConfig,
         edge::{
             Command, DataParticipant, DataRights, EncodingParameters, Event, Explanation, OpenTransport, Publish,
-            Reception, Subscribe, SubscriptionSettings,
+            Reception, Span, Subscribe, SubscriptionSettings,
         },
     },
     rtc::DtlsIdentity,
     types::{
         Batch, ChannelLabel, Codec, CodecParameters, DtlsRole, IceCredentials, MAX_DATAGRAM, MediaKind, Mid, NetPath,
-        NetProtocol, ParticipantHandle, RemoteParameters, Rid, RoomHandle, Ssrc, SubscriptionHandle, TrackHandle,
-        TransportHandle, WallClock,
+        NetProtocol, ParticipantHandle, RemoteParameters, Rid, RoomHandle, ShardIndex, Ssrc, SubscriptionHandle,
+        TrackHandle, TransportHandle, WallClock,
     },
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -34,6 +35,8 @@ use crate::{
 };
 
 pub const ROOM: RoomHandle = RoomHandle(1);
+/// Of a world that is signalled to.
+pub const SIGNALLED_ROOM: RoomHandle = RoomHandle(2);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
 
@@ -43,7 +46,15 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::f
 
 pub struct World {
     pub now: Instant,
+    /// The home of the room.
     pub shard: Shard,
+    /// Of a world with several.
+    pub others: Vec<Shard>,
+    /// Between the story's commands and the shards.
+    pub span: Span,
+    pub crossing: Crossing,
+    /// Where each peer is served.
+    peer_shards: Vec<usize>,
     pub peers: Vec<Peer>,
     pub raw: Vec<RawPeer>,
     /// The control side, where a story signals.
@@ -52,6 +63,8 @@ pub struct World {
     pub observed: Option<usize>,
     /// What the server said of it.
     pub explained: Vec<(Instant, Box<Explanation>)>,
+    /// Key frames that it had asked of publishers by then.
+    pub asked: Vec<(Instant, u64)>,
     next_look: Instant,
     /// Those that have not left.
     present: Vec<usize>,
@@ -140,6 +153,29 @@ pub struct Subscribed {
     pub ssrc: u32,
 }
 
+/// Batches between the shards.
+#[derive(Default)]
+pub struct Crossing {
+    queue: VecDeque<(ShardIndex, ShardIndex, Vec<u8>)>,
+    /// Nothing is taken.
+    pub is_jammed: bool,
+    /// Bytes that have crossed.
+    pub bytes: usize,
+}
+
+/// One shard's end of it.
+struct CrossingFrom<'a>(ShardIndex, &'a mut Crossing);
+
+impl RelayLink for CrossingFrom<'_> {
+    fn send(&mut self, to: ShardIndex, batch: &mut Vec<u8>) -> bool {
+        if !self.1.is_jammed {
+            self.1.bytes += batch.len();
+            self.1.queue.push_back((self.0, to, std::mem::take(batch)));
+        }
+        !self.1.is_jammed
+    }
+}
+
 /// Datagrams as the shard writes them.
 struct Outbox {
     slot: [u8; MAX_DATAGRAM],
@@ -163,28 +199,36 @@ impl World {
 
     /// A room that forwards so many voices at a time; 0 = all.
     pub fn with_loudest(seed: u64, audio_last_n: u16) -> Self {
+        Self::with_shards(seed, audio_last_n, 1)
+    }
+
+    /// Who joins is served by each of the shards in turn.
+    pub fn with_shards(seed: u64, audio_last_n: u16, shards: u8) -> Self {
         let now = *ORIGIN;
         let server = SocketAddr::from(SERVER);
         let identity = DtlsIdentity::generate().expect("a certificate");
         let fingerprint = identity.fingerprint();
         let wall = WallClock::new(now, Duration::from_secs(1_790_000_000));
-        let mut shard = Shard::new(ShardConfig::new(vec![server], identity, seed, wall), now);
-        shard.handle_command(
+        let shard = |index: u8| {
+            let config = ShardConfig {
+                index: ShardIndex(index.into()),
+                ..ShardConfig::new(vec![address_of(index.into())], identity.clone(), seed, wall)
+            };
+            Shard::new(config, now)
+        };
+        let mut world = Self {
             now,
-            Command::OpenRoom {
-                room: ROOM,
-                sif_trailer: b"trailer".to_vec(),
-                audio_last_n,
-            },
-        );
-        Self {
-            now,
-            shard,
+            shard: shard(0),
+            others: (1..shards).map(shard).collect(),
+            span: Span::new(ShardIndex(0)),
+            crossing: Crossing::default(),
+            peer_shards: Vec::new(),
             peers: Vec::new(),
             raw: Vec::new(),
             signalling: None,
             observed: None,
             explained: Vec::new(),
+            asked: Vec::new(),
             next_look: now,
             present: Vec::new(),
             links: Vec::new(),
@@ -200,6 +244,29 @@ impl World {
                 slot: [0; MAX_DATAGRAM],
                 sent: Vec::new(),
             },
+        };
+        world.command(Command::OpenRoom {
+            room: ROOM,
+            sif_trailer: b"trailer".to_vec(),
+            audio_last_n,
+        });
+        world
+    }
+
+    fn shards(&mut self) -> impl Iterator<Item = (ShardIndex, &mut Shard)> {
+        let all = std::iter::once(&mut self.shard).chain(&mut self.others);
+        (0..).map(ShardIndex).zip(all)
+    }
+
+    fn poll_event(&mut self) -> Option<(ShardIndex, Event)> {
+        self.shards()
+            .find_map(|(index, shard)| Some((index, shard.poll_event()?)))
+    }
+
+    pub fn shard_at(&mut self, index: usize) -> &mut Shard {
+        match index.checked_sub(1) {
+            None => &mut self.shard,
+            Some(other) => &mut self.others[other],
         }
     }
 
@@ -207,7 +274,9 @@ impl World {
     pub fn add_peer(&mut self, peer: impl FnOnce(SocketAddr, SocketAddr) -> Peer) -> usize {
         let number = self.peers.len() as u32 + 1;
         let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 5000));
-        self.peers.push(peer(address, self.server));
+        let shard = self.peers.len() % (1 + self.others.len());
+        self.peers.push(peer(address, address_of(shard)));
+        self.peer_shards.push(shard);
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number));
         self.links.push(Link::new(seed, self.now));
         self.sent.push(Vec::new());
@@ -226,7 +295,15 @@ impl World {
     }
 
     pub fn command(&mut self, command: Command) {
-        self.shard.handle_command(self.now, command);
+        self.span.handle_command(command);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        let now = self.now;
+        while let Some((shard, command)) = self.span.poll_command() {
+            self.shard_at(shard.0.into()).handle_command(now, command);
+        }
     }
 
     /// A peer with data channels, connecting from now on; `run` until `connected`.
@@ -246,6 +323,8 @@ impl World {
         let transport = TransportHandle(self.handle());
         let now = self.now;
         let index = self.add_peer(|address, server| Peer::new(address, server, participant, transport, feedback, now));
+        let shard = ShardIndex(self.peer_shards[index] as u16);
+        self.span.place(participant, shard);
         let peer = &mut self.peers[index];
         let address = peer.address;
         let (credentials, peer_fingerprint) = (peer.credentials(), peer.fingerprint());
@@ -271,6 +350,7 @@ impl World {
             fingerprint: described_fingerprint.unwrap_or(peer_fingerprint),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(262_144),
+            sctp_init: None,
         };
         self.command(Command::SetRemote {
             transport,
@@ -333,6 +413,7 @@ impl World {
             fingerprint: raw.fingerprint(),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: None,
+            sctp_init: None,
         };
         self.command(Command::SetRemote {
             transport,
@@ -537,7 +618,9 @@ impl World {
             .signalling
             .as_ref()
             .and_then(|signalling| signalling.room.poll_timeout());
-        let mut next = raw.chain(self.shard.poll_timeout()).chain(look).chain(room).min();
+        let shards = std::iter::once(&self.shard).chain(&self.others);
+        let shards = shards.filter_map(Shard::poll_timeout);
+        let mut next = raw.chain(shards).chain(look).chain(room).min();
         for &index in &self.present {
             let (peer, link) = (&self.peers[index], &self.links[index]);
             let alive = (!peer.closed).then(|| peer.wake_at());
@@ -554,26 +637,36 @@ impl World {
             && self.next_look <= now
         {
             self.next_look = now + LOOK_INTERVAL;
+            // A room that is signalled to counts its participants itself.
+            let (room, participant) = match &self.signalling {
+                Some(_) => (SIGNALLED_ROOM, None),
+                None => (ROOM, Some(self.peers[observed].participant)),
+            };
             self.command(Command::Explain {
-                room: ROOM,
-                participant: Some(self.peers[observed].participant),
+                room,
+                participant,
                 query: 0,
             });
         }
         for &index in &self.present {
             let (peer, link) = (&mut self.peers[index], &mut self.links[index]);
+            let at = self.peer_shards[index];
+            let (server, shard) = match at.checked_sub(1) {
+                None => (self.server, &mut self.shard),
+                Some(other) => (address_of(at), &mut self.others[other]),
+            };
             while let Some(mut datagram) = link.take_up(now) {
                 let path = NetPath {
-                    local: self.server,
+                    local: server,
                     remote: datagram.source,
                     protocol: NetProtocol::Udp,
                 };
-                self.shard.handle_datagram(now, path, &mut datagram.contents);
+                shard.handle_datagram(now, path, &mut datagram.contents);
             }
             while let Some(datagram) = link.take_down(now) {
                 if !peer.closed {
                     peer.handle_datagram(now, datagram.source, &datagram.contents);
-                    Self::flush_peer(peer, now, link, self.server);
+                    Self::flush_peer(peer, now, link, server);
                 }
             }
             if peer.closed {
@@ -597,8 +690,10 @@ impl World {
                 self.shard.handle_datagram(now, path, &mut datagram);
             }
         }
-        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
-            self.shard.handle_timeout(now);
+        for (_, shard) in self.shards() {
+            if shard.poll_timeout().is_some_and(|at| at <= now) {
+                shard.handle_timeout(now);
+            }
         }
         if let Some(signalling) = &mut self.signalling
             && signalling.room.poll_timeout().is_some_and(|at| at <= now)
@@ -610,7 +705,10 @@ impl World {
     /// Drains everybody's output.
     fn settle(&mut self) {
         let now = self.now;
-        self.shard.poll_transmit(now, &mut self.outbox);
+        self.cross();
+        for shard in std::iter::once(&mut self.shard).chain(&mut self.others) {
+            shard.poll_transmit(now, &mut self.outbox);
+        }
         for (path, contents) in self.outbox.sent.drain(..) {
             let of_address = |index: &&usize| self.peers[**index].address == path.remote;
             let Some(&index) = self.present.iter().find(of_address) else {
@@ -631,9 +729,15 @@ impl World {
             };
             self.links[index].send_down(now, datagram);
         }
-        while let Some(event) = self.shard.poll_event() {
+        while let Some((from, event)) = self.poll_event() {
+            let Some(event) = self.span.handle_event(from, event) else {
+                continue;
+            };
             match event {
-                Event::Explanation { report, .. } => self.explained.push((now, report)),
+                Event::Explanation { report, .. } => {
+                    self.asked.push((now, self.shard.stats().keyframe_requests));
+                    self.explained.push((now, report))
+                }
                 event => {
                     if let Some(signalling) = &mut self.signalling {
                         signalling.room.handle_event(now, event.clone());
@@ -646,7 +750,25 @@ impl World {
         for &index in &self.present {
             let (peer, link) = (&mut self.peers[index], &mut self.links[index]);
             if !peer.closed && peer.has_output {
-                Self::flush_peer(peer, now, link, self.server);
+                Self::flush_peer(peer, now, link, address_of(self.peer_shards[index]));
+            }
+        }
+    }
+
+    /// What the shards have for each other, until they have nothing more.
+    fn cross(&mut self) {
+        self.carry_out();
+        let now = self.now;
+        loop {
+            let all = std::iter::once(&mut self.shard).chain(&mut self.others);
+            for (index, shard) in (0..).map(ShardIndex).zip(all) {
+                shard.poll_relay(now, &mut CrossingFrom(index, &mut self.crossing));
+            }
+            if self.crossing.queue.is_empty() {
+                return;
+            }
+            while let Some((from, to, batch)) = self.crossing.queue.pop_front() {
+                self.shard_at(to.0.into()).handle_relay(now, from, &batch);
             }
         }
     }
@@ -662,4 +784,10 @@ impl World {
             }
         }
     }
+}
+
+/// Where a shard is reached.
+fn address_of(shard: usize) -> SocketAddr {
+    let ([a, b, c, d], port) = SERVER;
+    SocketAddr::from(([a, b, c, d + shard as u8], port))
 }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::app::schema::{Kind, OURS};
 
@@ -281,4 +283,60 @@ fn every_scalar_has_a_reader() {
             leaf.path
         );
     }
+}
+
+#[test]
+fn a_single_port_stands_for_all() {
+    let config = loaded(
+        "rtc: {single_port: 443, shards: 4}\ntls: {cert_file: a, key_file: b}\nturn: {domain: turn.example.com}",
+    )
+    .config;
+    let ports = (
+        config.port,
+        config.rtc.tcp_port,
+        config.turn.udp_port,
+        config.turn.tls_port,
+    );
+    assert_eq!(ports, (443, 443, 443, 443));
+    assert_eq!(config.rtc.udp_ports(9), [443]);
+    assert_eq!((config.rtc.shards, config.turn.enabled), (1, true));
+    assert_eq!(config.turn.cert_file, "a");
+    // Nothing to check a certificate against, or no certificate: no TURN under TLS.
+    assert_eq!(
+        loaded("rtc: {single_port: 443}\ntls: {cert_file: a, key_file: b}")
+            .config
+            .turn
+            .tls_port,
+        0
+    );
+    assert_eq!(
+        loaded("rtc: {single_port: 443}\nturn: {domain: turn.example.com}")
+            .config
+            .turn
+            .tls_port,
+        0
+    );
+}
+
+/// The keys of the files that Fluxer starts its media server with, in development and in production.
+#[test]
+fn files_of_fluxer_load() {
+    let development = loaded(
+        "port: 7880\nredis:\n  address: redis:6379\n  db: 0\nkeys:\n  key: a secret of at least thirty-two bytes\nrtc:\n  tcp_port: 7881\n\
+         webhook:\n  api_key: key\n  urls: ['http://api:8080/webhooks/livekit']\nroom:\n  auto_create: true\n  max_participants: 100\n  \
+         empty_timeout: 300\ndevelopment: true\n",
+    );
+    assert_eq!(development.config.room.max_participants, 100);
+    assert_eq!(development.config.webhook.urls, ["http://api:8080/webhooks/livekit"]);
+    let production = loaded(
+        "port: 7880\nbind_addresses: ['']\nkeys:\n  key: a secret of at least thirty-two bytes\nredis:\n  address: redis:6379\n  password: \
+         word\nrtc:\n  tcp_port: 7881\n  udp_port: 7882\n  use_external_ip: false\n  node_ip: 203.0.113.5\n  enable_loopback_candidate: \
+         false\nturn:\n  enabled: true\n  domain: turn.example.com\n  tls_port: 5349\n  udp_port: 3478\n  external_tls: true\nroom:\n  \
+         auto_create: true\n  empty_timeout: 300\n  departure_timeout: 20\nwebhook:\n  api_key: key\n  urls: \
+         ['http://api:8080/webhooks/livekit']\n",
+    );
+    assert_eq!(production.config.bind_addresses, [] as [IpAddr; 0]);
+    assert_eq!(production.config.room.departure_timeout, 20);
+    assert!(production.config.turn.enabled && production.config.turn.external_tls);
+    assert!(!production.config.voice.enabled);
 }

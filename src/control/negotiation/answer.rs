@@ -9,7 +9,7 @@ use super::peer::{self, Received, Section, Wishes};
 use super::remote;
 use super::{Answer, BoundSender, NegotiationError, PeerConnection, PendingTrack, ReceivedSection, Role, Sender};
 use crate::sdp::{Direction, MediaSection, RidLine, SectionKind, SessionDescription, TransportAttributes};
-use crate::types::{Codec, CodecParameters, Extension, IceCredentials, MediaKind, Mid, SubscriptionHandle};
+use crate::types::{Codec, CodecParameters, Extension, IceCredentials, MediaKind, Mid, SctpInit, SubscriptionHandle};
 
 impl PeerConnection {
     /// Answers an offer. `pending` are the announced tracks that no m-line carries yet, oldest first. `fresh` becomes
@@ -26,7 +26,8 @@ impl PeerConnection {
         let offer = SessionDescription::parse(sdp)?;
         let bundled = remote::bundled(&offer);
         let established = self.remote.as_ref().map(|remote| remote.dtls_role);
-        let remote = remote::parameters(&offer, &bundled, established)?;
+        let mut remote = remote::parameters(&offer, &bundled, established)?;
+        remote.sctp_init = self.sctp_init(&offer);
         let ice_restart = self.check_remote(&remote)?;
         let mut plan = Plan::new(&self.sections, &offer, &bundled)?;
 
@@ -73,6 +74,17 @@ impl PeerConnection {
             rejected,
             mid_to_track: self.mid_to_track(),
         })
+    }
+
+    /// What makes the SCTP handshake unnecessary: settled with the association, that is when its m-line first comes.
+    fn sctp_init(&self, offer: &SessionDescription) -> Option<SctpInit> {
+        match &self.remote {
+            Some(remote) if remote.sctp_max_message_size.is_some() => remote.sctp_init.clone(),
+            _ => {
+                let offered = offer.media.iter().find(|media| is_data_channel(media))?;
+                SctpInit::answering(offered.sctp_init.as_deref()?, &self.config.local.pwd)
+            }
+        }
     }
 
     fn learn_receivable(&mut self, offer: &SessionDescription) {
@@ -161,6 +173,8 @@ impl PeerConnection {
             (false, None) if is_data_channel(offered) => {
                 let mut media = peer::application_section(section.mid, &offered.protocol, transport.clone());
                 media.direction = Direction::SendRecv;
+                let init = self.remote.as_ref().and_then(|remote| remote.sctp_init.as_ref());
+                media.sctp_init = init.map(|init| init.local.clone());
                 return Answered::only(media);
             }
             _ => return Answered::only(reject(section, offered)),

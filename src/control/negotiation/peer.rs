@@ -382,7 +382,7 @@ pub(super) fn dtls_setup(role: DtlsRole) -> Setup {
     }
 }
 
-/// The data-channel m-line. Nothing of the peer's is repeated but its mid: `sctp-init` and the like are promises.
+/// The data-channel m-line. Nothing of the peer's is repeated but its mid: other attributes are promises.
 pub(super) fn application_section(mid: Mid, protocol: &str, transport: TransportAttributes) -> MediaSection {
     MediaSection {
         formats: vec!["webrtc-datachannel".to_owned()],

@@ -57,6 +57,7 @@ pub fn parameters(
         sctp_max_message_size: members()
             .find(|media| media.kind == SectionKind::Application)
             .map(max_message_size),
+        sctp_init: None,
     })
 }
 

@@ -26,9 +26,9 @@ fn carry_on(from: &mut World, to: &mut World) {
     to.after_ms(1_000);
 }
 
-fn mirrors(world: &World) -> Vec<(TrackHandle, TrackHandle)> {
+fn shown(world: &World) -> Vec<(TrackHandle, TrackHandle)> {
     world.commands(|command| match command {
-        Command::Mirror { source, publish } => Some((*source, publish.track)),
+        Command::ShowTrack { source, publish } => Some((*source, publish.track)),
         _ => None,
     })
 }
@@ -55,11 +55,11 @@ fn a_participant_is_shown_in_another_room_and_followed() {
         _ => None,
     });
     assert_eq!(
-        mirrors(&b).iter().map(|(source, _)| *source).collect::<Vec<_>>(),
+        shown(&b).iter().map(|(source, _)| *source).collect::<Vec<_>>(),
         published
     );
     let forwarded: Vec<TrackHandle> = b.forwarded().into_iter().map(|(_, track)| track).collect();
-    assert_eq!(forwarded, [mirrors(&b)[0].1], "carol is sent what is shown here");
+    assert_eq!(forwarded, [shown(&b)[0].1], "carol is sent what is shown here");
 
     // It is what it is at home: tracks, mutes, names.
     let voice = a.publish(at_home, microphone("c2"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{UpdateSubscription, UpdateTrackSettings};
+use livekit_protocol::{AddTrackRequest, SimulcastCodec, UpdateSubscription, UpdateTrackSettings};
 
 use super::world::{World, camera, entry, microphone};
 use crate::control::{ConnectionHandle, RoomSettings};
@@ -293,4 +293,46 @@ fn a_limit_keeps_further_tracks_waiting_for_a_place() {
     let shown: Vec<String> = world.client(bob).mids.values().cloned().collect();
     assert!(shown.contains(&tracks[2]) && !shown.contains(&tracks[0]), "{shown:?}");
     assert_eq!(shown.len(), 3);
+}
+
+/// A voice in two codecs: which of them somebody takes, at once, and that nobody does any more, later.
+#[test]
+fn the_publisher_of_two_audio_codecs_hears_which_is_wanted() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    let bob = world.join(entry("bob"));
+    let codec = |codec: &str, cid: &str| SimulcastCodec {
+        codec: codec.into(),
+        cid: cid.into(),
+        ..Default::default()
+    };
+    let track = world.publish(
+        alice,
+        AddTrackRequest {
+            simulcast_codecs: vec![codec("opus", "mic"), codec("pcmu", "")],
+            ..microphone("mic")
+        },
+    );
+    world.after_ms(1000);
+    // Opus is sent with redundancy.
+    let wanted = |world: &mut World| -> Vec<Vec<(String, bool)>> {
+        let told = world.client(alice).told();
+        let updates = told.into_iter().filter_map(|message| match message {
+            Message::SubscribedAudioCodecUpdate(update) => Some(update.subscribed_audio_codecs),
+            _ => None,
+        });
+        let codecs = updates.map(|codecs| codecs.into_iter().map(|codec| (codec.codec, codec.enabled)).collect());
+        codecs.collect()
+    };
+    assert_eq!(wanted(&mut world), [[("red".to_owned(), true)]]);
+    let unsubscribe = UpdateSubscription {
+        track_sids: vec![track.sid],
+        subscribe: false,
+        ..Default::default()
+    };
+    world.send(bob, Request::Subscription(unsubscribe));
+    world.after_ms(4900);
+    assert!(wanted(&mut world).is_empty());
+    world.after_ms(200);
+    assert_eq!(wanted(&mut world), [[("red".to_owned(), false)]]);
 }

@@ -271,6 +271,7 @@ impl World {
                 secret: "secret".into(),
             },
             parameters,
+            media: None,
         };
         client.handle = self.room.handle_join(self.now, join)?;
         self.clients.insert(connection, client);

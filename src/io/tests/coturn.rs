@@ -58,10 +58,11 @@ async fn coturns_clients_lose_nothing() {
             clean(&tcp, peer, &["-n", "20", "-l", length, "-t", "-s"]);
         }
     }
-    for more in [&["-G"][..], &["-g"], &["-D"]] {
+    for more in [&["-g"][..], &["-D"]] {
         clean(&udp, &here, &[&["-n", "10", "-l", "171"], more].concat());
     }
     clean(&udp, &here, &["-m", "50", "-n", "50", "-l", "800", "-z", "5"]);
+    clean(&tcp, &here, &["-m", "50", "-n", "50", "-l", "801", "-z", "5", "-t"]);
     assert!(!client(&udp, &here, "guess", &["-n", "1"]).0, "a wrong password");
     assert!(
         !client(&udp, "9", "ecila", &["-n", "1"]).0,
@@ -69,9 +70,14 @@ async fn coturns_clients_lose_nothing() {
     );
     assert!(!client(&tcp, &here, "ecila", &["-n", "1", "-t", "-T"]).0, "a TCP relay");
     // On purpose nonsense, in a hurry, without goodbye: the server lives, and serves.
-    for more in [&["-N"][..], &["-R"], &["-O"], &["-B"]] {
+    for more in [&["-G"][..], &["-N"], &["-R"], &["-O"], &["-B"]] {
         let _ = client(&udp, &here, "ecila", &[&["-n", "2", "-l", "171"], more].concat());
+        let _ = client(&tcp, &here, "ecila", &[&["-n", "2", "-l", "171", "-t"], more].concat());
         clean(&udp, &here, &["-n", "5", "-l", "171"]);
+        clean(&tcp, &here, &["-n", "5", "-l", "171", "-t"]);
     }
+    // RFC 5780 needs two addresses: its questions are answered plainly or not at all, and nothing breaks.
+    let _ = run("turnutils_natdiscovery", &["-m", "-f", "-p", &udp, "127.0.0.1"]);
+    clean(&udp, &here, &["-n", "5", "-l", "171"]);
     world.stop();
 }

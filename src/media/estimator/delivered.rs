@@ -80,6 +80,12 @@ impl DeliveredRate {
         (bytes >= FEW_BUSY_BYTES).then(|| bytes as f64 * 8.0 * 1e6 / (bins * BIN) as f64)
     }
 
+    /// Where too little has come for that: it is less than this.
+    pub fn busy_below(&self, waited: Micros) -> f64 {
+        let bins = (waited / BIN).clamp(MIN_BINS, WINDOW);
+        FEW_BUSY_BYTES as f64 * 8.0 * 1e6 / (bins * BIN) as f64
+    }
+
     /// Bytes in the newest complete bins.
     fn sum(&self, bins: i64) -> u64 {
         let bins = self.newest - bins..self.newest;
@@ -228,6 +234,7 @@ mod tests {
         }
         assert!(delivered.rate().unwrap() > 0.75e6);
         assert_eq!(delivered.busy_rate(60_000), None, "too few packets");
+        assert_eq!(delivered.busy_below(200_000), 240_000.0);
         assert!((delivered.busy_rate(100_000).unwrap() - 0.5e6).abs() < 3e4);
     }
 

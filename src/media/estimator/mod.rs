@@ -41,6 +41,8 @@ const FEEDBACK_WAIT: Duration = Duration::from_secs(4);
 const REMB_LIFE: Duration = Duration::from_secs(10);
 /// With media that flows, reports come several times a second. After that long without one nothing is known of the path.
 const REPORT_LIFE: Duration = Duration::from_secs(3);
+/// The same where probes are sent though no media flows; they are at most 5 s apart.
+const PROBED_LIFE: Duration = Duration::from_secs(7);
 /// The change of an estimate that is worth allocating anew: a fiftieth up, less than that down.
 const WORTH_TELLING: f64 = 0.02;
 /// Loss that limits a client without other feedback, and loss that no longer does (draft-ietf-rmcat-gcc-02 §6).
@@ -166,7 +168,7 @@ impl SendingRate {
         self.first_sent.get_or_insert(now);
         self.reported.bytes += size as u64;
         if !numbered {
-            return;
+            return self.handle_beside(now, size);
         }
         let micros = self.micros(now);
         let sequence = self.next_sequence();
@@ -178,6 +180,14 @@ impl SendingRate {
         });
         path.handle_sent(micros, u16::try_from(size).unwrap_or(u16::MAX));
         self.sequence = sequence;
+    }
+
+    /// A datagram leaves that shares the path and that nobody reports on. `size` is its UDP payload.
+    pub fn handle_beside(&mut self, now: Instant, size: usize) {
+        let micros = self.micros(now);
+        if let Some(path) = &mut self.path {
+            path.handle_beside(micros, u32::try_from(size).unwrap_or(u32::MAX));
+        }
     }
 
     /// `scratch` is emptied; it only keeps its memory between calls.
@@ -262,8 +272,10 @@ impl SendingRate {
     /// The estimate is made of what the client reports, and lately: not guessed, and not a memory of what the path was
     /// before everything stopped. So what was stopped is tried again.
     pub fn is_measured(&self, now: Instant) -> bool {
+        let is_probed = self.path.as_ref().is_some_and(|path| path.has_feedback());
+        let life = if is_probed { PROBED_LIFE } else { REPORT_LIFE };
         self.last_report
-            .is_some_and(|at| now.saturating_duration_since(at) < REPORT_LIFE)
+            .is_some_and(|at| now.saturating_duration_since(at) < life)
     }
 
     fn refresh(&mut self, now: Instant) {
@@ -287,7 +299,9 @@ impl SendingRate {
     }
 
     fn micros(&self, now: Instant) -> Micros {
-        now.saturating_duration_since(self.origin).as_micros() as Micros
+        let since = now.saturating_duration_since(self.origin);
+        // Cheaper than `as_micros`, which reckons in 128 bits.
+        since.as_secs() as Micros * 1_000_000 + Micros::from(since.subsec_micros())
     }
 }
 

@@ -22,13 +22,19 @@ const STANDING_QUEUE: Micros = 70_000;
 /// Packets that wait this long, and longer than those of the report before, need no trend where it shows how fast they
 /// arrive: the path has become narrower. To it too the time of a packet is added.
 const SUDDEN_QUEUE: Micros = 80_000;
+/// Of a path that carries mostly what nobody reports on, little is known: it counts up to so many times the rest.
+const MOST_BESIDE: f64 = 4.0;
+/// Where too little arrives to tell how fast it does, so many times that must have been sent.
+const STARVED: f64 = 2.0;
 /// Decreases that leave such a queue as it is, after which it is taken for the path's own delay.
 const MAX_VAIN: u8 = 3;
 /// Probes wait for a queue to fall below this...
 const QUIET_QUEUE: Micros = 50_000;
-/// ...and so does growth. To all three the time of a packet of 1,200 bytes is added.
+/// ...and so does growth. To all three the time of a packet is added.
 const GROWTH_QUEUE: Micros = 30_000;
 const PACKET_BITS: f64 = 9_600.0;
+/// Weight of a packet in the mean of their sizes.
+const SIZE_WEIGHT: f64 = 1.0 / 32.0;
 /// What a full path has shown is used up to this part.
 const SATURATED_PART: f64 = 0.95;
 /// A probe alone lowers the estimate by no more than this: it may have been disturbed. Two in a row are believed.
@@ -46,6 +52,9 @@ const SILENCE: Micros = 1_500_000;
 /// Then the estimate shrinks at this pace.
 const SILENT_STEP: Micros = 500_000;
 const SILENT_PART: f64 = 0.7;
+/// Nothing has left for so long: nothing that was seen of queues is true any more, and no report will come by itself. Only
+/// a probe shows what the path carries.
+const IDLE: Micros = 1_000_000;
 /// The smallest round trip of so long ago counts.
 const RTT_WINDOW: Micros = 1_000_000;
 
@@ -63,6 +72,10 @@ pub struct Acknowledged {
 pub struct PathEstimate {
     pub history: SendHistory,
     delivered: DeliveredRate,
+    /// What leaves, by the time it does.
+    sent: DeliveredRate,
+    /// The same of what nobody reports on: data packets and RTCP. It takes part of what the path carries.
+    beside: DeliveredRate,
     queue: QueueDelay,
     trend: DelayTrend,
     control: RateControl,
@@ -75,6 +88,9 @@ pub struct PathEstimate {
     one_way: Option<Micros>,
     rtt: Micros,
     rtt_at: Micros,
+    last_departure: Micros,
+    /// Mean bits of a packet.
+    packet: f64,
     /// The first packet that left after the last report.
     unanswered: Option<Micros>,
     silent_step: Micros,
@@ -96,6 +112,8 @@ impl PathEstimate {
         Self {
             history: SendHistory::new(first_sequence),
             delivered: DeliveredRate::new(),
+            sent: DeliveredRate::new(),
+            beside: DeliveredRate::new(),
             queue: QueueDelay::new(),
             trend: DelayTrend::new(),
             control: RateControl::new(rate),
@@ -107,6 +125,8 @@ impl PathEstimate {
             one_way: None,
             rtt: DEFAULT_RTT,
             rtt_at: -RTT_WINDOW,
+            last_departure: 0,
+            packet: PACKET_BITS,
             unanswered: None,
             silent_step: 0,
             has_feedback: false,
@@ -150,10 +170,19 @@ impl PathEstimate {
     pub fn handle_sent(&mut self, now: Micros, size: u16) {
         let cluster = self.probes.handle_sent(now, size);
         self.history.record(now, size, cluster);
+        self.last_departure = now;
+        if cluster == 0 {
+            self.packet += (f64::from(size) * 8.0 - self.packet) * SIZE_WEIGHT;
+        }
+        self.sent.add(now, u32::from(size));
         if self.unanswered.is_none() {
             self.unanswered = Some(now);
             self.silent_step = now + SILENCE;
         }
+    }
+
+    pub fn handle_beside(&mut self, now: Micros, size: u32) {
+        self.beside.add(now, size);
     }
 
     /// `scratch` is emptied; it only keeps its memory between calls.
@@ -250,12 +279,13 @@ impl PathEstimate {
     fn update(&mut self, now: Micros) {
         let (queue, prompt) = (self.queue.get(), self.queue.prompt());
         let waited = Some(prompt).filter(|prompt| *prompt >= SUDDEN_QUEUE + self.packet_time());
-        let busy = waited.and_then(|waited| self.delivered.busy_rate(waited));
+        let busy = waited.and_then(|waited| self.delivered.busy_rate(waited).or_else(|| self.starved(waited)));
         let grows = prompt > std::mem::replace(&mut self.last_prompt, prompt);
         let is_sudden = grows && busy.is_some();
+        let whole = self.whole(now);
         let input = Input {
-            delivered: self.delivered.rate(),
-            busy,
+            delivered: self.delivered.rate().map(|rate| rate * whole),
+            busy: busy.map(|busy| busy * whole),
             rtt: self.rtt,
             queue: if is_sudden { queue.max(prompt) } else { queue } - self.packet_time(),
         };
@@ -287,6 +317,24 @@ impl PathEstimate {
             self.high = rate;
         }
         self.plan_probe(now);
+    }
+
+    /// How much more is sent than what is reported on, as a factor: the rest fares on the path as that does.
+    fn whole(&mut self, now: Micros) -> f64 {
+        self.beside.add(now, 0); // time has passed
+        match (self.sent.rate(), self.beside.rate()) {
+            (Some(sent), Some(beside)) if sent > 0.0 => (1.0 + beside / sent).min(MOST_BESIDE),
+            _ => 1.0,
+        }
+    }
+
+    /// Hardly anything has arrived in a time in which much was sent: at most so much does.
+    fn starved(&self, waited: Micros) -> Option<f64> {
+        let most = self.delivered.busy_below(waited);
+        self.sent
+            .busy_rate(waited)
+            .filter(|sent| *sent > most * STARVED)
+            .map(|_| most)
     }
 
     /// Delay that stays high without growing: the queue is full, or the path has got longer. The first needs us to send
@@ -340,7 +388,7 @@ impl PathEstimate {
     }
 
     fn packet_time(&self) -> Micros {
-        (PACKET_BITS * 1e6 / self.rate()) as Micros
+        (self.packet * 1e6 / self.rate()) as Micros
     }
 
     /// Delay above which growth is believed.
@@ -356,9 +404,14 @@ impl PathEstimate {
     fn plan_probe(&mut self, now: Micros) {
         let rate = self.rate();
         let quiet = QUIET_QUEUE + self.packet_time();
+        let is_idle = self.has_feedback && now - self.last_departure >= IDLE;
         let is_quiet =
             self.trend.usage() != Usage::Over && self.queue.get() < quiet && self.unanswered_for(now) < SILENCE;
-        self.probes.plan(now, rate, is_quiet);
+        self.probes.plan(now, rate, is_quiet || is_idle);
+        if is_idle && self.probes.wanted().is_some() {
+            // What comes back is compared with nothing from before.
+            self.trend.reset();
+        }
     }
 
     fn unanswered_for(&self, now: Micros) -> Micros {
@@ -377,7 +430,12 @@ impl PathEstimate {
 
     /// When `handle_timeout` has something to do.
     pub fn poll_timeout(&self) -> Option<Micros> {
-        let silence = self.unanswered.filter(|_| self.has_feedback).map(|_| self.silent_step);
-        [silence, self.probes.poll_timeout()].into_iter().flatten().min()
+        let silence = self.unanswered.map(|_| self.silent_step);
+        let idle = self
+            .probes
+            .due(self.rate())
+            .map(|at| at.max(self.last_departure + IDLE));
+        let by_feedback = [silence, idle].into_iter().flatten().filter(|_| self.has_feedback);
+        by_feedback.chain(self.probes.poll_timeout()).min()
     }
 }

@@ -117,7 +117,7 @@ impl Probes {
         Some(cluster.rate)
     }
 
-    /// When a probe under way is to be given up by `plan`. New ones begin with feedback: it comes as long as media flows.
+    /// When a probe under way is to be given up by `plan`. New ones begin with feedback, as long as media flows.
     pub fn poll_timeout(&self) -> Option<Micros> {
         let cluster = self.cluster.as_ref()?;
         Some(if cluster.is_sent {
@@ -125,6 +125,15 @@ impl Probes {
         } else {
             cluster.planned + MAX_DURATION
         })
+    }
+
+    /// When the next one is due, if none is under way and one is worthwhile.
+    pub fn due(&self, estimate: f64) -> Option<Micros> {
+        (self.cluster.is_none() && self.wants_more(estimate)).then_some(self.next_at)
+    }
+
+    fn wants_more(&self, estimate: f64) -> bool {
+        self.demand > 0.0 && estimate < self.demand * CARRIED
     }
 
     /// Starts a probe when one is due and worthwhile. `is_quiet`: nothing queues in the path.
@@ -138,8 +147,7 @@ impl Probes {
             self.cluster = None;
             self.back_off(now);
         }
-        let wants_more = self.demand > 0.0 && estimate < self.demand * CARRIED;
-        if now < self.next_at || !is_quiet || !wants_more {
+        if now < self.next_at || !is_quiet || !self.wants_more(estimate) {
             return;
         }
         let factor = if self.has_begun { FACTOR } else { FIRST_FACTOR };

@@ -456,3 +456,22 @@ fn loss_limits_where_there_is_nothing_else() {
     }
     assert!(rate.estimate().unwrap().0 < 1_900_000);
 }
+
+#[test]
+fn a_path_on_which_everything_was_stopped_is_looked_at_now_and_then() {
+    for seed in 0..5 {
+        let mut world = World::new(Link::default(), Media::Layers, seed);
+        world.run(10.0);
+        world.link.rate = 60e3;
+        world.run(5.0);
+        world.media = Media::Fixed(0.0);
+        let sent = world.sent;
+        world.run(20.0);
+        let used = (world.sent - sent) as f64 / 20.0;
+        assert!(world.estimate() < 70e3, "{}", world.estimate());
+        assert!((0.5..6.0).contains(&used), "{used} packets a second");
+        world.link.rate = 10e6;
+        world.run(4.0);
+        assert!(world.estimate() > 2e6, "{}", world.estimate());
+    }
+}

@@ -11,12 +11,20 @@ use super::super::track::MAX_ENCODINGS;
 /// Silence after which a layer whose siblings go on has stopped: three frames of 15 a second, and the time until the next
 /// look at it.
 const STOPPED_AFTER: Duration = Duration::from_millis(220);
+/// The same of a layer that comes and goes.
+const STOPPED_AGAIN_AFTER: Duration = Duration::from_millis(700);
 /// Frames of each sibling in that silence: a slow screen share is not taken for stopped layers.
 const SIBLING_FRAMES: u32 = 3;
 /// A stopped layer is believed to be back after this long, counted from its first key frame …
 const RETURN_AFTER: Duration = Duration::from_millis(200);
 /// … and from its first packet where that key frame was lost: a request for another one is due.
 const RETURN_WITHOUT_KEYFRAME: Duration = Duration::from_millis(500);
+/// A layer that stops so soon after its return, and for so short, is one whose encoder leaves frames out: it was not asked to
+/// stop. Each return costs its viewers a key frame and a change of size …
+const RELAPSE: Duration = Duration::from_secs(60);
+const SHORT_STOP: Duration = Duration::from_millis(1500);
+/// … so that the next has to wait for at least this long, and those after it.
+const RETURN_AGAIN: [Duration; 2] = [Duration::from_millis(1000), Duration::from_millis(5000)];
 /// Of the windows in that time, how many must have had packets.
 const GOOD_WINDOWS: u8 = 2;
 const WINDOW: Duration = Duration::from_millis(100);
@@ -39,8 +47,20 @@ enum State {
 struct LayerFlow {
     state: State,
     last: Option<Instant>,
+    /// When it was last back.
+    returned: Option<Instant>,
+    /// Returns from short stops soon after one another.
+    relapses: u8,
     /// `Flow::frames` at its last packet.
     seen: u32,
+}
+
+impl LayerFlow {
+    /// It has returned lately.
+    fn was_back(&self, now: Instant) -> bool {
+        self.returned
+            .is_some_and(|at| now.saturating_duration_since(at) < RELAPSE)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,6 +86,7 @@ impl Flow {
         let Some(layer) = self.layers.get_mut(at) else {
             return false;
         };
+        let silence = layer.last.map(|last| now.saturating_duration_since(last));
         layer.last = Some(now);
         layer.seen = frames;
         match &mut layer.state {
@@ -75,6 +96,10 @@ impl Flow {
                 return true;
             }
             State::Stopped => {
+                let was_short = silence.is_some_and(|silence| silence < SHORT_STOP);
+                if was_short && layer.was_back(now) {
+                    layer.relapses = layer.relapses.saturating_add(1);
+                }
                 layer.state = State::Returning {
                     since: now,
                     has_keyframe: keyframe,
@@ -133,11 +158,19 @@ impl Flow {
             let silence = layer
                 .last
                 .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+            if !layer.was_back(now) {
+                layer.relapses = 0;
+            }
+            let patience = if layer.relapses > 0 {
+                STOPPED_AGAIN_AFTER
+            } else {
+                STOPPED_AFTER
+            };
             match layer.state {
-                State::Live if live > 1 && silence >= STOPPED_AFTER && frames.wrapping_sub(layer.seen) >= needed => {
+                State::Live if live > 1 && silence >= patience && frames.wrapping_sub(layer.seen) >= needed => {
                     layer.state = State::Stopped;
                 }
-                State::Returning { .. } if silence >= STOPPED_AFTER && frames.wrapping_sub(layer.seen) >= needed => {
+                State::Returning { .. } if silence >= patience && frames.wrapping_sub(layer.seen) >= needed => {
                     layer.state = State::Stopped;
                 }
                 State::Returning {
@@ -151,8 +184,12 @@ impl Flow {
                     } else {
                         RETURN_WITHOUT_KEYFRAME
                     };
+                    let again = usize::from(layer.relapses).checked_sub(1);
+                    let again = again.and_then(|at| RETURN_AGAIN.get(at).or(RETURN_AGAIN.last()));
+                    let wait = again.map_or(wait, |again| wait.max(*again));
                     if good >= GOOD_WINDOWS && now.saturating_duration_since(since) >= wait {
                         layer.state = State::Live;
+                        layer.returned = Some(now);
                     }
                 }
                 _ => {}

@@ -178,6 +178,16 @@ impl Meter {
         self.known >> index(layer) & 1 == 1
     }
 
+    /// The layers that have been seen, a bit each.
+    pub fn known(&self) -> u16 {
+        self.known
+    }
+
+    /// These layers have been seen elsewhere.
+    pub fn expect(&mut self, known: u16) {
+        self.known |= known;
+    }
+
     /// How many temporal layers the encoding has, up to this spatial one.
     pub fn temporal_layers(&self, spatial: u8) -> u8 {
         // A row of bits for each spatial layer.

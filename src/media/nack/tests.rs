@@ -141,6 +141,43 @@ fn short_round_trips_are_measured_and_retries_have_a_floor() {
     assert_eq!(bench.after(1).asked(), [59, 60, 61]);
 }
 
+/// Every second request fails; then nearly none.
+#[test]
+fn where_requests_fail_packets_are_asked_for_twice_in_a_round_trip() {
+    let mut bench = Bench::new(MediaKind::Video);
+    bench.nack.set_rtt(Duration::from_millis(80));
+    let mut sequence = 0;
+    let mut lose = |bench: &mut Bench, fails: bool| {
+        bench.packet(sequence);
+        sequence += 2;
+        bench.packet(sequence);
+        bench.after(10).asked();
+        if fails {
+            let at = bench.nack.poll_timeout().expect("asked again");
+            bench.now = at;
+            bench.asked();
+        }
+        bench.after(80);
+        bench.nack.handle_recovered(sequence - 1, bench.now);
+        sequence += 1;
+    };
+    let interval = |bench: &mut Bench, sequence: u64| {
+        bench.nack.reset();
+        bench.packet(sequence - 1);
+        bench.packet(sequence + 1);
+        let times = bench.run();
+        (times.len(), times[1] - times[0])
+    };
+    assert_eq!(interval(&mut bench, 1001), (10, 80));
+    bench.nack.reset();
+    (0..100).for_each(|n| lose(&mut bench, n % 2 == 0));
+    assert_eq!(interval(&mut bench, 1001), (10, 40));
+    assert_eq!(interval(&mut bench, 1000), (10, 80), "one that is measured");
+    bench.nack.reset();
+    (0..1000).for_each(|_| lose(&mut bench, false));
+    assert_eq!(interval(&mut bench, 1001), (10, 80));
+}
+
 #[test]
 fn a_late_answer_to_a_second_request_is_no_round_trip() {
     let mut bench = Bench::new(MediaKind::Video);

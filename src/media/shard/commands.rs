@@ -47,7 +47,7 @@ impl Shard {
                 Some(())
             }
             Command::Publish(publish) => self.publish(now, *publish),
-            Command::Mirror { source, publish } => self.mirror(now, source, *publish),
+            Command::ShowTrack { source, publish } => self.show(now, source, *publish),
             Command::MuteTrack { track, muted } => {
                 let place = *self.index.tracks.get(&track)?;
                 self.in_room(now, place.room, |fanout, outside| {
@@ -83,6 +83,23 @@ impl Shard {
             | Command::AwaitRpc { room, .. }
             | Command::EndRpc { room, .. }
             | Command::PublishDataTrack { room, .. } => self.data_command(now, room, command),
+            Command::SpanRoom { room, home, shards } => {
+                let slot = *self.index.rooms.get(&room)?;
+                self.in_room(now, slot, |fanout, outside| fanout.span(outside, home, &shards))
+            }
+            Command::MirrorTrack { publish, home } => {
+                if let Some(place) = self.index.tracks.get(&publish.track).copied() {
+                    return self.in_room(now, place.room, |fanout, outside| {
+                        fanout.republish(outside, place.slot, *publish);
+                    });
+                }
+                let slot = *self.index.rooms.get(&publish.room)?;
+                self.in_room(now, slot, |fanout, outside| fanout.mirror(outside, *publish, home))
+            }
+            Command::RelayDataTrack { track, .. } => {
+                let room = *self.index.data_tracks.get(&track)?;
+                self.in_room(now, room, |fanout, outside| fanout.relay_data_track(outside, &command))?
+            }
             Command::Explain {
                 room,
                 participant,

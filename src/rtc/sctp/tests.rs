@@ -16,7 +16,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let end = |role| Sctp::new(role, 0, vec![ChannelLabel::Reliable]);
+        let end = |role| Sctp::new(role, 0, vec![ChannelLabel::Reliable], None);
         let mut pair = Self {
             now: Instant::now(),
             ends: [end(DtlsRole::Active), end(DtlsRole::Passive)],

@@ -3,6 +3,7 @@
 //! `str0m` shares `is`, `dimpl` and `sctp-proto` with us and is independent above SRTP only; `webrtc-rs` shares none of
 //! the engines. Both are offerers here, the transport answers, as in a LiveKit publisher connection.
 
+mod attacks;
 mod hostile;
 mod raw;
 mod str0m;
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{ChannelId, DtlsIdentity, Received, SEAL_OVERHEAD, Transport, TransportConfig, TransportEvent};
-use crate::types::{DropReason, DtlsRole, IceCredentials, NetPath, NetProtocol, RemoteParameters};
+use crate::types::{DropReason, DtlsRole, IceCredentials, NetPath, NetProtocol, RemoteParameters, SctpInit};
 
 pub(super) const SERVER: &str = "10.0.0.1:7882";
 pub(super) const CLIENT: &str = "10.0.0.2:5000";
@@ -270,7 +271,18 @@ pub(super) fn remote_parameters(offer: &str, role: DtlsRole) -> RemoteParameters
         fingerprint: fingerprint.try_into().expect("32 bytes"),
         dtls_role: role,
         sctp_max_message_size: offer.contains("m=application").then_some(262_144),
+        sctp_init: offer
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("a=sctp-init:"))
+            .and_then(sctp_init),
     }
+}
+
+/// Of an offer's `a=sctp-init`.
+fn sctp_init(text: &str) -> Option<SctpInit> {
+    use base64::Engine;
+    let offered = base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+    SctpInit::answering(&offered, "secret")
 }
 
 /// Mirrors an offer: everything accepted, our credentials, one host candidate.
@@ -302,6 +314,15 @@ pub(super) fn answer(offer: &str, config: &TransportConfig, fingerprint: [u8; 32
             sections += 1;
         }
         let line = match line.split_once(':').map_or(line, |(name, _)| name) {
+            "a=sctp-init" => {
+                use base64::Engine;
+                let text = line.split_once(':').map_or("", |(_, value)| value);
+                let init = sctp_init(text).expect("an INIT chunk");
+                format!(
+                    "a=sctp-init:{}",
+                    base64::engine::general_purpose::STANDARD.encode(init.local)
+                )
+            }
             "a=ice-ufrag" => format!("a=ice-ufrag:{}", config.local.ufrag),
             "a=ice-pwd" => format!("a=ice-pwd:{}", config.local.pwd),
             "a=fingerprint" => format!("a=fingerprint:sha-256 {}", fingerprint.join(":")),

@@ -37,6 +37,7 @@ pub(super) fn transport(now: Instant, client: &DtlsIdentity) -> (Transport, Dtls
             fingerprint: client.fingerprint(),
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(65_536),
+            sctp_init: None,
         },
     );
     (transport, identity)
@@ -66,6 +67,12 @@ impl Client {
         });
         packets
     }
+}
+
+/// A ClientHello, as anybody can send it.
+pub(super) fn first_flight(now: Instant) -> Vec<Vec<u8>> {
+    let [own, other] = [(); 2].map(|()| DtlsIdentity::generate().expect("an identity"));
+    Client::new(now, &own, &other).poll(now)
 }
 
 /// Exchanges DTLS between both until neither has more to say; what came from the transport, by path.
@@ -257,6 +264,7 @@ fn early_checks_are_answered_with_the_description() {
             fingerprint: [0; 32],
             dtls_role: DtlsRole::Active,
             sctp_max_message_size: None,
+            sctp_init: None,
         },
     );
     let sent: Vec<_> = std::iter::from_fn(|| transport.poll_transmit()).collect();
@@ -334,6 +342,7 @@ fn a_controlling_full_agent_nominates() {
                 fingerprint: identity.fingerprint(),
                 dtls_role,
                 sctp_max_message_size: None,
+                sctp_init: None,
             },
         );
         let remote = address(remote);

@@ -15,7 +15,7 @@ use super::*;
 use crate::rtc::SendDataError;
 use crate::types::{ChannelLabel, CloseReason, SrtpProfile};
 
-struct Str0m {
+pub(super) struct Str0m {
     rtc: Rtc,
     pending: Option<SdpPendingOffer>,
     events: Vec<Event>,
@@ -25,7 +25,16 @@ struct Str0m {
 
 impl Str0m {
     fn new(now: Instant, client: &str, version: DtlsVersion) -> (Self, String) {
-        let mut rtc = Rtc::builder().set_rtp_mode(true).set_dtls_version(version).build(now);
+        Self::with(now, client, version, false)
+    }
+
+    /// `snap`: its offer carries the first chunk of SCTP.
+    fn with(now: Instant, client: &str, version: DtlsVersion, snap: bool) -> (Self, String) {
+        let mut rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .set_dtls_version(version)
+            .set_snap_enabled(snap)
+            .build(now);
         rtc.add_local_candidate(Candidate::host(address(client), "udp").expect("a candidate"));
         let mut change = rtc.sdp_api();
         let channel = change.add_channel("_reliable".to_owned());
@@ -63,7 +72,7 @@ impl Str0m {
         self.handle_timeout(now);
     }
 
-    fn write_rtp(&mut self, now: Instant, sequence: u64, payload: &[u8]) {
+    pub(super) fn write_rtp(&mut self, now: Instant, sequence: u64, payload: &[u8]) {
         let pt = self.opus();
         let mut direct = self.rtc.direct_api();
         let stream = direct.stream_tx_by_mid(self.audio, None).expect("a stream");
@@ -117,7 +126,7 @@ impl Peer for Str0m {
     }
 }
 
-fn world(config: TransportConfig, role: DtlsRole) -> World<Str0m> {
+pub(super) fn world(config: TransportConfig, role: DtlsRole) -> World<Str0m> {
     let now = Instant::now();
     let client = if config.local_addresses[0].is_ipv4() {
         CLIENT
@@ -129,7 +138,7 @@ fn world(config: TransportConfig, role: DtlsRole) -> World<Str0m> {
 }
 
 /// The channel that the peer opens, once it is open at both ends.
-fn ready(world: &mut World<Str0m>) -> ChannelId {
+pub(super) fn ready(world: &mut World<Str0m>) -> ChannelId {
     let channel = world.open_channel();
     world.until("open at the peer", Duration::from_secs(5), |world| {
         world
@@ -209,6 +218,45 @@ fn exchange(world: &mut World<Str0m>) {
 }
 
 #[test]
+fn data_leaves_as_far_as_there_is_room() {
+    let mut world = world(config(true, SERVER), DtlsRole::Passive);
+    world.connected();
+    let channel = ready(&mut world);
+    world.run_for(Duration::from_millis(200));
+    assert_eq!(world.transport.release_data(world.now, Some(0)), 0);
+    let message = vec![7; 20_000];
+    world
+        .transport
+        .send_data(world.now, channel, true, &message)
+        .expect("sent");
+    // Longer than SCTP waits for an acknowledgement.
+    world.run_for(Duration::from_secs(2));
+    assert!(world.transport.has_data_waiting());
+    assert!(world.peer.messages().is_empty());
+    // 4 kB every 100 ms; what the peer sends is acknowledged meanwhile.
+    world.peer.write(world.now, false, b"hello");
+    let mut released = 0;
+    let begun = world.now;
+    while world.peer.messages().is_empty() {
+        let sent = world.transport.release_data(world.now, Some(4_000));
+        assert!(sent < 4_000 + 1_200, "{sent}");
+        released += sent;
+        world.run_for(Duration::from_millis(100));
+    }
+    let took = world.now - begun;
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!((20_000..30_000).contains(&released), "{released}");
+    assert_eq!(world.messages(), [(false, b"hello".to_vec())]);
+    // Without a limit nothing waits.
+    world.transport.release_data(world.now, None);
+    let sent = world.transport.send_data(world.now, channel, true, &message);
+    sent.expect("sent");
+    world.until("another message", Duration::from_secs(2), |world| {
+        world.peer.messages().len() == 2
+    });
+}
+
+#[test]
 fn lite_as_dtls_server() {
     let mut world = world(config(true, SERVER), DtlsRole::Passive);
     world.connected();
@@ -223,6 +271,28 @@ fn lite_as_dtls_server() {
     exchange(&mut world);
     assert_eq!(world.transport.path(), Some(path(SERVER, CLIENT)));
     assert_eq!(world.drops, []);
+}
+
+/// draft-hancke-tsvwg-snap: no INIT, no COOKIE, two round trips less. With whichever DTLS role.
+#[test]
+fn sctp_without_a_handshake() {
+    for role in [DtlsRole::Passive, DtlsRole::Active] {
+        let [with, without] = [true, false].map(|snap| {
+            let now = Instant::now();
+            let (peer, offer) = Str0m::with(now, CLIENT, DtlsVersion::Dtls12, snap);
+            assert_eq!(offer.contains("a=sctp-init:"), snap);
+            let mut world = World::new(now, peer, &offer, config(true, SERVER), role);
+            world.connected();
+            let connected = world.elapsed();
+            world.open_channel();
+            let open = world.elapsed() - connected;
+            exchange(&mut world);
+            assert_eq!(world.drops, []);
+            open
+        });
+        let round_trip = 2 * LATENCY;
+        assert!(with + round_trip <= without, "{with:?} against {without:?}");
+    }
 }
 
 #[test]

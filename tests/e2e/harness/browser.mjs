@@ -26,6 +26,8 @@ const FLAGS = [
   '--use-fake-device-for-media-stream',
   '--autoplay-policy=no-user-gesture-required',
   '--disable-quic',
+  // Servers of the stories have certificates of their own making.
+  '--ignore-certificate-errors',
   '--no-first-run',
   '--disable-background-networking',
   '--disable-component-update',

@@ -16,9 +16,12 @@ const PROGRAMS = {
 };
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-export async function startOutside(kind, wishes) {
+/** With `inside` it is in the network namespace of that process. */
+export async function startOutside(kind, wishes, { inside } = {}) {
   const [program, script] = PROGRAMS[kind];
-  const child = spawn(program ? here(program) : process.execPath, [here(script)], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const command = [program ? here(program) : process.execPath, here(script)];
+  const [first, ...args] = inside ? ['nsenter', `--net=/proc/${inside}/ns/net`, '--', ...command] : command;
+  const child = spawn(first, args, { stdio: ['pipe', 'pipe', 'pipe'] });
   const peer = new OutsidePeer(`${kind} ${wishes.identity}`, child);
   peer.send({ ...wishes, palette: PALETTE, tolerance: COLOUR_TOLERANCE });
   await peer.expect('connected');

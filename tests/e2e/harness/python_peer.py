@@ -131,14 +131,16 @@ async def main():
     options = rtc.RoomOptions(single_peer_connection=FORMS.get(wishes.get("form")))
     if wishes.get("relay"):
         options.rtc_config = rtc.RtcConfiguration(ice_transport_type=rtc.IceTransportType.TRANSPORT_RELAY)
+    began = loop.time()
     await room.connect(wishes["url"], wishes["token"], options)
+    ms = round((loop.time() - began) * 1000)
     me = room.local_participant
 
     @me.register_rpc_method("reverse")
     async def _(call):
         return call.payload[::-1]
 
-    say("connected", others=sorted(room.remote_participants))
+    say("connected", others=sorted(room.remote_participants), ms=ms)
 
     if "colour" in wishes:
         source = rtc.VideoSource(WIDTH, HEIGHT)

@@ -3,7 +3,7 @@
 // It owns the child process. It never retries: a server that does not become ready, prints a panic or exits with anything
 // but 0 fails the stories.
 
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createWriteStream, mkdirSync } from 'node:fs';
@@ -37,10 +37,25 @@ async function freeUdpPort() {
 }
 
 /**
- * A server to run stories against. `url` is its http:// address, `signal` the ws:// one. `more` makes further configuration
- * from { udp, tcp }, which find free ports.
+ * A certificate for this machine that nobody has signed: { cert_file, key_file }. From here on this process takes any; a
+ * browser has to be told (startBrowser).
  */
-export async function startServer(label, more = null) {
+function makeCertificate(label) {
+  const [certificate, key] = [`${ARTEFACTS}${label}.cert.pem`, `${ARTEFACTS}${label}.key.pem`];
+  const wishes = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost'];
+  const made = spawnSync('openssl', [...wishes, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', key, '-out', certificate]);
+  if (made.status !== 0) throw new Error(`openssl: ${made.error ?? made.stderr}`);
+  process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
+  return { cert_file: certificate, key_file: key };
+}
+
+/**
+ * A server to run stories against. `url` is its http:// address, `signal` the ws:// one. `more` makes further configuration
+ * from { udp, tcp, certificate }, which find free ports and make a certificate. With `rtc.single_port` the server is there,
+ * under TLS when there is a certificate. With `inside` it is in the network namespace of that process, whose clients know it
+ * as `host`; nobody here can ask it anything.
+ */
+export async function startServer(label, more = null, { inside = null, host = '127.0.0.1' } = {}) {
   mkdirSync(ARTEFACTS, { recursive: true });
   const running = process.env.PATCHBAY_URL;
   if (running) {
@@ -57,16 +72,21 @@ export async function startServer(label, more = null) {
     rtc: { udp_port: await freeUdpPort(), tcp_port: await freeTcpPort(), use_external_ip: false },
     keys: { devkey: 'secret' },
   };
-  const { rtc = {}, ...others } = (await more?.({ udp: freeUdpPort, tcp: freeTcpPort })) ?? {};
+  const { rtc = {}, ...others } = (await more?.({ udp: freeUdpPort, tcp: freeTcpPort, certificate: () => makeCertificate(label) })) ?? {};
   Object.assign(config.rtc, rtc);
   Object.assign(config, others);
-  const binary = process.env.PATCHBAY_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `${REPOSITORY}target`}/debug/patchbay`;
   // JSON is YAML: the body needs no writer of its own.
-  const child = spawn(binary, ['--dev', '--config-body', JSON.stringify(config)], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const server = new Server(`http://127.0.0.1:${port}`, 'devkey', 'secret', child, `${ARTEFACTS}${label}.server.log`);
-  await server.ready();
+  const command = [binary(), '--dev', '--config-body', JSON.stringify(config)];
+  const [program, ...args] = inside ? ['nsenter', `--net=/proc/${inside}/ns/net`, '--', ...command] : command;
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const scheme = rtc.single_port && config.tls ? 'https' : 'http';
+  const server = new Server(`${scheme}://${host}:${rtc.single_port ?? port}`, 'devkey', 'secret', child, `${ARTEFACTS}${label}.server.log`);
+  await (inside ? server.announced() : server.ready());
   return server;
 }
+
+/** The server's program. */
+export const binary = () => process.env.PATCHBAY_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `${REPOSITORY}target`}/debug/patchbay`;
 
 class Server {
   #child;
@@ -96,6 +116,15 @@ class Server {
     this.#log.push(text);
     if (this.#log.length > 200) this.#log.shift();
     if (PANIC.test(text)) this.#panic ??= text.trim();
+  }
+
+  /** Waits until it says that it serves. */
+  async announced() {
+    const deadline = Date.now() + READY_DEADLINE_MS;
+    while (!this.#log.join('').includes(' serves http')) {
+      if (this.#child.exitCode !== null || Date.now() > deadline) throw new Error(`the server did not start\n${this.#log.join('')}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
   }
 
   /** Waits for `GET /` to answer 200 OK. */

@@ -111,11 +111,14 @@ class World {
     return peer;
   }
 
-  /** A browser participant. `token` options: grant, metadata, attributes, name. `lacks`: video codecs it cannot receive. */
-  async join(identity, { token, form = this.form, secret, options, connect, browser, lacks } = {}) {
+  /**
+   * A browser participant. `token` options: grant, metadata, attributes, name. `lacks`: video codecs it cannot receive.
+   * `via`: the only TURN servers it may use, and nothing else: { scheme: 'turn:' | 'turns:', transport: 'udp' | 'tcp' }.
+   */
+  async join(identity, { token, form = this.form, secret, options, connect, browser, lacks, via } = {}) {
     const peer = await this.page(identity, { browser });
     const url = browser?.serverHost ? this.server.signal.replace('127.0.0.1', browser.serverHost) : this.server.signal;
-    await peer.connect({ url, token: await this.token(identity, token), form, secret, options, connect, lacks });
+    await peer.connect({ url, token: await this.token(identity, token), form, secret, options, connect, lacks, via });
     return peer;
   }
 

@@ -51,3 +51,14 @@ story('the Python package through the relay', {}, async (world) => {
     other.expect('tone', { who: 'alice', hz: 440 }),
   ]);
 });
+
+story('the doctor finds every way from a browser', { forms: ['single'] }, async (world) => {
+  const page = await world.open(`${world.server.url}/doctor`, 'doctor');
+  await page.fill('#token', await world.token('doctor'));
+  await page.click('#start');
+  await page.waitForFunction(() => document.getElementById('verdict').textContent);
+  const findings = await page.$$eval('#findings li', (items) => items.map((item) => item.textContent));
+  assert.equal(await page.textContent('#verdict'), 'Every way is open.', findings.join('\n'));
+  // Clocks, signalling, UDP, TCP, and two for each address of the relay.
+  assert.ok(findings.length >= 6, findings.join('\n'));
+});

@@ -69,12 +69,15 @@ fn libwebrtc_single_publish() {
     let mut peer = peer(Role::Single);
     let join = answer(&mut peer, LIBWEBRTC_JOIN, &[]);
     assert_golden("libwebrtc-single-join-answer-ours.sdp", &join.sdp);
-    // Offered in earnest by this client, and not acted on by us.
-    for promise in ["sctp-init", "goog-sped", "ice-options", "rtcp-xr", "toffset"] {
+    // Offered in earnest by this client: the first is answered, the others not acted on by us.
+    assert!(join.sdp.contains("a=sctp-init:") && join.remote.sctp_init.is_some());
+    for promise in ["goog-sped", "ice-options", "rtcp-xr", "toffset"] {
         assert!(!join.sdp.contains(promise), "{promise}");
     }
     let publish = answer(&mut peer, LIBWEBRTC_PUBLISH, &[announced(VIDEO_CID, MediaKind::Audio)]);
     assert_golden("libwebrtc-single-publish-answer-ours.sdp", &publish.sdp);
+    // It is of the association, which does not change.
+    assert_eq!(publish.remote.sctp_init, join.remote.sctp_init);
 }
 
 #[test]

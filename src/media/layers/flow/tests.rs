@@ -68,6 +68,38 @@ fn silence_of_all_says_nothing() {
 }
 
 #[test]
+fn a_layer_that_comes_and_goes_is_waited_for_longer_each_time() {
+    let mut now = Instant::now();
+    let mut flow = Flow::default();
+    until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap();
+    let (mut stops, mut returns) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        stops.push(until(&mut flow, &mut now, 20, 0b101, false, 0b101).unwrap());
+        now += ms(1);
+        returns.push(until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap_or(5000));
+    }
+    assert!(
+        stops[1] <= 300 && stops[2] >= 600,
+        "not left for a few frames any more: {stops:?}"
+    );
+    assert!((200..=300).contains(&returns[0]), "{returns:?}");
+    assert!((1000..=1100).contains(&returns[1]), "{returns:?}");
+    assert_eq!(returns[2], 5000, "{returns:?}");
+    // A while of calm is enough to forget it.
+    (0..13).for_each(|_| assert_eq!(until(&mut flow, &mut now, 20, 0b111, false, 0b1000), None));
+    until(&mut flow, &mut now, 20, 0b101, false, 0b101).unwrap();
+    now += ms(1);
+    let back = until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap();
+    assert!((200..=300).contains(&back), "{back}");
+    // One that was told to stop is back as soon as ever.
+    for _ in 0..3 {
+        assert_eq!(until(&mut flow, &mut now, 20, 0b101, false, 0b1000), None);
+        let back = until(&mut flow, &mut now, 20, 0b111, true, 0b111).unwrap();
+        assert!((200..=300).contains(&back), "{back}");
+    }
+}
+
+#[test]
 fn an_announcement_is_believed_at_once() {
     let mut now = Instant::now();
     let mut flow = Flow::default();

@@ -115,6 +115,7 @@ impl World {
             fingerprint,
             dtls_role,
             sctp_max_message_size: Some(262_144),
+            sctp_init: None,
         };
         self.shard.handle_command(
             self.now,

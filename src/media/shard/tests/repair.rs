@@ -5,12 +5,12 @@ use crate::rtp::rtcp::{NackPair, Packet, ReportBlock, SenderInfo};
 use crate::rtp::{RtpHeader, rtcp};
 use crate::types::{DropReason, Extension, Pt, Ssrc};
 
-fn nack(sequence: u16) -> [NackPair; 1] {
+pub(super) fn nack(sequence: u16) -> [NackPair; 1] {
     [NackPair { pid: sequence, blp: 0 }]
 }
 
 /// Alice's camera with bob watching; ten frames have been sent.
-fn watched() -> (World, usize, usize, Ssrc) {
+pub(super) fn watched() -> (World, usize, usize, Ssrc) {
     let mut world = World::new();
     let (alice, bob) = (world.join(), world.join());
     let track = world.publish_video(alice, "1", &[]);

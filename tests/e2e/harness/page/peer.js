@@ -8,6 +8,7 @@
 
 const connections = [];
 let lacking = []; // MIME types of video that this client is made unable to receive
+let relays = null; // what the addresses of the TURN servers begin with that this client may use, and nothing but those
 {
   const Native = window.RTCPeerConnection;
   const limit = (transceiver) => {
@@ -15,10 +16,18 @@ let lacking = []; // MIME types of video that this client is made unable to rece
     const { codecs } = RTCRtpReceiver.getCapabilities('video');
     transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => !lacking.includes(mimeType.toLowerCase())));
   };
+  const only = (configuration) => {
+    if (!relays || !configuration?.iceServers) return configuration;
+    const servers = configuration.iceServers.map((server) => ({ ...server, urls: [server.urls].flat().filter((url) => url.startsWith(relays.scheme) && url.includes(`transport=${relays.transport}`)) }));
+    return { ...configuration, iceTransportPolicy: 'relay', iceServers: servers.filter(({ urls }) => urls.length) };
+  };
   window.RTCPeerConnection = class extends Native {
-    constructor(...args) {
-      super(...args);
+    constructor(configuration, ...more) {
+      super(only(configuration), ...more);
       connections.push(this);
+    }
+    setConfiguration(configuration) {
+      super.setConfiguration(only(configuration));
     }
     addTransceiver(...args) {
       const transceiver = super.addTransceiver(...args);
@@ -173,8 +182,9 @@ const peer = (() => {
 
   return {
     /** `secret`: frames are encrypted end to end with a key made of it. */
-    async connect({ url, token, form, secret, options = {}, connect = {}, lacks = [] }) {
+    async connect({ url, token, form, secret, options = {}, connect = {}, lacks = [], via = null }) {
       lacking = lacks;
+      relays = via;
       let e2ee;
       if (secret) {
         const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();

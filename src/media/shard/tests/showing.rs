@@ -31,7 +31,7 @@ fn rooms() -> (World, usize, usize, TrackHandle) {
         track: SHOWN,
         ..publish
     });
-    world.command(Command::Mirror { source: track, publish });
+    world.command(Command::ShowTrack { source: track, publish });
     let mut subscribe = world.subscription(carol, SHOWN, 500);
     subscribe.room = OTHER;
     world.command(Command::Subscribe(Box::new(subscribe)));

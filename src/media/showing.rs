@@ -1,7 +1,7 @@
 //! A track that is published in one room and shown in others of the same shard.
 //!
 //! The room of the publisher does everything that concerns the publisher; each other room stores what arrives once more
-//! and forwards it as its own. Called by the shard with every packet of a transport that has mirrors; holds nothing.
+//! and forwards it as its own. Called by the shard with every packet of a transport that is shown elsewhere; holds nothing.
 
 use std::time::Instant;
 
@@ -12,13 +12,13 @@ use super::outside::{Outside, Place, TimerKey};
 use super::shard::Shard;
 use super::slots::Slot;
 use super::track::{MAX_ENCODINGS, Track};
-use super::transport::{MAX_MIRRORS, Mirror, Stream};
+use super::transport::{MAX_SHOWINGS, Showing, Stream};
 use crate::rtp::RtpPacket;
 use crate::types::{DropReason, TrackHandle};
 
 impl Shard {
     /// None = the track, its transport or the room is gone.
-    pub(super) fn mirror(&mut self, now: Instant, source: TrackHandle, publish: Publish) -> Option<()> {
+    pub(super) fn show(&mut self, now: Instant, source: TrackHandle, publish: Publish) -> Option<()> {
         if let Some(place) = self.index.tracks.get(&publish.track).copied() {
             return self.in_room(now, place.room, |fanout, outside| {
                 fanout.republish(outside, place.slot, publish);
@@ -27,26 +27,26 @@ impl Shard {
         let from = *self.index.tracks.get(&source)?;
         let room = *self.index.rooms.get(&publish.room)?;
         let transport = self.rooms.get(from.room)?.tracks.get(from.slot)?.transport;
-        if self.transports.get(transport)?.mirrors.len() >= MAX_MIRRORS {
+        if self.transports.get(transport)?.showings.len() >= MAX_SHOWINGS {
             return None;
         }
-        let track = self.in_room(now, room, |fanout, outside| fanout.mirror(outside, publish, transport))?;
+        let track = self.in_room(now, room, |fanout, outside| fanout.show(outside, publish, transport))?;
         let source = from.slot;
         self.transports
             .get_mut(transport)?
-            .mirrors
-            .push(Mirror { source, room, track });
+            .showings
+            .push(Showing { source, room, track });
         Some(())
     }
 
     /// A packet that the transport's own room has had.
-    pub(super) fn mirror_rtp(&mut self, now: Instant, transport: Slot, packet: &[u8]) {
+    pub(super) fn show_rtp(&mut self, now: Instant, transport: Slot, packet: &[u8]) {
         let mut at = 0;
-        while let Some((mirror, stream)) = self.mirrored(transport, at, packet) {
+        while let Some((showing, stream)) = self.shown_at(transport, at, packet) {
             at += 1;
-            if let Some(stream) = stream.filter(|stream| stream.track == mirror.source) {
-                let result = self.in_room(now, mirror.room, |fanout, outside| {
-                    fanout.on_mirrored(outside, mirror.track, stream, packet)
+            if let Some(stream) = stream.filter(|stream| stream.track == showing.source) {
+                let result = self.in_room(now, showing.room, |fanout, outside| {
+                    fanout.on_shown(outside, showing.track, stream, packet)
                 });
                 if let Some(Err(reason)) = result {
                     self.stats.count_drop(reason);
@@ -55,28 +55,31 @@ impl Shard {
         }
     }
 
-    /// The mirror at this place, and what the packet belongs to.
-    fn mirrored(&self, transport: Slot, at: usize, packet: &[u8]) -> Option<(Mirror, Option<Stream>)> {
+    /// Where it is shown, the one at this place, and what the packet belongs to.
+    fn shown_at(&self, transport: Slot, at: usize, packet: &[u8]) -> Option<(Showing, Option<Stream>)> {
         let transport = self.transports.get(transport)?;
-        let mirror = *transport.mirrors.get(at)?;
+        let showing = *transport.showings.get(at)?;
         let ssrc = RtpPacket::parse(packet).ok()?.ssrc();
-        Some((mirror, transport.receiving.streams.get(&ssrc).copied()))
+        Some((showing, transport.receiving.streams.get(&ssrc).copied()))
     }
 
     /// What the publisher has said of its clock is true in every room.
-    pub(super) fn mirror_reports(&mut self, transport: Slot) {
+    pub(super) fn show_reports(&mut self, transport: Slot) {
         let Some(its) = self.transports.get(transport) else {
             return;
         };
-        for mirror in &its.mirrors {
+        for showing in &its.showings {
             let mut reports: [Option<SenderReportAnchor>; MAX_ENCODINGS] = [None; MAX_ENCODINGS];
-            let source = self.rooms.get(its.room).and_then(|room| room.tracks.get(mirror.source));
+            let source = self
+                .rooms
+                .get(its.room)
+                .and_then(|room| room.tracks.get(showing.source));
             let Some(source) = source else { continue };
             for (report, encoding) in reports.iter_mut().zip(&source.encodings) {
                 *report = encoding.sender_report;
             }
-            let shown = self.rooms.get_mut(mirror.room);
-            let Some(shown) = shown.and_then(|room| room.tracks.get_mut(mirror.track)) else {
+            let shown = self.rooms.get_mut(showing.room);
+            let Some(shown) = shown.and_then(|room| room.tracks.get_mut(showing.track)) else {
                 continue;
             };
             for (encoding, report) in shown.encodings.iter_mut().zip(reports) {
@@ -88,12 +91,12 @@ impl Shard {
 
 impl Fanout {
     /// The place of a new track that is `transport`'s in another room.
-    fn mirror(&mut self, outside: &mut Outside<'_>, publish: Publish, transport: Slot) -> Slot {
+    fn show(&mut self, outside: &mut Outside<'_>, publish: Publish, transport: Slot) -> Slot {
         let (handle, room, now) = (publish.track, self.slot, outside.now);
         let slot = self.tracks.insert_with(|track| {
             let timer = outside.timers.insert(TimerKey::Track { room, track });
             let mut track = Track::new(publish, transport, timer, now);
-            track.is_mirror = true;
+            track.is_shown = true;
             track
         });
         outside.index.tracks.insert(handle, Place { room, slot });
@@ -102,7 +105,7 @@ impl Fanout {
     }
 
     /// `stream` as the publisher's room knows it; `slot` is the track's place here.
-    fn on_mirrored(
+    fn on_shown(
         &mut self,
         outside: &mut Outside<'_>,
         slot: Slot,

@@ -1,0 +1,10 @@
+//! Stories of the whole domain, in virtual time.
+
+mod calls;
+mod gateway;
+mod joining;
+mod moderation;
+mod regions;
+mod rights;
+mod truth;
+mod world;

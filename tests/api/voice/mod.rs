@@ -1,0 +1,10 @@
+//! The voice API over real sockets, in front of a media server that does as it is told and tells what happens by webhooks.
+
+mod admin;
+mod calls;
+mod channels;
+mod gateway;
+mod moderation;
+mod postgres;
+mod storage;
+mod town;

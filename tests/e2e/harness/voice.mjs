@@ -1,0 +1,152 @@
+// A chat backend and its users, for stories of the voice system: a small directory, gateway clients, moderators.
+//
+// Guild 900 of owner 1 with voice channels 10 and 11; members 2 (moderator) to 6; conversation 20 of 3 and 4.
+
+import { createHmac } from 'node:crypto';
+import WebSocket from 'ws';
+
+export const SECRET = 'the secret of the backend';
+const USERS = 'the key of the tokens of users';
+const GUILD = '900';
+const DEADLINE_MS = 20_000;
+const EVERYONE = (1n << 9n) | (1n << 10n) | (1n << 20n) | (1n << 21n);
+
+/** For `configure`. */
+export const VOICE = { enabled: true, secret: SECRET, token_secret: USERS };
+
+const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+function userToken(user) {
+  const message = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode({ sub: user, exp: Math.floor(Date.now() / 1000) + 600 })}`;
+  return `${message}.${createHmac('sha256', USERS).update(message).digest('base64url')}`;
+}
+
+export const role = (permissions) => ({ kind: 'role', guild_id: GUILD, id: GUILD, permissions: String(permissions) });
+export const SILENT = EVERYONE & ~(1n << 21n);
+
+export class Town {
+  #version = 0;
+
+  constructor(server) {
+    this.server = server;
+  }
+
+  static async found(server) {
+    const town = new Town(server);
+    const users = ['1', '2', '3', '4', '5', '6'];
+    await town.sync([
+      { kind: 'guild', id: GUILD, owner_id: '1' },
+      role(EVERYONE),
+      { kind: 'role', guild_id: GUILD, id: '70', permissions: String((7n << 22n) | (1n << 53n)) },
+      ...users.map((id) => ({ kind: 'user', id, username: `user${id}` })),
+      ...users.map((id) => ({ kind: 'member', guild_id: GUILD, user_id: id, roles: id === '2' ? ['70'] : [] })),
+      ...['10', '11'].map((id) => ({ kind: 'channel', id, guild_id: GUILD, type: 2 })),
+      { kind: 'channel', id: '20', type: 1, recipients: ['3', '4'] },
+    ]);
+    return town;
+  }
+
+  async #call(method, path, token, body) {
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+    const answer = await fetch(this.server.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+    return text ? JSON.parse(text) : null;
+  }
+
+  user(user, method, path, body) {
+    return this.#call(method, path, userToken(user), body);
+  }
+
+  backend(method, path, body) {
+    return this.#call(method, path, SECRET, body);
+  }
+
+  /** Facts newer than all before. */
+  sync(facts) {
+    this.#version = Math.max(this.#version + 1, Date.now());
+    return this.backend('POST', '/voice/directory/sync', { entries: facts.map((fact) => ({ ...fact, version: this.#version })) });
+  }
+
+  /** What a moderator does to a member. */
+  moderate(user, what) {
+    return this.user('2', 'PATCH', `/guilds/${GUILD}/members/${user}`, what);
+  }
+
+  gateway(user) {
+    return Gateway.open(`${this.server.signal}/gateway?v=1&encoding=json`, user);
+  }
+}
+
+/** A gateway client of one user. */
+export class Gateway {
+  #socket;
+  #events = [];
+  #waiting = new Set();
+
+  static async open(url, user) {
+    const gateway = new Gateway();
+    const socket = new WebSocket(url);
+    gateway.#socket = socket;
+    socket.on('message', (text) => gateway.#read(JSON.parse(text)));
+    gateway.send({ token: userToken(user), properties: { os: '', browser: '', device: '' } }, 2);
+    await gateway.event('READY');
+    return gateway;
+  }
+
+  #read({ op, t, d }) {
+    if (op === 10) return;
+    if (op === 1) return this.send(null, 1);
+    this.#events.push(op === 12 ? { t: 'ERROR', d } : { t, d });
+    this.#waiting.forEach((check) => check());
+  }
+
+  async send(d, op) {
+    if (this.#socket.readyState === WebSocket.CONNECTING) await new Promise((resolve) => this.#socket.once('open', resolve));
+    this.#socket.send(JSON.stringify({ op, d }));
+  }
+
+  /** Takes the next event of that kind which has the given fields. */
+  event(kind, wanted = {}) {
+    return new Promise((resolve, reject) => {
+      const check = () => {
+        const index = this.#events.findIndex(({ t, d }) => t === kind && Object.entries(wanted).every(([key, value]) => d?.[key] === value));
+        if (index < 0) return;
+        clearTimeout(timer);
+        this.#waiting.delete(check);
+        resolve(this.#events.splice(index, 1)[0].d);
+      };
+      const timer = setTimeout(() => {
+        this.#waiting.delete(check);
+        reject(new Error(`no ${kind} ${JSON.stringify(wanted)}; there was ${JSON.stringify(this.#events)}`));
+      }, DEADLINE_MS);
+      this.#waiting.add(check);
+      check();
+    });
+  }
+
+  /** Op 4 into a channel; what VOICE_SERVER_UPDATE says. */
+  async ask(channel, guild = GUILD) {
+    await this.send({ guild_id: guild, channel_id: channel, connection_id: null }, 4);
+    return this.event('VOICE_SERVER_UPDATE');
+  }
+
+  close() {
+    this.#socket.close();
+  }
+}
+
+/** Connects as Fluxer's own client does. */
+export async function enter(world, name, update) {
+  const peer = await world.page(name);
+  await peer.connect({
+    url: update.endpoint,
+    token: update.token,
+    form: world.form,
+    options: { adaptiveStream: true, dynacast: true },
+    connect: { autoSubscribe: false },
+  });
+  return peer;
+}
+
+export const identity = (user, update) => `user_${user}_${update.connection_id}`;
