@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench network matrix durability fuzz load ideal setup toolchain
+.PHONY: run test lint unit sim e2e bench network churn matrix durability fuzz load ideal setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -53,6 +53,9 @@ ideal: toolchain ## the server against the least that forwarding the same packet
 
 durability: toolchain ## the server killed at 200 moments, which must lose nothing that it has acknowledged (DURABILITY_SEED=…)
 	DURABILITY_POINTS=$(or $(DURABILITY_POINTS),200) cargo test --test api -- --nocapture a_kill_at_any_moment
+
+churn: toolchain ## an hour of people who come and go (CHURN_SECONDS=…): memory, files and threads of the server stay what they were
+	CHURN_SECONDS=$(or $(CHURN_SECONDS),3600) cargo test --test api -- --nocapture nothing_stays_of_those
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)

@@ -5,7 +5,9 @@
 
 use std::time::Instant;
 
-use livekit_protocol::{AgentDispatch, DisconnectReason, Job, JobState, JobStatus, JobType, ParticipantInfo};
+use livekit_protocol::{
+    AgentDispatch, DisconnectReason, Job, JobRestartPolicy, JobState, JobStatus, JobType, ParticipantInfo,
+};
 
 use crate::types::ParticipantHandle;
 
@@ -16,6 +18,9 @@ use super::room::Room;
 /// Jobs kept of one dispatch, ended ones among them: one for each participant of a large room. The oldest that has ended
 /// is forgotten first; while none has, further ones run without being listed.
 const MAX_JOBS: usize = 1024;
+
+/// How often a job that fails is asked for again: an agent that fails so often fails always.
+const MAX_RESTARTS: usize = 3;
 
 impl Room {
     /// A dispatch is new: an agent for the room, and one for each of those who are in it.
@@ -99,10 +104,48 @@ impl Room {
 
     /// What its worker says of it.
     pub fn job_updated(&mut self, id: &str, state: JobState) {
-        if let Some(known) = self.job_state(id) {
-            *known = state;
-            self.unsaved = true;
+        let failed = state.status() == JobStatus::JsFailed;
+        let Some(known) = self.job_state(id) else { return };
+        let had_ended = !matches!(known.status(), JobStatus::JsPending | JobStatus::JsRunning);
+        *known = state;
+        self.unsaved = true;
+        if failed && !had_ended {
+            self.restart(id);
         }
+    }
+
+    /// LiveKit: `restart_policy`. One that its worker gave up is looked for again, unless the dispatch says never, or it
+    /// goes on failing.
+    fn restart(&mut self, id: &str) {
+        let has_it = |dispatch: &&AgentDispatch| {
+            let mut jobs = dispatch.state.iter().flat_map(|state| &state.jobs);
+            jobs.any(|job| job.id == id)
+        };
+        let Some(dispatch) = self.dispatches.iter().find(has_it).cloned() else {
+            return;
+        };
+        let jobs = dispatch
+            .state
+            .as_ref()
+            .map(|state| state.jobs.as_slice())
+            .unwrap_or_default();
+        let Some(job) = jobs.iter().find(|job| job.id == id) else {
+            return;
+        };
+        let identity = |job: &Job| job.participant.as_ref().map(|its| its.identity.clone());
+        let is_same = |other: &&Job| other.r#type == job.r#type && identity(other) == identity(job);
+        let failures = jobs.iter().filter(is_same).filter(|job| has_failed(job)).count();
+        // Whom it was for may have left meanwhile.
+        let participant = job
+            .participant
+            .as_ref()
+            .map(|its| self.participant(&its.identity.as_str().into()));
+        let is_gone = participant.as_ref().is_some_and(Option::is_none);
+        if dispatch.restart_policy() == JobRestartPolicy::JrpNever || failures > MAX_RESTARTS || is_gone {
+            return;
+        }
+        tracing::info!(job = id, failures, "an agent's job has failed and is asked for again");
+        self.launch(&dispatch, job.r#type(), participant.flatten());
     }
 
     /// The agent has left. LiveKit: that ends its job, and the worker is told.
@@ -165,6 +208,12 @@ impl Room {
             .filter_map(|dispatch| dispatch.state.as_mut());
         states.flat_map(|state| state.jobs.iter_mut())
     }
+}
+
+fn has_failed(job: &Job) -> bool {
+    job.state
+        .as_ref()
+        .is_some_and(|state| state.status() == JobStatus::JsFailed)
 }
 
 fn is_running(job: &Job) -> bool {

@@ -276,6 +276,7 @@ impl RoomTask {
             if self.room.poll_timeout().is_some_and(|due| due <= now) {
                 self.room.handle_timeout(now);
             }
+            self.leave_the_orphaned(now);
             let goes_on = self.carry_out(now).await;
             self.send_off().await;
             self.send_forwarded(goes_on).await;
@@ -492,6 +493,16 @@ impl RoomTask {
         if rooms.is_empty() {
             self.forwards.remove(&source);
             self.room.stop_forwarding(now, source);
+        }
+    }
+
+    /// Whose room has ended without a word (a panic) is shown no longer.
+    fn leave_the_orphaned(&mut self, now: Instant) {
+        let ended = self.shown.iter().filter(|(_, room)| room.is_closed());
+        let ended: Vec<ParticipantHandle> = ended.map(|(source, _)| *source).collect();
+        for source in ended {
+            self.shown.remove(&source);
+            self.room.stop_showing(now, source);
         }
     }
 

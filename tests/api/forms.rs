@@ -747,3 +747,106 @@ async fn data_blobs_are_stored_where_that_is_on() {
         }
     }
 }
+
+/// Somebody in the room "elsewhere".
+async fn join_elsewhere(server: &Server, form: Form, identity: &str) -> Client {
+    let token = server.token_with(identity, |claims| {
+        claims.video.as_mut().unwrap().room = "elsewhere".into();
+    });
+    come(server, form, &token, Wish::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_is_moved_stays_on_its_socket() {
+    for form in FORMS {
+        let server = Server::connecting(|_| {}).await;
+        let mut alice = join(&server, form, "alice").await;
+        alice.active("alice").await;
+        let mut bob = join(&server, form, "bob").await;
+        let mut carol = join_elsewhere(&server, form, "carol").await;
+        let voice = alice.publishes("mic", TrackType::Audio, "opus").await;
+        let request = serde_json::from_value(json!({
+            "room": "room", "identity": "alice", "destinationRoom": "elsewhere"
+        }));
+        server.node.move_participant(request.unwrap()).await.unwrap();
+        let moved = alice
+            .socket
+            .until(|message| match message {
+                Say::RoomMoved(moved) => Some(moved),
+                Say::Leave(_) => panic!("{form:?}: it is told to leave"),
+                _ => None,
+            })
+            .await;
+        assert_eq!(moved.room.unwrap().name, "elsewhere");
+        assert_eq!(moved.other_participants[0].identity, "carol");
+        let gone = bob.hears("alice", |info| info.state() == State::Disconnected).await;
+        assert_eq!(gone.disconnect_reason(), DisconnectReason::Migration);
+        let here = carol.hears("alice", |info| info.tracks.len() == 1).await;
+        assert_eq!(here.tracks[0].sid, voice, "{form:?}");
+        assert_eq!(here.sid, alice.join.participant.clone().unwrap().sid);
+        // What it asks from now on is for the new room.
+        let sid = voice.clone();
+        alice
+            .socket
+            .send(Ask::Mute(MuteTrackRequest { sid, muted: true }))
+            .await;
+        carol
+            .hears("alice", |info| info.tracks.iter().any(|track| track.muted))
+            .await;
+        // The token it was given is one for that room: there it comes back to its session.
+        drop(alice);
+        let back = Wish {
+            reconnect: true,
+            ..Wish::default()
+        };
+        let mut again = Signalling::open(server.address, &form.target(&back), &moved.token)
+            .await
+            .unwrap();
+        assert!(matches!(again.next().await, Say::Reconnect(_)), "{form:?}");
+        // And back, with what it has.
+        let request = serde_json::from_value(json!({
+            "room": "elsewhere", "identity": "alice", "destinationRoom": "room"
+        }));
+        server.node.move_participant(request.unwrap()).await.unwrap();
+        let here = bob.hears("alice", |info| info.tracks.len() == 1).await;
+        assert_eq!(here.tracks[0].sid, voice);
+        again.send(Ask::Leave(LeaveRequest::default())).await;
+        bob.hears("alice", |info| info.state() == State::Disconnected).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_shown_elsewhere_is_followed() {
+    for form in FORMS {
+        let server = Server::connecting(|_| {}).await;
+        let mut alice = join(&server, form, "alice").await;
+        alice.active("alice").await;
+        let mut carol = join_elsewhere(&server, form, "carol").await;
+        let voice = alice.publishes("mic", TrackType::Audio, "opus").await;
+        let forward = || {
+            serde_json::from_value(json!({
+                "room": "room", "identity": "alice", "destinationRoom": "elsewhere"
+            }))
+            .unwrap()
+        };
+        server.node.forward_participant(forward()).await.unwrap();
+        let seen = carol.hears("alice", |info| info.tracks.len() == 1).await;
+        assert_eq!(seen.tracks[0].sid, voice, "{form:?}");
+        alice.publishes("cam", TrackType::Video, "vp8").await;
+        carol.hears("alice", |info| info.tracks.len() == 2).await;
+        // Put out there, shown again, and gone with its own room.
+        server
+            .node
+            .remove_participant("elsewhere", "alice")
+            .await
+            .unwrap()
+            .unwrap();
+        carol.hears("alice", |info| info.state() == State::Disconnected).await;
+        assert!(server.node.participant("room", "alice").await.is_some());
+        server.node.forward_participant(forward()).await.unwrap();
+        carol.hears("alice", |info| info.tracks.len() == 2).await;
+        server.node.delete_room("room").await.unwrap().unwrap();
+        carol.hears("alice", |info| info.state() == State::Disconnected).await;
+        assert_eq!(server.node.participants("elsewhere").await.unwrap().len(), 1);
+    }
+}

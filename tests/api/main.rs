@@ -3,6 +3,8 @@
 
 mod agents;
 mod authorisation;
+#[cfg(feature = "load-test")]
+mod churn;
 mod client;
 mod draining;
 mod durable;
@@ -15,6 +17,7 @@ mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;
 mod process;
+mod reload;
 mod server;
 mod serving;
 #[cfg(feature = "load-test")]

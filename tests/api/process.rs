@@ -98,6 +98,10 @@ impl Process {
         assert!(line.contains(" serves http://"), "the server does not start: {line:?}");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub fn signal(&self, name: &str) {
         let child = self.child.as_ref().unwrap();
         let sent = Command::new("kill")

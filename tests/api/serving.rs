@@ -170,10 +170,45 @@ async fn metrics_have_a_port_of_their_own_and_a_password() {
     ] {
         assert!(page.body.contains(&line), "{line}\n{}", page.body);
     }
-    assert!(page.body.contains("livekit_webhook_queue_length"));
+    for name in LIVEKITS {
+        assert!(page.body.contains(&format!("# TYPE {name} ")), "{name}");
+    }
     well_formed(&page.body);
+    // Nothing that a client or a backend has chosen is a label.
+    for chosen in ["alice", "\"other\""] {
+        assert!(!page.body.contains(chosen), "{chosen}\n{}", page.body);
+    }
     server.stop().await;
 }
+
+/// What LiveKit's dashboard and alerts ask for, of what there is here.
+const LIVEKITS: &[&str] = &[
+    "livekit_connection_total",
+    "livekit_fir_total",
+    "livekit_messagebus_messages",
+    "livekit_nack_total",
+    "livekit_node_messages",
+    "livekit_node_service_operation",
+    "livekit_node_twirp_request_latency_ms",
+    "livekit_node_twirp_request_status",
+    "livekit_packet_bytes",
+    "livekit_packet_loss_total",
+    "livekit_packet_total",
+    "livekit_participant_join_total",
+    "livekit_participant_total",
+    "livekit_peer_connection_state",
+    "livekit_pli_total",
+    "livekit_quality_rating",
+    "livekit_room_duration_seconds",
+    "livekit_room_total",
+    "livekit_session_duration_ms",
+    "livekit_session_start_time_ms",
+    "livekit_track_publish_counter",
+    "livekit_track_published_total",
+    "livekit_track_subscribed_total",
+    "livekit_webhook_dispatch_total",
+    "livekit_webhook_queue_length",
+];
 
 /// Every line has a declared name, each of which is declared once, and a number at its end.
 fn well_formed(page: &str) {

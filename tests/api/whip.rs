@@ -190,3 +190,52 @@ async fn who_may_not_publish_is_refused_and_sources_are_those_of_a_camera() {
     let known = [TrackSource::Camera, TrackSource::Microphone];
     assert!(participant.tracks.iter().all(|track| known.contains(&track.source())));
 }
+
+/// As OBS and others with its library offer: everything in the offer, SSRCs named, one codec of each kind, no candidates to
+/// come, and nothing asked again.
+fn of_a_studio() -> String {
+    let transport = "c=IN IP4 0.0.0.0\r\na=ice-ufrag:stud\r\na=ice-pwd:studiostudiostudiostudio\r\na=setup:actpass\r\na=rtcp-mux\r\n";
+    let fingerprint = ["1F"; 32].join(":");
+    format!(
+        "v=0\r\no=rtc 42 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=group:LS 0 1\r\n\
+         a=msid-semantic:WMS *\r\na=ice-options:ice2,trickle\r\na=fingerprint:sha-256 {fingerprint}\r\n\
+         m=audio 50001 UDP/TLS/RTP/SAVPF 111\r\n{transport}a=mid:0\r\na=sendonly\r\na=ssrc:11 cname:studio\r\n\
+         a=ssrc:11 msid:studio studio-audio\r\na=msid:studio studio-audio\r\na=rtpmap:111 opus/48000/2\r\n\
+         a=fmtp:111 minptime=10;maxaveragebitrate=96000;stereo=1;sprop-stereo=1;useinbandfec=1\r\n\
+         m=video 50001 UDP/TLS/RTP/SAVPF 96\r\n{transport}a=mid:1\r\na=sendonly\r\na=ssrc:12 cname:studio\r\n\
+         a=ssrc:12 msid:studio studio-video\r\na=msid:studio studio-video\r\na=rtpmap:96 H264/90000\r\n\
+         a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 goog-remb\r\n\
+         a=fmtp:96 profile-level-id=42e01f;packetization-mode=1;level-asymmetry-allowed=1\r\n\
+         a=candidate:1 1 UDP 2114977791 127.0.0.1 50001 typ host\r\na=end-of-candidates\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_studio_publishes_to_a_server_that_waits_for_its_checks() {
+    let server = Server::connecting(|_| {}).await;
+    let studio = publisher(&server, "studio");
+    let created = studio.post(&of_a_studio()).await;
+    assert_eq!(created.status, 201, "{}", created.body);
+    let answer = &created.body;
+    // It sends the checks, and DTLS's first message; all our candidates are there, since it asks for no more.
+    assert!(answer.contains("a=ice-lite\r\n"), "{answer}");
+    assert!(
+        answer.contains("a=candidate:") && answer.contains("a=end-of-candidates"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("a=recvonly").count(), 2, "{answer}");
+    assert!(answer.contains("a=rtpmap:96 H264/90000"), "{answer}");
+    assert!(answer.contains("profile-level-id=42e01f"), "{answer}");
+    let location = created.header("location").unwrap().to_owned();
+    let info = server.node.participant("room", "studio").await.unwrap();
+    let mut mimes: Vec<&str> = info.tracks.iter().map(|track| track.mime_type.as_str()).collect();
+    mimes.sort_unstable();
+    assert_eq!(
+        mimes,
+        ["audio/opus", "video/H264"],
+        "SSRCs were named: the tracks are there"
+    );
+    assert!(info.tracks.iter().any(|track| track.stereo));
+    assert_eq!(studio.send("DELETE", &location, &[], "").await.status, 200);
+    assert!(server.node.participant("room", "studio").await.is_none());
+}

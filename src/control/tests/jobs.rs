@@ -1,6 +1,8 @@
 //! Agents that a room asks for, and what it keeps of them.
 
-use livekit_protocol::{CreateAgentDispatchRequest, Job, JobState, JobStatus, JobType, RoomAgentDispatch};
+use livekit_protocol::{
+    CreateAgentDispatchRequest, Job, JobRestartPolicy, JobState, JobStatus, JobType, RoomAgentDispatch,
+};
 
 use super::world::{World, camera, entry};
 use crate::control::RoomSettings;
@@ -102,6 +104,49 @@ fn a_job_ends_when_its_agent_leaves() {
     );
     assert!(two.ended_at > 0);
     assert_eq!(world.ended_jobs, [("AJ_1".into(), false), ("AJ_2".into(), true)]);
+}
+
+#[test]
+fn a_job_that_fails_is_asked_for_again_unless_it_must_not_be() {
+    let mut world = World::with(RoomSettings {
+        agents: vec![RoomAgentDispatch {
+            agent_name: "greeter".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    asked(&mut world);
+    let failed = JobState {
+        status: JobStatus::JsFailed as i32,
+        ..Default::default()
+    };
+    for attempt in 0..5 {
+        let id = format!("AJ_{attempt}");
+        assign(&mut world, &id, "one");
+        world.room.job_updated(&id, failed.clone());
+        world.room.job_updated(&id, failed.clone());
+        world.pump();
+        let again: &[_] = if attempt < 3 {
+            &[of(JobType::JtRoom, "greeter", "")]
+        } else {
+            &[]
+        };
+        assert_eq!(asked(&mut world), again, "attempt {attempt}");
+    }
+
+    let mut world = World::with(RoomSettings {
+        agents: vec![RoomAgentDispatch {
+            agent_name: "once".into(),
+            restart_policy: JobRestartPolicy::JrpNever as i32,
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    asked(&mut world);
+    assign(&mut world, "AJ_1", "one");
+    world.room.job_updated("AJ_1", failed);
+    world.pump();
+    assert_eq!(asked(&mut world), []);
 }
 
 #[test]
