@@ -29,6 +29,10 @@ const MAX_SEGMENTS: u16 = 64;
 /// Bytes of one GSO group: 65,535 less the IPv6 and UDP headers, rounded down.
 const MAX_GROUP_BYTES: usize = 65_000;
 
+/// Groups refused one after the other, after which none is tried any more. A few for paths with a small MTU; a kernel or a
+/// sandbox that takes the option and refuses each group with it would cost every group two system calls.
+const MAX_REFUSED: u8 = 16;
+
 /// How long a full socket is waited for, once per flush; what it refuses after that is dropped and counted. A socket
 /// buffer of 8 MB is full only when the link is far behind, so waiting longer would delay every other transport to save
 /// packets that are late already.
@@ -66,6 +70,11 @@ pub struct SendBatch {
     sockets: Vec<Arc<UdpSocket>>,
     /// Per socket: groups may leave as one send. Taken back when a device turns out not to support it.
     gso: Vec<bool>,
+    /// Per socket: groups refused since the last that was taken.
+    refused: Vec<u8>,
+    /// Test hook: the kernel refuses groups with this error.
+    #[cfg(test)]
+    pub(super) refusal: Option<i32>,
     counters: Arc<IoCounters>,
     arena: Box<[u8]>,
     used: usize,
@@ -78,6 +87,9 @@ impl SendBatch {
     pub fn new(sockets: Vec<Arc<UdpSocket>>, counters: Arc<IoCounters>) -> Self {
         Self {
             gso: sockets.iter().map(|socket| socket.offload.gso).collect(),
+            refused: vec![0; sockets.len()],
+            #[cfg(test)]
+            refusal: None,
             streams: Streams::default(),
             relay: Relay::default(),
             sockets,
@@ -93,6 +105,7 @@ impl SendBatch {
     /// A socket that came later.
     pub(super) fn add_socket(&mut self, socket: Arc<UdpSocket>) {
         self.gso.push(socket.offload.gso);
+        self.refused.push(0);
         self.sockets.push(socket);
     }
 
@@ -135,8 +148,19 @@ impl SendBatch {
         let mut next = 0;
         let mut may_wait = true;
         while let Some(rest) = self.outgoing.get(next..).filter(|rest| !rest.is_empty()) {
-            match self.scratch.send(fd, &self.arena, rest) {
+            #[cfg(test)]
+            let forced = self.refusal.filter(|_| rest[0].segment.is_some());
+            #[cfg(not(test))]
+            let forced = None;
+            let sent = match forced {
+                Some(error) => Err(io::Error::from_raw_os_error(error)),
+                None => self.scratch.send(fd, &self.arena, rest),
+            };
+            match sent {
                 Ok(taken) if taken > 0 => {
+                    if rest[0].segment.is_some() {
+                        self.refused[index] = 0;
+                    }
                     count_sent(&self.counters, &rest[..taken.min(rest.len())]);
                     next += taken;
                 }
@@ -150,8 +174,10 @@ impl SendBatch {
                     return;
                 }
                 Err(error) if rest[0].segment.is_some() && refuses_group(&error) => {
-                    if error.raw_os_error() == Some(libc::EIO) && std::mem::take(&mut self.gso[index]) {
-                        tracing::warn!(local = %self.sockets[index].local(), "the device does not segment UDP; sending datagrams one by one");
+                    self.refused[index] = self.refused[index].saturating_add(1);
+                    let is_sure = error.raw_os_error() == Some(libc::EIO) || self.refused[index] >= MAX_REFUSED;
+                    if is_sure && std::mem::take(&mut self.gso[index]) {
+                        tracing::warn!(local = %self.sockets[index].local(), %error, "UDP groups are refused; sending datagrams one by one");
                     }
                     add(&self.counters.groups_split, 1);
                     let group = rest[0];
@@ -169,6 +195,10 @@ impl SendBatch {
 }
 
 impl Batch for SendBatch {
+    fn departure(&self, now: Instant) -> Instant {
+        Instant::now().max(now)
+    }
+
     fn slot(&mut self) -> &mut [u8] {
         if self.groups.len() >= MAX_GROUPS || self.used + SLOT > self.arena.len() {
             self.flush();

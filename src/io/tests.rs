@@ -163,7 +163,10 @@ fn a_group_leaves_as_one_message_and_arrives_as_single_datagrams() {
     let sizes = [1100, 1100, 1100, 700];
     let (got, sent, received) = exchange(Offload::ALL, Offload::ALL, &sizes);
     assert_eq!(got, expected(&sizes));
-    assert_eq!((sent.messages_sent, sent.datagrams_sent), (1, 4));
+    assert_eq!(
+        (sent.messages_sent, sent.datagrams_sent, sent.datagrams_grouped),
+        (1, 4, 4)
+    );
     assert_eq!((received.messages_received, received.datagrams_received), (1, 4));
 }
 
@@ -201,6 +204,55 @@ fn a_full_batch_sends_itself() {
     assert_eq!(got.len(), 700);
     assert_eq!((sent.datagrams_sent, sent.send_dropped), (700, 0));
     assert!(sent.messages_sent >= 700_u64.div_ceil(64));
+}
+
+/// Twenty groups of four over a socket that `prepare` has made refuse them; all have to arrive, one by one.
+fn refused(prepare: impl FnOnce(&UdpSocket, &mut SendBatch)) -> IoSnapshot {
+    let sender = Arc::new(any_port("127.0.0.1", Offload::ALL));
+    let receiver = any_port("127.0.0.1", Offload::NONE);
+    let counters = Arc::new(IoCounters::default());
+    let mut batch = SendBatch::new(vec![Arc::clone(&sender)], Arc::clone(&counters));
+    prepare(&sender, &mut batch);
+    let path = NetPath {
+        local: sender.local(),
+        remote: receiver.local(),
+        protocol: NetProtocol::Udp,
+    };
+    for _ in 0..20 {
+        for _ in 0..4 {
+            batch.slot()[..500].fill(7);
+            batch.commit(path, 500);
+        }
+        batch.flush();
+    }
+    let mut got = 0;
+    let mut arena = DatagramBatch::default();
+    while arena
+        .receive(&receiver, |_, _, datagram| {
+            assert_eq!(datagram, [7; 500]);
+            got += 1;
+        })
+        .unwrap()
+    {}
+    let counters = counters.snapshot();
+    assert_eq!((got, counters.datagrams_sent, counters.send_dropped), (80, 80, 0));
+    counters
+}
+
+#[test]
+fn a_device_that_does_not_segment_is_asked_once() {
+    let counters = refused(|_, batch| batch.refusal = Some(libc::EIO));
+    assert_eq!((counters.groups_split, counters.messages_sent), (1, 80));
+    assert_eq!(counters.datagrams_grouped, 0);
+}
+
+#[test]
+fn a_kernel_that_refuses_every_group_is_not_asked_for_ever() {
+    // Without checksums the kernel segments nothing (udp_send_skb: EINVAL).
+    let counters = refused(|socket, _| {
+        sys::set_option(socket.fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    });
+    assert_eq!((counters.groups_split, counters.messages_sent), (16, 80));
 }
 
 #[test]

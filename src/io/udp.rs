@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -10,6 +11,9 @@ use super::sys::{self, Arrival};
 
 /// Kernel buffer asked for in each direction: at 500,000 packets of 1,100 bytes a second, about 15 ms.
 const BUFFER_BYTES: usize = 8 << 20;
+
+/// What the kernel lacks was said: once, not for every socket.
+static IS_SAID: AtomicBool = AtomicBool::new(false);
 
 /// What the kernel may do for several datagrams at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +91,7 @@ impl UdpSocket {
             gso: wanted.gso && sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
             gro: wanted.gro && sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok(),
         };
-        if offload != wanted {
+        if offload != wanted && !IS_SAID.swap(true, Ordering::Relaxed) {
             tracing::warn!(%local, ?offload, "this kernel does not batch UDP; each datagram costs a full pass of the stack");
         }
         Ok(Self {

@@ -332,6 +332,7 @@ impl Shard {
                 continue;
             };
             transport.is_dirty = false;
+            let now = batch.departure(now);
             let room = self.rooms.get_mut(transport.room);
             let mut release = Release {
                 now,

@@ -1,6 +1,7 @@
 //! Where a datagram came from and where it goes.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// The largest datagram that is sent or accepted, in bytes of UDP payload.
 pub const MAX_DATAGRAM: usize = 1500;
@@ -34,4 +35,10 @@ pub trait Batch {
 
     /// Queues the first `len` bytes of the slot for `path`.
     fn commit(&mut self, path: NetPath, len: usize);
+
+    /// When what is written now leaves; `now` is the turn's. A turn with thousands of packets takes milliseconds, which a
+    /// receiver's reports would otherwise show as delay of its path.
+    fn departure(&self, now: Instant) -> Instant {
+        now
+    }
 }

@@ -69,3 +69,62 @@ fn no_server_and_no_sense_have_codes_of_their_own() {
     let output = load_test(&["--video", "svc"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }
+
+/// A server as a process, which can be killed.
+fn server_process() -> (std::process::Child, u16) {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = tcp.local_addr().expect("an address").port();
+    let media = udp.local_addr().expect("an address").port();
+    drop((tcp, udp));
+    let body = format!(
+        "port: {port}\ndatabase: ':memory:'\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  \
+         node_ip: 127.0.0.1\n  enable_loopback_candidate: true\nkeys:\n  {KEY}: a-secret-that-is-long-enough-for-a-server\n\
+         logging:\n  level: warn\n"
+    );
+    let server = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        .args(["--config-body", &body])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::yield_now();
+    }
+    (server, port)
+}
+
+#[test]
+fn a_server_that_vanishes_ends_the_test_at_once() {
+    use std::io::{BufRead, BufReader};
+
+    let (mut server, port) = server_process();
+    let mut tester = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        .args([
+            "load-test",
+            "--url",
+            &format!("ws://127.0.0.1:{port}"),
+            "--api-key",
+            KEY,
+        ])
+        .args(["--api-secret", "a-secret-that-is-long-enough-for-a-server"])
+        .args(["--subscribers", "3", "--verify", "1", "--duration", "60s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let began = std::time::Instant::now();
+    let mut lines = BufReader::new(tester.stderr.take().expect("standard error")).lines();
+    // Its progress says when everybody receives.
+    let all = lines
+        .by_ref()
+        .any(|line| line.is_ok_and(|line| line.contains("3/3 tracks")));
+    assert!(all, "nobody received");
+    server.kill().expect("a process");
+    server.wait().expect("a process");
+    let last = lines.map_while(Result::ok).last().unwrap_or_default();
+    assert_eq!(tester.wait().expect("a process").code(), Some(4), "{last}");
+    assert!(last.contains("the server vanished"), "{last}");
+    assert!(began.elapsed().as_secs() < 50, "not at the end of the test");
+}

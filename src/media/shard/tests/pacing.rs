@@ -37,6 +37,33 @@ fn is_voice(got: &Got) -> bool {
     got.rtp().pt() == Pt(109)
 }
 
+/// Else the reports of who is served last in a long turn would show the turn as delay of the path.
+#[test]
+fn who_is_served_later_in_a_turn_is_stamped_later() {
+    let mut world = World::new();
+    let alice = world.join();
+    let track = world.publish_audio(alice, "0");
+    let listeners: Vec<_> = (0..3).map(|_| world.join()).collect();
+    for listener in &listeners {
+        world.subscribe(*listener, track);
+    }
+    world.opus(alice, AUDIO, 0);
+    world.deliver_slowly(Duration::from_millis(5));
+    let stamps: Vec<u32> = listeners
+        .iter()
+        .map(|listener| {
+            let packet = world.take(*listener).pop().unwrap();
+            let value = packet.rtp().extension(2).map(<[u8]>::to_vec);
+            extension::read_abs_send_time(&value.unwrap()).unwrap()
+        })
+        .collect();
+    // 24 bits of 6.18 fixed-point seconds.
+    let step = (1 << 18) * 5 / 1000;
+    for pair in stamps.windows(2) {
+        assert!((pair[1] - pair[0]).abs_diff(step) <= 1, "{stamps:?}");
+    }
+}
+
 #[test]
 fn a_large_frame_leaves_at_the_pace_and_voices_at_once() {
     let (mut world, alice, bob) = call();

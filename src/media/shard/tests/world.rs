@@ -55,9 +55,17 @@ pub struct Peer {
 struct Sent {
     buf: Vec<u8>,
     datagrams: Vec<(NetPath, Vec<u8>)>,
+    /// How long each transport's packets take to write.
+    takes: Duration,
+    transports: std::cell::Cell<u32>,
 }
 
 impl Batch for Sent {
+    fn departure(&self, now: Instant) -> Instant {
+        self.transports.set(self.transports.get() + 1);
+        now + self.takes * self.transports.get()
+    }
+
     fn slot(&mut self) -> &mut [u8] {
         self.buf.clear();
         self.buf.resize(crate::types::MAX_DATAGRAM, 0xaa);
@@ -384,7 +392,15 @@ impl World {
 
     /// Ends the turn: what the shard sends reaches the peers.
     pub fn deliver(&mut self) {
-        let mut sent = Sent::default();
+        self.deliver_slowly(Duration::ZERO);
+    }
+
+    /// Each transport's packets take so long to write.
+    pub fn deliver_slowly(&mut self, takes: Duration) {
+        let mut sent = Sent {
+            takes,
+            ..Sent::default()
+        };
         self.shard.poll_transmit(self.now, &mut sent);
         for (path, mut datagram) in sent.datagrams {
             let Some(peer) = self.peers.iter_mut().find(|peer| peer.path == path) else {
