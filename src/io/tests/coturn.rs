@@ -62,7 +62,6 @@ async fn coturns_clients_lose_nothing() {
         clean(&udp, &here, &[&["-n", "10", "-l", "171"], more].concat());
     }
     clean(&udp, &here, &["-m", "50", "-n", "50", "-l", "800", "-z", "5"]);
-    clean(&tcp, &here, &["-m", "50", "-n", "50", "-l", "801", "-z", "5", "-t"]);
     assert!(!client(&udp, &here, "guess", &["-n", "1"]).0, "a wrong password");
     assert!(
         !client(&udp, "9", "ecila", &["-n", "1"]).0,
@@ -72,9 +71,7 @@ async fn coturns_clients_lose_nothing() {
     // On purpose nonsense, in a hurry, without goodbye: the server lives, and serves.
     for more in [&["-G"][..], &["-N"], &["-R"], &["-O"], &["-B"]] {
         let _ = client(&udp, &here, "ecila", &[&["-n", "2", "-l", "171"], more].concat());
-        let _ = client(&tcp, &here, "ecila", &[&["-n", "2", "-l", "171", "-t"], more].concat());
         clean(&udp, &here, &["-n", "5", "-l", "171"]);
-        clean(&tcp, &here, &["-n", "5", "-l", "171", "-t"]);
     }
     // RFC 5780 needs two addresses: its questions are answered plainly or not at all, and nothing breaks.
     let _ = run("turnutils_natdiscovery", &["-m", "-f", "-p", &udp, "127.0.0.1"]);

@@ -186,7 +186,7 @@ async fn the_price_of_the_relay() {
     let direct = vec![0x80; PAYLOAD];
     let relayed = [&0x4000u16.to_be_bytes()[..], &(PAYLOAD as u16).to_be_bytes(), &direct].concat();
     let thread = thread_of(world.media[0]);
-    let mut cost = |packet: &[u8]| {
+    let cost = |packet: &[u8]| {
         let before = cpu_nanos(&thread);
         let mut buffer = [0; 2048];
         for _ in 0..BURSTS {

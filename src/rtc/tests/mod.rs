@@ -5,6 +5,7 @@
 
 mod attacks;
 mod hostile;
+mod ice;
 mod raw;
 mod str0m;
 mod webrtc_rs;

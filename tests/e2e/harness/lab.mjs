@@ -40,13 +40,13 @@ const MORE_ROUTES = [
 /** The server's addresses as its clients know them. */
 export const PUBLIC = { v4: '203.0.113.10', v6: '2001:db8:2::2', two: ['203.0.113.17', '203.0.113.18'] };
 
-/** What the client's routers do, by name. */
+/** What the client's routers do, by name. No address of the client's changes: browsers drop what they are doing when one does. */
 export const CLIENT_SIDES = {
   open: [],
   'UDP blocked': [['edge2', 'meta l4proto udp drop']],
   'only TCP 443': [['edge2', 'tcp dport 443 accept'], ['edge2', 'drop']],
   'symmetric NAT': [['edge', 'masquerade random,fully-random']],
-  'IPv6 only': [],
+  'IPv6 only': [['edge2', 'meta nfproto ipv4 drop']],
   'double NAT': [['edge2', 'masquerade'], ['edge', 'masquerade']],
 };
 
@@ -140,9 +140,6 @@ export class Lab {
       if (rule.startsWith('masquerade')) this.#nft(router, `add rule inet lab post oifname { "wan", "lan" } meta nfproto ipv4 ${rule}`);
       else this.#nft(router, `add rule inet lab forward iifname "cli" ${rule}`);
     }
-    const only6 = clientSide === 'IPv6 only';
-    this.#try('cli', 'ip', 'addr', only6 ? 'del' : 'add', '198.51.100.130/25', 'dev', 'wan');
-    if (!only6) this.#try('cli', 'ip', 'route', 'add', 'default', 'via', '198.51.100.129');
     // What routers remember of connections before is of a network that is no more.
     for (const router of ['edge', 'edge2', 'snat']) this.#try(router, 'conntrack', '-F');
   }

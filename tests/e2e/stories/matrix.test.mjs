@@ -6,11 +6,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
 import { startBrowser } from '../harness/browser.mjs';
 import { CLIENT_SIDES, Lab, PUBLIC, SERVER_SIDES, impossible } from '../harness/lab.mjs';
 import { runLoadTest } from '../harness/load.mjs';
 import { startOutside } from '../harness/outside.mjs';
-import { startServer } from '../harness/server.mjs';
+import { ARTEFACTS, startServer } from '../harness/server.mjs';
 
 const CELL_DEADLINE_MS = 60_000;
 const all = process.env.MATRIX === 'all';
@@ -27,6 +28,7 @@ describe('the matrix of networks', { skip: why ?? false }, () => {
   const times = new Map();
 
   before(async () => {
+    mkdirSync(ARTEFACTS, { recursive: true });
     lab = new Lab();
     lab.set('open', '1:1 NAT');
     [near, far] = await Promise.all(['cli', 'bob'].map((name) => startBrowser(`matrix-${name}`, { link: { pid: lab.pid(name), here: PUBLIC.v4 } })));

@@ -1,0 +1,106 @@
+//! ICE in its details: a client that changes its network, names what cannot be reached, or names far too much.
+
+use std::time::{Duration, Instant};
+
+use super::raw::{binding_request, transport};
+use super::*;
+
+const WIFI: &str = "10.0.0.2:5000";
+const MOBILE: &str = "198.51.100.7:6000";
+
+fn check(transport: &mut Transport, now: Instant, from: NetPath, nominate: bool) {
+    let mut request = binding_request(&credentials("one"), "ufragpeer", nominate);
+    let taken = transport.handle_datagram(now, from, &mut request);
+    assert_eq!(taken, Ok(Received::Consumed));
+    assert_eq!(transport.poll_transmit().map(|(path, _)| path), Some(from));
+}
+
+/// Make before break: the new way is checked while the old one carries media, then named, and media changes at that moment;
+/// what was under way on the old one is still taken.
+#[test]
+fn a_client_changes_its_network_in_the_middle() {
+    let mut now = Instant::now();
+    let client = DtlsIdentity::generate().expect("an identity");
+    let (mut transport, _) = transport(now, &client);
+    let (wifi, mobile) = (path(SERVER, WIFI), path(SERVER, MOBILE));
+    check(&mut transport, now, wifi, true);
+    for _ in 0..5 {
+        now += Duration::from_secs(1);
+        check(&mut transport, now, mobile, false);
+        check(&mut transport, now, wifi, true);
+        assert_eq!(transport.path(), Some(wifi));
+    }
+    check(&mut transport, now, mobile, true);
+    assert_eq!(transport.path(), Some(mobile));
+    // Without keys yet, but heard: not refused as a stranger's.
+    let mut rtp = [0x80; 40];
+    for way in [wifi, mobile] {
+        assert_eq!(transport.handle_datagram(now, way, &mut rtp), Err(DropReason::NoKeys));
+    }
+    // Back again, as often as it likes.
+    check(&mut transport, now, wifi, true);
+    assert_eq!(transport.path(), Some(wifi));
+    // Silent for as long as consent lasts (RFC 7675 §5.1), the other way has to prove itself anew.
+    for _ in 0..31 {
+        now += Duration::from_secs(1);
+        check(&mut transport, now, wifi, true);
+    }
+    let late = transport.handle_datagram(now, mobile, &mut rtp);
+    assert_eq!(late, Err(DropReason::IceUnverified));
+}
+
+/// A full agent checks what the peer names; names of mDNS, other protocols and nonsense are nobody, and ten thousand
+/// candidates are as good as the first few.
+#[test]
+fn candidates_are_bounded() {
+    let now = Instant::now();
+    let identity = DtlsIdentity::generate().expect("an identity");
+    let mut transport = Transport::new(config(false, SERVER), &identity, now);
+    let remote = RemoteParameters {
+        ice: credentials("peer"),
+        fingerprint: identity.fingerprint(),
+        dtls_role: DtlsRole::Passive,
+        sctp_max_message_size: None,
+        sctp_init: None,
+    };
+    transport.set_remote(now, &remote);
+    for nonsense in [
+        "candidate:1 1 udp 2122260223 3f1c2a44-0a5c-4f0e-9d5a-1b2c3d4e5f60.local 5000 typ host",
+        "candidate:1 1 udp 2122260223",
+        "",
+        "candidate:1 1 sctp 1 10.0.0.9 5000 typ host",
+    ] {
+        transport.add_remote_candidate(now, nonsense);
+    }
+    let mut checked = std::collections::HashSet::new();
+    let mut later = now;
+    for _ in 0..300 {
+        later += Duration::from_millis(50);
+        transport.handle_timeout(later);
+        while let Some((path, _)) = transport.poll_transmit() {
+            checked.insert(path.remote);
+        }
+    }
+    assert_eq!(checked.len(), 0, "{checked:?}");
+    let mut transport = Transport::new(config(false, SERVER), &identity, now);
+    transport.set_remote(now, &remote);
+    for index in 0..10_000u32 {
+        let [_, _, a, b] = index.to_be_bytes();
+        transport.add_remote_candidate(
+            now,
+            &format!("candidate:{index} 1 udp 2122260223 10.7.{a}.{b} 5000 typ host"),
+        );
+    }
+    for _ in 0..300 {
+        later += Duration::from_millis(50);
+        transport.handle_timeout(later);
+        while let Some((path, _)) = transport.poll_transmit() {
+            checked.insert(path.remote);
+        }
+    }
+    assert!(
+        !checked.is_empty() && checked.len() <= 64,
+        "{} addresses",
+        checked.len()
+    );
+}
