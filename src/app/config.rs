@@ -116,8 +116,8 @@ pub struct RtcConfig {
     pub datachannel_data_track_target_latency: Duration,
     /// Ours: media threads. 0 = one per UDP port.
     pub shards: usize,
-    /// Ours: the load of a shard, 0.0..=1.0, from which on those who join a room of it are served by another. 0 = everybody
-    /// by the least loaded.
+    /// Ours: the load of a shard, 0.0..=1.0, from which on those who join a room of it are served by another. 1 = never,
+    /// 0 = everybody by the one with the fewest.
     pub room_spill: f64,
 }
 
@@ -439,7 +439,7 @@ impl Default for RtcConfig {
             datachannel_lossy_target_latency: Duration::ZERO,
             datachannel_data_track_target_latency: Duration::from_millis(100),
             shards: 0,
-            room_spill: 0.7,
+            room_spill: 1.0,
         }
     }
 }

@@ -163,13 +163,17 @@ pub(super) fn least_loaded(shards: &[Shard]) -> ShardIndex {
 }
 
 /// For somebody who joins a room: its home, unless that is loaded to `spill` (0.0..=1.0) or more. Then a shard that has the
-/// room and is not, then the least loaded. `spill` 0: whichever has the fewest connections.
+/// room and is not, then the least loaded. `spill` 0: whichever has the fewest connections; 1:
+/// its home always.
 pub(super) fn for_participant(shards: &[Shard], seat: &Seat, spill: f64) -> ShardIndex {
     let all = || (0..).map(ShardIndex).zip(shards);
     if seat.is_bound.load(Ordering::Relaxed) {
         return seat.home;
     }
     let limit = (spill * 1000.0) as u32;
+    if limit >= 1000 {
+        return seat.home; // never
+    }
     let Some(home) = shard(shards, seat.home) else {
         return seat.home;
     };

@@ -1,10 +1,9 @@
-//! A room on several shards: everybody is given what one shard would give (the differential oracle), and what happens at
-//! the edges: late subscribers, the last one who leaves, a way that is full.
+//! A room on several shards: voices are chosen and given as one shard would give them (the differential oracle), and what
+//! happens at the edges: late subscribers, the last one who leaves, a way that is full.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
 };
 
@@ -16,12 +15,10 @@ use patchbay::{
 use prost::Message;
 
 use crate::{
-    impairment::{Burst, Conditions},
     oracles::check_numbers,
-    peer::Feedback,
     randomness::replayable,
     seeds::over_seeds,
-    world::{Joining, Published, Subscribed, World},
+    world::{Published, Subscribed, World},
 };
 
 /// Who is who in the story, by the order of joining: with three shards a, d are on the first, b, e on the second, c on the
@@ -31,29 +28,13 @@ const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 /// Parts of frames, by encoding, frame and part.
 type Parts = BTreeSet<(u8, u32, u16)>;
 
-/// Sequence, timestamp, marker, a hash of what the payload begins with, the part.
-type Numbered = (u64, u32, bool, u64, Option<(u8, u32, u16)>);
-
 /// What became of a call, in words that do not depend on where anything is.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// By subscriber and track: the parts of frames that arrived, by encoding, frame and part.
+    /// By subscriber and track.
     frames: BTreeMap<(usize, &'static str), Parts>,
-    /// The same packets as they were sent, numbers counted from the first.
-    numbers: BTreeMap<(usize, &'static str), Vec<Numbered>>,
-    /// When the first and the last part of each came, in milliseconds.
-    times: BTreeMap<(usize, &'static str), (u128, u128)>,
-    /// By receiver, in the order of arrival of each kind.
-    data: BTreeMap<(usize, bool), Vec<String>>,
     /// Who was said to speak, loudest first.
     speakers: Vec<Vec<ParticipantHandle>>,
-    /// What control was told beside that.
-    events: Vec<String>,
-    /// Key frames asked of publishers.
-    keyframes: u64,
-    /// Packets that subscribers asked for again and got.
-    repaired: u64,
-    crossed: usize,
 }
 
 struct Track {
@@ -70,19 +51,8 @@ struct Story {
 
 impl Story {
     fn new(seed: u64, shards: u8, audio_last_n: u16) -> Self {
-        Self::with_feedback(seed, shards, audio_last_n, Feedback::TransportWide)
-    }
-
-    fn with_feedback(seed: u64, shards: u8, audio_last_n: u16, feedback: Feedback) -> Self {
         let mut world = World::with_shards(seed, audio_last_n, shards);
-        let joining = Joining {
-            feedback,
-            ..Joining::default()
-        };
-        let peers: Vec<usize> = NAMES
-            .iter()
-            .map(|name| world.join_connected_with(name, joining))
-            .collect();
+        let peers: Vec<usize> = NAMES.iter().map(|name| world.join_connected(name)).collect();
         assert_eq!(peers, [0, 1, 2, 3, 4]);
         Self {
             world,
@@ -126,17 +96,6 @@ impl Story {
         self.subscriptions.push((subscriber, name, subscribed));
     }
 
-    fn subscribe_all(&mut self) {
-        let tracks: Vec<_> = self.tracks.iter().map(|track| (track.publisher, track.name)).collect();
-        for subscriber in 0..NAMES.len() {
-            for (publisher, name) in &tracks {
-                if *publisher != subscriber {
-                    self.subscribe(subscriber, name);
-                }
-            }
-        }
-    }
-
     fn subscription(&self, subscriber: usize, name: &str) -> &Subscribed {
         let mut all = self.subscriptions.iter();
         let found = all.find(|(by, of, _)| (*by, *of) == (subscriber, name));
@@ -151,27 +110,6 @@ impl Story {
         };
         self.world
             .command(Command::UpdateSubscription { subscription, settings });
-    }
-
-    fn disable(&mut self, subscriber: usize, name: &str, disabled: bool) {
-        let subscription = self.subscription(subscriber, name).handle;
-        let settings = SubscriptionSettings {
-            disabled,
-            ..SubscriptionSettings::default()
-        };
-        self.world
-            .command(Command::UpdateSubscription { subscription, settings });
-    }
-
-    fn mute(&mut self, name: &str, muted: bool) {
-        let track = self.published(name);
-        let (publisher, handle, ssrcs) = (track.publisher, track.published.handle, track.published.ssrcs.clone());
-        for outgoing in &mut self.world.peers[publisher].outgoing {
-            if ssrcs.contains(&*outgoing.ssrc) {
-                outgoing.active = !muted;
-            }
-        }
-        self.world.command(Command::MuteTrack { track: handle, muted });
     }
 
     /// False: the sender's buffer is full.
@@ -198,194 +136,26 @@ impl Story {
     }
 
     fn outcome(&self, from: Instant) -> Outcome {
-        let mut outcome = Outcome {
-            crossed: self.world.crossing.bytes,
-            ..Outcome::default()
-        };
-        for (subscriber, name, subscription) in &self.subscriptions {
-            let received = self.world.received(subscription);
-            let key = (*subscriber, *name);
-            let mut numbered: Vec<Numbered> = received
-                .packets
-                .iter()
-                .map(|packet| {
-                    let part = packet.tag.map(|tag| (tag.encoding, tag.frame, tag.part));
-                    let mut hasher = DefaultHasher::new();
-                    packet.payload.hash(&mut hasher);
-                    let (sequence, timestamp) = (packet.sequence, packet.timestamp);
-                    (sequence, timestamp, packet.marker, hasher.finish(), part)
+        let subscriptions = self.subscriptions.iter();
+        let events = self.world.events.iter().filter(|(at, _)| *at >= from);
+        Outcome {
+            frames: subscriptions
+                .map(|(subscriber, name, _)| ((*subscriber, *name), self.parts(*subscriber, name)))
+                .collect(),
+            speakers: events
+                .filter_map(|(_, event)| match event {
+                    Event::Speakers { speakers, .. } => Some(speakers.iter().map(|its| its.participant).collect()),
+                    _ => None,
                 })
-                .collect();
-            numbered.sort_unstable();
-            numbered.dedup();
-            if let Some((sequence, timestamp, ..)) = numbered.first().copied() {
-                for packet in &mut numbered {
-                    (packet.0, packet.1) = (packet.0 - sequence, packet.1.wrapping_sub(timestamp));
-                }
-            }
-            outcome.numbers.insert(key, numbered);
-            outcome.frames.insert(key, self.parts(*subscriber, name));
-            let times = received.packets.iter().filter(|packet| packet.tag.is_some());
-            let times: Vec<u128> = times.map(|packet| (packet.at - from).as_millis()).collect();
-            if let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) {
-                outcome.times.insert(key, (*first, *last));
-            }
+                .collect(),
         }
-        for (index, peer) in self.world.peers.iter().enumerate() {
-            for (_, label, bytes) in &peer.messages {
-                let packet = DataPacket::decode(bytes.as_slice()).expect("a data packet");
-                let Some(data_packet::Value::User(user)) = packet.value else {
-                    continue;
-                };
-                let text = String::from_utf8(user.payload).expect("text");
-                let line = format!("{}: {text}", packet.participant_identity);
-                let is_lossy = label == ChannelLabel::Lossy.as_str();
-                outcome.data.entry((index, is_lossy)).or_default().push(line);
-            }
-        }
-        for (at, event) in self.world.events.iter().filter(|(at, _)| *at >= from) {
-            match event {
-                Event::Speakers { speakers, .. } => {
-                    outcome
-                        .speakers
-                        .push(speakers.iter().map(|speaker| speaker.participant).collect());
-                }
-                // Figures, not facts: compared by the frames.
-                Event::LayersMeasured { .. } | Event::Quality { .. } => {}
-                Event::EncodingSeen { track, encoding, .. } => {
-                    outcome.events.push(format!("{track} {encoding} seen"));
-                }
-                event => {
-                    let after = (*at - from).as_millis() / 100;
-                    outcome.events.push(format!("{after} {event:?}"));
-                }
-            }
-        }
-        outcome.events.sort();
-        let shards = std::iter::once(&self.world.shard).chain(&self.world.others);
-        for shard in shards {
-            outcome.keyframes += shard.stats().keyframe_requests;
-            outcome.repaired += shard.stats().retransmitted;
-        }
-        outcome
     }
-}
-
-/// Two cameras and three voices, everybody subscribed to everything; layer switches, data, a burst of loss, mutes, one who
-/// unsubscribes, a track that ends, one who leaves.
-fn whole_story(seed: u64, shards: u8) -> Outcome {
-    // Without estimates, whose course hangs on the order of packets of different tracks: layers are chosen by the story.
-    let mut story = Story::with_feedback(seed, shards, 0, Feedback::None);
-    let from = story.world.now;
-    story.camera(0, "camera of alice");
-    story.camera(1, "camera of bob");
-    for (publisher, name) in [(0, "voice of alice"), (1, "voice of bob"), (2, "voice of carol")] {
-        story.voice(publisher, name);
-    }
-    story.run(500);
-    story.subscribe_all();
-    story.run(3000);
-    for (number, sender) in (0..).zip([0, 1, 2, 4, 3]) {
-        let text = format!("to all {number}");
-        assert!(story.say(sender, ChannelLabel::Reliable, &text, &[]));
-        assert!(story.say(sender, ChannelLabel::Lossy, &text, &[]));
-        assert!(story.say(sender, ChannelLabel::Reliable, "for two", &["carol", "dave"]));
-        story.run(100);
-    }
-    // Somebody on each shard wants less, and then more again.
-    for subscriber in [2, 3, 4] {
-        story.limit(subscriber, "camera of alice", 0);
-    }
-    story.run(2000);
-    for subscriber in [2, 4] {
-        story.limit(subscriber, "camera of alice", 2);
-    }
-    story.run(1500);
-    let burst = Conditions {
-        burst: Some(Burst::of(6.0, 0.08)),
-        delay: Duration::from_millis(10),
-        ..Conditions::CLEAN
-    };
-    story.world.set_link(4, burst);
-    story.run(1000);
-    story.world.set_link(4, Conditions::CLEAN);
-    story.run(1500);
-    story.disable(2, "camera of bob", true);
-    story.mute("camera of alice", true);
-    story.mute("voice of bob", true);
-    story.run(1500);
-    story.mute("camera of alice", false);
-    story.mute("voice of bob", false);
-    story.disable(2, "camera of bob", false);
-    story.run(2500);
-    let gone = story.subscription(3, "voice of carol").handle;
-    story.world.command(Command::Unsubscribe { subscription: gone });
-    let ended = story.published("camera of bob").published.handle;
-    story.world.command(Command::Unpublish { track: ended });
-    story.run(500);
-    story.world.leave(2);
-    assert!(story.say(0, ChannelLabel::Reliable, "the end", &[]));
-    story.run(1500);
-    story.outcome(from)
 }
 
 /// Of two sets, what only one has.
 fn difference<T: Ord + Debug>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> String {
     let only: Vec<_> = one.symmetric_difference(other).take(10).collect();
     format!("{} and {}, {only:?}", one.len(), other.len())
-}
-
-fn assert_same(one: &Outcome, several: &Outcome) {
-    assert_eq!(
-        one.frames.keys().collect::<Vec<_>>(),
-        several.frames.keys().collect::<Vec<_>>()
-    );
-    for (key, frames) in &one.frames {
-        let same = &several.frames[key];
-        let (subscriber, track) = (NAMES[key.0], key.1);
-        assert!(
-            frames == same,
-            "{track} at {subscriber}: one shard and several: {}",
-            difference(frames, same)
-        );
-        assert!(!frames.is_empty(), "{track} at {subscriber}");
-    }
-    for (key, numbers) in &one.numbers {
-        let first = numbers
-            .iter()
-            .zip(&several.numbers[key])
-            .find(|(one, other)| one != other);
-        assert_eq!(first, None, "{key:?}: one shard and several");
-        assert_eq!(numbers.len(), several.numbers[key].len(), "{key:?}");
-    }
-    for (key, (first, last)) in &one.times {
-        let (first_of_several, last_of_several) = several.times[key];
-        assert!(
-            first.abs_diff(first_of_several) <= 20 && last.abs_diff(last_of_several) <= 20,
-            "{key:?}: {first}..{last} ms and {first_of_several}..{last_of_several} ms"
-        );
-    }
-    assert_eq!(one.data, several.data);
-    assert_eq!(one.speakers, several.speakers);
-    assert_eq!(one.events, several.events);
-}
-
-#[test]
-fn three_shards_give_everybody_what_one_gives() {
-    over_seeds("span", |seed| {
-        let one = replayable(seed, || whole_story(seed, 1));
-        let three = replayable(seed, || whole_story(seed, 3));
-        assert_eq!(one.crossed, 0);
-        assert!(three.crossed > 1_000_000, "{} bytes", three.crossed);
-        assert!(one.repaired > 10, "{} repaired", one.repaired);
-        assert_same(&one, &three);
-        let (of_one, of_three) = (one.keyframes, three.keyframes);
-        assert!(
-            of_three <= of_one + 2,
-            "publishers are asked {of_three} and {of_one} times"
-        );
-        Vec::new()
-    });
 }
 
 /// Voices of a room that forwards the loudest two; turns of speaking, one by one.
