@@ -74,7 +74,7 @@ pub trait DataLink {
     fn relay(&mut self, _to: ShardIndex, _room: RoomHandle, _frame: &Frame<'_>) {}
 
     /// `DataPlane::way_is_free` is to be called when ways have room again.
-    fn await_way(&mut self) {}
+    fn wait_for_way(&mut self) {}
 }
 
 /// Call order: any of the `on_*` and command functions in the order things happened, then `poll_event` until None, then

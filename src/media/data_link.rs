@@ -82,8 +82,8 @@ impl DataLink for Outside<'_> {
         Outside::relay(self, to, room, frame);
     }
 
-    fn await_way(&mut self) {
-        self.awaits_way = true;
+    fn wait_for_way(&mut self) {
+        self.waits_for_way = true;
     }
 }
 
@@ -171,7 +171,7 @@ impl Fanout {
         while let Some(event) = self.data.poll_event() {
             outside.events.push(event);
         }
-        if std::mem::take(&mut outside.awaits_way) && !outside.relays.held.contains(&self.slot) {
+        if std::mem::take(&mut outside.waits_for_way) && !outside.relays.held.contains(&self.slot) {
             outside.relays.held.push(self.slot);
         }
         outside.arm(self.timer, self.data.poll_timeout());

@@ -113,7 +113,7 @@ pub struct Outside<'a> {
     /// What goes to other shards.
     pub relays: &'a mut Relays,
     /// The room's data waits for a way to another shard.
-    pub awaits_way: bool,
+    pub waits_for_way: bool,
 }
 
 impl Outside<'_> {

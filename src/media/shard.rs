@@ -470,7 +470,7 @@ impl Shard {
             index: &mut self.index,
             touched: &mut self.touched,
             relays: &mut self.relays,
-            awaits_way: false,
+            waits_for_way: false,
         };
         let result = contain(|| turn(fanout, &mut outside));
         if result.is_none() {
@@ -512,7 +512,7 @@ impl Shard {
             index: &mut self.index,
             touched: &mut self.touched,
             relays: &mut self.relays,
-            awaits_way: false,
+            waits_for_way: false,
         }
     }
 

@@ -93,7 +93,7 @@ impl DataPlane {
                 link.count_drop(DropReason::RelayFull);
             }
             if !has_room && !lossy {
-                link.await_way();
+                link.wait_for_way();
                 if let Some(member) = self.members.get_mut(&sender) {
                     member.held_by.insert(WAY);
                 }
