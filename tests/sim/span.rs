@@ -39,7 +39,6 @@ struct Outcome {
 
 struct Track {
     name: &'static str,
-    publisher: usize,
     published: Published,
 }
 
@@ -63,27 +62,19 @@ impl Story {
 
     fn camera(&mut self, publisher: usize, name: &'static str) {
         let published = self.world.publish_camera(publisher);
-        self.track(publisher, name, published);
+        self.tracks.push(Track { name, published });
         self.part();
     }
 
     fn voice(&mut self, publisher: usize, name: &'static str) {
         let published = self.world.publish_voice(publisher);
-        self.track(publisher, name, published);
+        self.tracks.push(Track { name, published });
         self.part();
     }
 
     /// Packets of two publishers never come at the same time: which is first then says nothing, and differs.
     fn part(&mut self) {
         self.world.run(Duration::from_micros(1_100));
-    }
-
-    fn track(&mut self, publisher: usize, name: &'static str, published: Published) {
-        self.tracks.push(Track {
-            name,
-            publisher,
-            published,
-        });
     }
 
     fn published(&self, name: &str) -> &Track {
