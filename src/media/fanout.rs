@@ -143,7 +143,7 @@ impl Fanout {
         self.arm_track(outside, stream.track);
         if arrived == Err(DropReason::PaddingOnly) && !stream.retransmission {
             self.close_up(stream, packet.sequence());
-            self.relay_gap(outside, stream, &packet);
+            self.relay_gap(outside, stream, packet);
         }
         let arrived = arrived?;
         self.observe_level(outside, stream.track, &arrived);
