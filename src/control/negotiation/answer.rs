@@ -9,7 +9,9 @@ use super::peer::{self, Received, Section, Wishes};
 use super::remote;
 use super::{Answer, BoundSender, NegotiationError, PeerConnection, PendingTrack, ReceivedSection, Role, Sender};
 use crate::sdp::{Direction, MediaSection, RidLine, SectionKind, SessionDescription, TransportAttributes};
-use crate::types::{Codec, CodecParameters, Extension, IceCredentials, MediaKind, Mid, SctpInit, SubscriptionHandle};
+use crate::types::{
+    Codec, CodecParameters, DtlsRole, Extension, IceCredentials, MediaKind, Mid, SctpInit, SubscriptionHandle,
+};
 
 impl PeerConnection {
     /// Answers an offer. `pending` are the announced tracks that no m-line carries yet, oldest first. `fresh` becomes
@@ -27,7 +29,10 @@ impl PeerConnection {
         let bundled = remote::bundled(&offer);
         let established = self.remote.as_ref().map(|remote| remote.dtls_role);
         let mut remote = remote::parameters(&offer, &bundled, established)?;
-        remote.sctp_init = self.sctp_init(&offer);
+        // As DTLS client we would send data before a str0m of today is ready for it: half a second of DTLS and two of SCTP.
+        if remote.dtls_role == DtlsRole::Passive {
+            remote.sctp_init = self.sctp_init(&offer);
+        }
         let ice_restart = self.check_remote(&remote)?;
         let mut plan = Plan::new(&self.sections, &offer, &bundled)?;
 

@@ -273,26 +273,24 @@ fn lite_as_dtls_server() {
     assert_eq!(world.drops, []);
 }
 
-/// draft-hancke-tsvwg-snap: no INIT, no COOKIE, two round trips less. With whichever DTLS role.
+/// draft-hancke-tsvwg-snap: no INIT, no COOKIE, two round trips less. It is answered by DTLS servers only.
 #[test]
 fn sctp_without_a_handshake() {
-    for role in [DtlsRole::Passive, DtlsRole::Active] {
-        let [with, without] = [true, false].map(|snap| {
-            let now = Instant::now();
-            let (peer, offer) = Str0m::with(now, CLIENT, DtlsVersion::Dtls12, snap);
-            assert_eq!(offer.contains("a=sctp-init:"), snap);
-            let mut world = World::new(now, peer, &offer, config(true, SERVER), role);
-            world.connected();
-            let connected = world.elapsed();
-            world.open_channel();
-            let open = world.elapsed() - connected;
-            exchange(&mut world);
-            assert_eq!(world.drops, []);
-            open
-        });
-        // INIT and its answer at least; the cookie's trip carries data already.
-        assert!(with + LATENCY < without, "{with:?} against {without:?}");
-    }
+    let [with, without] = [true, false].map(|snap| {
+        let now = Instant::now();
+        let (peer, offer) = Str0m::with(now, CLIENT, DtlsVersion::Dtls12, snap);
+        assert_eq!(offer.contains("a=sctp-init:"), snap);
+        let mut world = World::new(now, peer, &offer, config(true, SERVER), DtlsRole::Passive);
+        world.connected();
+        let connected = world.elapsed();
+        world.open_channel();
+        let open = world.elapsed() - connected;
+        exchange(&mut world);
+        assert_eq!(world.drops, []);
+        open
+    });
+    // INIT and its answer at least; the cookie's trip carries data already.
+    assert!(with + LATENCY < without, "{with:?} against {without:?}");
 }
 
 #[test]
