@@ -4,7 +4,6 @@
 // `examine` finds out, the rest draws. A finding: { name, ok, ms, text }.
 
 const CONNECT_DEADLINE_MS = 8_000;
-const GATHER_DEADLINE_MS = 4_000;
 const CLOCK_TOLERANCE_MS = 30_000;
 
 /** What to do about a way that is closed. */
@@ -31,10 +30,9 @@ export async function examine(token, tell) {
   const first = await attempt('Media over UDP', 'udp', token, { direct: 'udp' });
   add(first.finding);
   add((await attempt('Media over TCP', 'tcp', token, { direct: 'tcp' })).finding);
-  for (const server of first.servers) {
-    const url = server.urls;
+  for (const { urls: url } of first.servers) {
     const [scheme, transport] = [url.split(':')[0], /transport=(\w+)/.exec(url)?.[1] ?? 'udp'];
-    if (scheme.startsWith('turn')) add((await attempt(url, `${scheme} ${transport}`, token, { relay: server })).finding);
+    if (scheme.startsWith('turn')) add((await attempt(url, `${scheme} ${transport}`, token, { relay: url })).finding);
   }
   return findings;
 }
@@ -81,25 +79,29 @@ async function signal(token) {
   return message?.join ? { name, ok: true, ms, text: location.protocol === 'https:' ? 'under TLS' : 'without TLS: browsers give cameras to pages from https only' } : { name, ok: false, text: ADVICE.signal };
 }
 
-/** One connection by one way: `direct` = the only protocol of the server's own addresses, `relay` = the only TURN server. */
+/**
+ * One connection by one way: `direct` = the only protocol of the server's own addresses, `relay` = the URL of the only TURN
+ * server. A TURN server takes what it has given a session for as long as that lasts: so each attempt uses its own, and tries
+ * nothing before the answer is there (the server learns from the checks where they come from).
+ */
 async function attempt(name, way, token, { direct, relay }) {
-  const connection = new RTCPeerConnection(relay ? { iceServers: [relay], iceTransportPolicy: 'relay' } : {});
+  const connection = new RTCPeerConnection();
   let place = null;
   let servers = [];
   const fail = (text) => ({ finding: { name, way, ok: false, text }, servers });
   try {
     connection.addTransceiver('audio', { direction: 'sendonly' });
-    await connection.setLocalDescription();
-    await gathered(connection);
-    if (relay && !connection.localDescription.sdp.includes(' typ relay ')) return fail(ADVICE[way]);
+    const offer = await connection.createOffer();
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/sdp' };
-    const answer = await fetch('/whip/v1', { method: 'POST', headers, body: connection.localDescription.sdp });
+    const answer = await fetch('/whip/v1', { method: 'POST', headers, body: offer.sdp });
     if (!answer.ok) return fail(`The server refuses: ${await answer.text()}`);
     place = answer.headers.get('location');
     servers = serversOf(answer.headers.get('link') ?? '');
     const sdp = only(await answer.text(), relay ? 'udp' : direct);
     if (!sdp.includes('a=candidate:')) return fail('The server does not offer this.');
+    if (relay) connection.setConfiguration({ iceServers: servers.filter(({ urls }) => urls === relay), iceTransportPolicy: 'relay' });
     const start = performance.now();
+    await connection.setLocalDescription(offer);
     await connection.setRemoteDescription({ type: 'answer', sdp });
     if (!(await connected(connection))) return fail(ADVICE[way]);
     return { finding: { name, way, ok: true, ms: Math.round(performance.now() - start), text: 'open' }, servers };
@@ -121,7 +123,6 @@ function serversOf(links) {
   return [...servers].map(([, url, rest]) => ({ urls: decodeURIComponent(url), username: value(rest, 'username'), credential: value(rest, 'credential') }));
 }
 
-const gathered = (connection) => settled(connection, 'icegatheringstatechange', () => (connection.iceGatheringState === 'complete' ? true : undefined), GATHER_DEADLINE_MS);
 const connected = (connection) => settled(connection, 'connectionstatechange', () => ({ connected: true, failed: false })[connection.connectionState], CONNECT_DEADLINE_MS);
 
 /** Waits until `state` says something, at most `deadline`: false then. */
