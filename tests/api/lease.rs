@@ -120,7 +120,7 @@ async fn real() -> Option<Redis> {
         "--appendonly",
         "no",
     ];
-    let users = ["--user", "name on >password ~* +@all"];
+    let users = ["--user", "name", "on", ">password", "~*", "+@all"];
     let child = Command::new("redis-server")
         .args(arguments)
         .args(users)
