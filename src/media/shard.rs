@@ -71,8 +71,8 @@ pub struct Population {
 /// The sans-IO core of a media thread.
 ///
 /// Call order: any number of `handle_*`, then `poll_transmit` once, `poll_relay` once where there are other shards, then
-/// `poll_event` until None, then `poll_timeout` (an instant in the past = call `handle_timeout` now). `now` must never go back. Nothing that was forwarded leaves before
-/// `poll_transmit`.
+/// `poll_event` until None, then `poll_timeout` (an instant in the past = call `handle_timeout` now). `now` must never go
+/// back. Nothing that was forwarded leaves before `poll_transmit`.
 pub struct Shard {
     config: ShardConfig,
     seed: u64,

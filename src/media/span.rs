@@ -28,7 +28,8 @@ pub struct Span {
     /// Those that have the room, in order; `home` always.
     shards: Vec<ShardIndex>,
     participants: BTreeMap<ParticipantHandle, ShardIndex>,
-    transports: BTreeMap<TransportHandle, ShardIndex>,
+    /// Whose, and where.
+    transports: BTreeMap<TransportHandle, (ParticipantHandle, ShardIndex)>,
     tracks: BTreeMap<TrackHandle, PublishedTrack>,
     subscriptions: BTreeMap<SubscriptionHandle, SubscribedTrack>,
     data_tracks: BTreeMap<DataTrackHandle, DataTrack>,
@@ -111,6 +112,7 @@ impl Span {
     /// The participant goes to another room of the same shard, with all that is its own. Only while the room is on one.
     pub fn let_go(&mut self, participant: ParticipantHandle) {
         self.participants.remove(&participant);
+        self.transports.retain(|_, (whose, _)| *whose != participant);
         self.tracks.retain(|_, track| track.publish.participant != participant);
         self.data_tracks.retain(|_, track| track.publisher != participant);
     }
@@ -161,7 +163,7 @@ impl Span {
             Command::MoveTransport(ref its) => {
                 self.is_bound = true;
                 self.participants.insert(its.participant, self.home);
-                self.transports.insert(its.transport, self.home);
+                self.transports.insert(its.transport, (its.participant, self.home));
                 self.send(self.home, command);
             }
             Command::ShowTrack { .. } => {
@@ -309,7 +311,7 @@ impl Span {
 
     /// A shard refuses, and counts, what names something unknown here too.
     fn of_transport(&self, transport: TransportHandle) -> ShardIndex {
-        self.transports.get(&transport).copied().unwrap_or(self.home)
+        self.transports.get(&transport).map_or(self.home, |(_, shard)| *shard)
     }
 
     fn of_participant(&self, participant: ParticipantHandle) -> ShardIndex {
@@ -323,7 +325,7 @@ impl Span {
     fn open_transport(&mut self, open: Box<OpenTransport>) {
         // All transports of a participant are on one shard.
         let shard = *self.participants.entry(open.participant).or_insert(self.home);
-        self.transports.insert(open.transport, shard);
+        self.transports.insert(open.transport, (open.participant, shard));
         self.reach(shard);
         self.send(shard, Command::OpenTransport(open));
     }

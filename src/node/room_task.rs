@@ -290,12 +290,11 @@ impl RoomTask {
     fn handle(&mut self, now: Instant, input: RoomInput) {
         match input {
             RoomInput::Join {
-                join,
-                shard,
+                mut join,
+                mut shard,
                 outbox,
                 answer,
             } => {
-                let (mut join, mut shard) = (join, shard);
                 if self.span.is_bound() {
                     (join.media, shard) = (None, self.seat.home);
                 }
