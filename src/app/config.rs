@@ -439,7 +439,7 @@ impl Default for RtcConfig {
             datachannel_lossy_target_latency: Duration::ZERO,
             datachannel_data_track_target_latency: Duration::from_millis(100),
             shards: 0,
-            room_spill: 1.0,
+            room_spill: 0.7,
         }
     }
 }

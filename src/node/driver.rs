@@ -93,7 +93,7 @@ impl Default for NodeConfig {
             max_room_name_length: 256,
             signal_message_size_limit: 2 << 20,
             relay: None,
-            room_spill: 1.0,
+            room_spill: 0.7,
             max_api_request_body_size: 10 << 20,
             max_tracks: 0,
             max_bytes_per_second: 0.0,
