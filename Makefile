@@ -40,10 +40,10 @@ matrix: setup ## who gets through: every kind of client network against every ki
 	cargo test --no-run
 	cd tests/e2e && MATRIX=all node --test stories/matrix.test.mjs
 
-bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join and layer switch times with a real browser
-	cargo bench --bench forwarding --bench subscriptions
+bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join, layer switch and voice times with a real browser
+	cargo bench --bench forwarding --bench subscriptions --bench voice_gateway
 	cargo build --release
-	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
+	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs && node ../../benches/voice.mjs
 
 load: toolchain ## clients by the hundred against a server started for it (LOAD="--profile meeting --duration 60s"; see BENCHMARKS.md)
 	cargo run --release -- load-test $(or $(LOAD),--profile livestream --scale 0.5)

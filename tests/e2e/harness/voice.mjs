@@ -149,4 +149,39 @@ export async function enter(world, name, update) {
   return peer;
 }
 
+export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
 export const identity = (user, update) => `user_${user}_${update.connection_id}`;
+
+const CLIENT = { options: { adaptiveStream: true, dynacast: true }, connect: { autoSubscribe: false } };
+/** Rooms of different forms do not meet. */
+const CHANNELS = { single: '10', dual: '11' };
+
+/**
+ * How long it takes from the request for a token to sound: 4 is in the channel and listens, 3 comes with an open
+ * microphone, is heard and leaves, `rounds` times after one that does not count. `open(name)` gives a page as
+ * `(method, ...args)`. Of each time, measured from the request, a list in ms.
+ */
+export async function timeVoice(town, open, form, rounds, how = {}) {
+  const [speaker, listener] = [await open(`${form} speaker`), await open(`${form} listener`)];
+  const enter = async (user) => {
+    const path = `/channels/${CHANNELS[form]}/voice/token`;
+    const { token, endpoint, connection_id: connection } = await town.user(user, 'POST', path, { guild_id: GUILD });
+    return { who: `user_${user}_${connection}`, wishes: { url: endpoint, token, form, ...CLIENT } };
+  };
+  await listener('connect', (await enter('4')).wishes);
+  const times = { token: [], connected: [], published: [], known: [], subscribed: [], heard: [] };
+  for (let round = 0; round <= rounds; round += 1) {
+    await speaker('prepareTone', 440);
+    const asked = Date.now();
+    const { who, wishes } = await enter('3');
+    const token = Date.now();
+    const [spoken, listened] = await Promise.all([speaker('timeSpeaking', wishes, how), listener('timeHearing', who)]);
+    await speaker('leave');
+    await listener('waitForOthers', []);
+    if (round === 0) continue;
+    for (const [name, at] of Object.entries({ token, ...spoken, ...listened })) times[name]?.push(at - asked);
+  }
+  await listener('leave');
+  return times;
+}

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after } from 'node:test';
 import { startServer } from '../harness/server.mjs';
 import { configure, story } from '../harness/story.mjs';
-import { enter, identity, role, SILENT, Town, VOICE } from '../harness/voice.mjs';
+import { enter, identity, median, role, SILENT, timeVoice, Town, VOICE } from '../harness/voice.mjs';
 
 configure(() => ({ voice: VOICE }));
 
@@ -17,14 +17,12 @@ async function talk(world) {
   const town = await Town.found(world.server);
   const [ann, bob] = await Promise.all([town.gateway('3'), town.gateway('4')]);
   gateways.push(ann, bob);
-  const began = performance.now();
   const [hers, his] = [await ann.ask('10'), await bob.ask('10')];
   const [alice, ben] = await Promise.all([enter(world, 'alice', hers), enter(world, 'ben', his)]);
   await bob.event('VOICE_STATE_UPDATE', { connection_id: hers.connection_id });
   const who = identity('3', hers);
   await alice.publishTone({ hz: 440 });
   await hear(ben, who);
-  world.context.diagnostic(`both ask for tokens, connect, one is heard: ${Math.round(performance.now() - began)} ms`);
   return { town, ann, bob, hers, his, alice, ben, who };
 }
 
@@ -33,6 +31,17 @@ async function hear(listener, who, after = 0, wanted = MICROPHONE, hz = 440) {
   await listener.setSubscribed(who, wanted, true);
   await listener.hears(who, hz, wanted);
 }
+
+story('from the request for a token to sound', {}, async (world, form) => {
+  const town = await Town.found(world.server);
+  const open = async (name) => {
+    const peer = await world.page(name);
+    return (method, ...args) => peer[method](...args);
+  };
+  const times = await timeVoice(town, open, form, 10);
+  const steps = Object.entries(times).map(([step, values]) => `${step} ${median(values)}`);
+  world.context.diagnostic(`ms since the request, medians of 10: ${steps.join(', ')}`);
+});
 
 story('a moderator mutes, and the voice is gone at once', {}, async (world) => {
   const { town, bob, alice, ben, who } = await talk(world);
