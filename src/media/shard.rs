@@ -346,6 +346,8 @@ impl Shard {
             let mut sent_to = Vec::new(); // allocates for a full agent's checks only
             let flushed = contain(|| {
                 transport.release_data(now);
+                let refused = transport.rtc.take_refused_data();
+                release.stats.count_drops(DropReason::QueueFull, refused);
                 while let Some((path, datagram)) = transport.rtc.poll_transmit() {
                     if transport.learns_from_sent {
                         sent_to.push(path);

@@ -83,8 +83,12 @@ impl Default for ShardStats {
 
 impl ShardStats {
     pub fn count_drop(&mut self, reason: DropReason) {
+        self.count_drops(reason, 1);
+    }
+
+    pub fn count_drops(&mut self, reason: DropReason, packets: u64) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets;
         }
     }
 

@@ -416,16 +416,24 @@ impl Transport {
 
     /// Lets data that waits leave, up to so many bytes, the last packet whole; what comes afterwards waits for the next call.
     /// None = all, from now on. Returns how many have left.
-    pub fn release_data(&mut self, now: Instant, room: Option<usize>) -> usize {
+    pub fn release_data(&mut self, now: Instant, allowance: Option<usize>) -> usize {
         let Some(sctp) = &mut self.sctp else { return 0 };
-        let room = room.map(|room| room as i64); // far below what that holds
-        sctp.set_room(room);
-        if sctp.is_held() && room != Some(0) {
+        let allowance = allowance.map(|bytes| bytes as i64); // far below what that holds
+        sctp.set_allowance(allowance);
+        if sctp.is_held() && allowance != Some(0) {
             self.progress(now);
         }
-        let left = self.sctp.as_mut().and_then(|sctp| sctp.set_room(room.and(Some(0))));
-        let sent = room.unwrap_or(0) - left.unwrap_or(0);
+        let left = self
+            .sctp
+            .as_mut()
+            .and_then(|sctp| sctp.set_allowance(allowance.and(Some(0))));
+        let sent = allowance.unwrap_or(0) - left.unwrap_or(0);
         usize::try_from(sent).unwrap_or(0)
+    }
+
+    /// SCTP packets dropped since the last call because too many waited for `release_data`; SCTP sends them again.
+    pub fn take_refused_data(&mut self) -> u64 {
+        self.sctp.as_mut().map_or(0, |sctp| sctp.take_refused())
     }
 
     /// Data waits for `release_data`.
