@@ -192,7 +192,8 @@ impl SendQueue {
         size: impl Fn(&Descriptor) -> Option<usize>,
     ) -> usize {
         let waits = !self.is_empty();
-        self.pacing.settle(now, pace.rate, waits);
+        // A probe that is under way waits too, though nothing is queued.
+        self.pacing.settle(now, pace.rate, waits || self.release_at.is_some());
         let size = |descriptor: &Descriptor| size(descriptor).map_or(PACKET, |size| size as f64);
         let bypasses = !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0;
         let mut room = self

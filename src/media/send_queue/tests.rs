@@ -109,6 +109,41 @@ fn a_path_without_a_queue_takes_a_frame_of_40_ms_at_once() {
 }
 
 #[test]
+fn a_busy_server_keeps_the_rate_and_fills_a_probe_though_its_turns_are_long() {
+    let mut world = World::new();
+    let turn = Duration::from_millis(20);
+    // 1,000 bytes each 2 ms: what a turn lets leave of a queue that is never empty.
+    let frame: Vec<_> = (0..300).map(|n| (Kind::Media, n)).collect();
+    let mut left = world.turn(&frame).len();
+    for _ in 0..10 {
+        world.now += turn;
+        left += world.turn(&[]).len();
+    }
+    assert!((108..=115).contains(&left), "{left} in 200 ms");
+
+    let mut world = World::new();
+    let probe = Pace {
+        is_probe: true,
+        quantum: PROBE_QUANTUM,
+        ..PACE
+    };
+    world.now += Duration::from_secs(1); // nothing of this is made up for
+    let mut filled = Vec::new();
+    for _ in 0..4 {
+        world.turn_at(probe, &[]);
+        let mut fills = 0;
+        while world.queue.wants_fill(probe) {
+            world.queue.spend(Share::Probe, 1000);
+            fills += 1;
+        }
+        world.queue.plan(world.now, Some(probe), Duration::from_millis(1));
+        filled.push(fills);
+        world.now += turn;
+    }
+    assert_eq!(filled, [1, 10, 10, 10]);
+}
+
+#[test]
 fn a_large_frame_leaves_in_quanta_and_a_voice_overtakes_it() {
     let mut world = World::new();
     let frame: Vec<_> = (0..100).map(|n| (Kind::Media, n)).collect();
