@@ -89,6 +89,8 @@ pub struct Shard {
     pub(super) stats: ShardStats,
     /// See `Outside::touched`.
     touched: Vec<Slot>,
+    /// See `Outside::pending`.
+    pending: Vec<Slot>,
     is_settling: bool,
     /// Reused by every release.
     sizes: Vec<u16>,
@@ -114,6 +116,7 @@ impl Shard {
             dirty: Dirty::default(),
             stats: ShardStats::default(),
             touched: Vec::new(),
+            pending: Vec::new(),
             is_settling: false,
             sizes: Vec::new(),
             arrival: now,
@@ -167,7 +170,7 @@ impl Shard {
             }
             Ok(Received::Rtp(packet)) => {
                 self.stats.rtp_received += 1;
-                let result = self.in_room(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
+                let result = self.with_packet(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
                 if self.is_shown(slot) {
                     self.show_rtp(now, slot, packet);
                 }
@@ -175,7 +178,7 @@ impl Shard {
             }
             Ok(Received::Rtcp(compound)) => {
                 self.stats.rtcp_received += 1;
-                self.in_room(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
+                self.with_packet(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
                 if self.is_shown(slot) {
                     self.show_reports(slot);
                 }
@@ -326,6 +329,7 @@ impl Shard {
 
     /// Writes everything that leaves in this turn, grouped by transport: handshakes first, then RTCP, then media.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut impl Batch) {
+        self.forward_pending(now);
         let mut slots = std::mem::take(&mut self.dirty.slots);
         for slot in slots.drain(..) {
             let Some(transport) = self.transports.get_mut(slot) else {
@@ -385,6 +389,16 @@ impl Shard {
         }
         if self.dirty.slots.is_empty() {
             self.dirty.slots = slots; // keeps its memory
+        }
+    }
+
+    fn forward_pending(&mut self, now: Instant) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for room in pending.drain(..) {
+            self.in_room(now, room, |fanout, _| fanout.is_pending = false);
+        }
+        if self.pending.is_empty() {
+            self.pending = pending; // keeps its memory
         }
     }
 
@@ -452,8 +466,22 @@ impl Shard {
         }
     }
 
-    /// Runs one room's turn, contained: a panic costs that room and no other.
+    /// Runs one room's turn, contained: a panic costs that room and no other. What was received before it is forwarded before
+    /// it.
     pub(super) fn in_room<T>(
+        &mut self,
+        now: Instant,
+        room: Slot,
+        turn: impl FnOnce(&mut Fanout, &mut Outside<'_>) -> T,
+    ) -> Option<T> {
+        self.with_packet(now, room, |fanout, outside| {
+            fanout.forward_pending(outside);
+            turn(fanout, outside)
+        })
+    }
+
+    /// As `in_room`, for packets: those of a turn are forwarded together.
+    pub(super) fn with_packet<T>(
         &mut self,
         now: Instant,
         room: Slot,
@@ -471,6 +499,7 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            pending: &mut self.pending,
             relays: &mut self.relays,
             waits_for_way: false,
         };
@@ -513,6 +542,7 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            pending: &mut self.pending,
             relays: &mut self.relays,
             waits_for_way: false,
         }
