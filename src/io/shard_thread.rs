@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
+use super::forwarding::Forwarding;
 use super::load::Load;
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
@@ -317,6 +318,7 @@ pub struct ShardThread<C> {
     counters: Arc<IoCounters>,
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
+    forwarding: Forwarding,
     load: Load,
     strays: Strays,
     ways: Ways,
@@ -380,6 +382,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 counters,
                 stats,
                 next_stats: Instant::now(),
+                forwarding: Forwarding::new(),
                 load: Load::new(Instant::now()),
                 strays: Strays::new(Instant::now()),
                 ways: Ways::default(),
@@ -396,8 +399,13 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         loop {
             let started = Instant::now();
             let stopping = self.wake.stop.load(Ordering::Acquire);
+            let before = self.traffic();
             let turn = self.tick(started)?;
             let ended = Instant::now();
+            let after = self.traffic();
+            if after.0 > before.0 && after.1 > before.1 {
+                self.forwarding.record(ended - started);
+            }
             add(&self.counters.turns, 1);
             add(&self.counters.busy_nanos, (ended - started).as_nanos() as u64);
             self.load.add(ended, ended - started);
@@ -410,6 +418,15 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             }
             self.wait(ended, turn)?;
         }
+    }
+
+    /// Datagrams that have come and that have left. Read by who writes them.
+    fn traffic(&self) -> (u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            read(&self.counters.datagrams_received),
+            read(&self.counters.datagrams_sent),
+        )
     }
 
     /// One turn: commands, datagrams in, timers, datagrams out, events out.
@@ -641,6 +658,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         // A reader at this very moment gets the older numbers: the shard waits for nobody.
         if let Ok(mut published) = self.stats.try_lock() {
             *published = self.core.stats();
+            self.forwarding.report(&mut published);
         }
     }
 
