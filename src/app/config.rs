@@ -214,6 +214,8 @@ pub struct RoomConfig {
     pub empty_timeout: u32,
     /// Seconds a room is kept after its last participant left.
     pub departure_timeout: u32,
+    /// Seconds a participant is kept whose network is silent.
+    pub reconnect_timeout: u32,
     pub enable_remote_unmute: bool,
     pub playout_delay: PlayoutDelay,
     pub sync_streams: bool,
@@ -507,6 +509,7 @@ impl Default for RoomConfig {
             max_participants: 0,
             empty_timeout: 300,
             departure_timeout: 20,
+            reconnect_timeout: 60,
             enable_remote_unmute: false,
             playout_delay: PlayoutDelay::default(),
             sync_streams: false,

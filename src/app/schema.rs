@@ -399,6 +399,7 @@ const ROOM: &[Key] = &[
     used("max_participants", Int),
     used("empty_timeout", Int),
     used("departure_timeout", Int),
+    used("reconnect_timeout", Int),
     used("enable_remote_unmute", Bool),
     used(
         "playout_delay",

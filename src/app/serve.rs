@@ -619,6 +619,7 @@ fn shard_config(
             update_interval: Duration::from_millis(config.audio.update_interval.into()),
             smooth_intervals: config.audio.smooth_intervals,
         },
+        patience: Duration::from_secs(config.room.reconnect_timeout.into()),
         ..ShardConfig::new(addresses, identity.clone(), rand::random(), wall)
     }
 }

@@ -191,6 +191,7 @@ impl Room {
             activate_by: Some(now + ACTIVATION_TIMEOUT),
             refresh_token_at: now + TOKEN_REFRESH_INTERVAL,
             disconnect_at: None,
+            gone_at: None,
             simulated_speech_until: None,
             simulated_resume: None,
             join_offer: None,
@@ -281,6 +282,7 @@ impl Room {
             opened: false,
             remote: None,
             connected: false,
+            silent: false,
             early_candidates: Vec::new(),
             candidates_sent: false,
             // LiveKit: offers of the server start at a random number, so that a stale answer is noticed.

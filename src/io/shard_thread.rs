@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
+use super::forwarding::Forwarding;
 use super::load::{Load, STEP};
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
@@ -327,6 +328,7 @@ pub struct ShardThread<C> {
     counters: Arc<IoCounters>,
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
+    forwarding: Forwarding,
     load: Load,
     strays: Strays,
     ways: Ways,
@@ -390,6 +392,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 counters,
                 stats,
                 next_stats: Instant::now(),
+                forwarding: Forwarding::new(),
                 load: Load::new(Instant::now()),
                 strays: Strays::new(Instant::now()),
                 ways: Ways::default(),
@@ -406,8 +409,13 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         loop {
             let started = Instant::now();
             let stopping = self.wake.stop.load(Ordering::Acquire);
+            let before = self.traffic();
             let turn = self.tick(started)?;
             let ended = Instant::now();
+            let after = self.traffic();
+            if after.0 > before.0 && after.1 > before.1 {
+                self.forwarding.record(ended - started);
+            }
             add(&self.counters.turns, 1);
             let worked = (ended - started).saturating_sub(turn.waited);
             add(&self.counters.busy_nanos, worked.as_nanos() as u64);
@@ -421,6 +429,15 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             }
             self.wait(ended, turn)?;
         }
+    }
+
+    /// Datagrams that have come and that have left. Read by who writes them.
+    fn traffic(&self) -> (u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            read(&self.counters.datagrams_received),
+            read(&self.counters.datagrams_sent),
+        )
     }
 
     /// One turn: commands, datagrams in, timers, datagrams out, events out.
@@ -682,6 +699,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         // A reader at this very moment gets the older numbers: the shard waits for nobody.
         if let Ok(mut published) = self.stats.try_lock() {
             *published = self.core.stats();
+            self.forwarding.report(&mut published);
         }
     }
 

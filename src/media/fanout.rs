@@ -459,6 +459,18 @@ impl Fanout {
         }
     }
 
+    /// A subscriber is sent nothing until `transport_connected`, and then begins with key frames.
+    pub fn transport_silent(&mut self, outside: &mut Outside<'_>, transport: Slot) {
+        let its = outside.transports.get(transport);
+        for slot in its.map(|its| its.allocation.subscriptions.clone()).unwrap_or_default() {
+            if let Some(subscription) = self.subscriptions.get_mut(slot) {
+                subscription.is_connected = false;
+                subscription.rewriter.interrupt();
+                subscription.freezes.interrupt();
+            }
+        }
+    }
+
     /// Asks the publisher now, or as soon as the throttle allows.
     pub fn request_keyframe(&mut self, outside: &mut Outside<'_>, slot: Slot, encoding: u8) {
         let Some(track) = self.tracks.get_mut(slot) else { return };

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::beside::Share;
 use super::edge::{Command, Event};
@@ -38,6 +38,8 @@ pub struct ShardConfig {
     /// (DESIGN D6).
     pub pad_for_gso: bool,
     pub speakers: SpeakerSettings,
+    /// How long a connected peer may be silent before its transport is given up; see `rtc::Transport::set_patience`.
+    pub patience: Duration,
     /// Which one it is of its process. `wall` must be the same for all of them.
     pub index: ShardIndex,
 }
@@ -51,6 +53,7 @@ impl ShardConfig {
             wall,
             pad_for_gso: true,
             speakers: SpeakerSettings::default(),
+            patience: Duration::ZERO,
             index: ShardIndex(0),
         }
     }
@@ -312,6 +315,28 @@ impl Shard {
                     });
                 }
                 let room = transport.room;
+                self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
+            }
+            TransportEvent::Silent => {
+                transport.is_connected = false;
+                transport.queue.clear();
+                transport.waiting.clear();
+                transport.rtcp.clear();
+                let (room, transport) = (transport.room, transport.handle);
+                self.events.push(Event::TransportSilent {
+                    transport,
+                    silent: true,
+                });
+                self.in_room(now, room, |fanout, outside| fanout.transport_silent(outside, slot));
+            }
+            TransportEvent::Heard => {
+                transport.is_connected = true;
+                let (room, transport) = (transport.room, transport.handle);
+                let back = Event::TransportSilent {
+                    transport,
+                    silent: false,
+                };
+                self.events.push(back);
                 self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
             }
             TransportEvent::Closed(reason) => {

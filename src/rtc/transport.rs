@@ -19,8 +19,8 @@ use crate::types::{
     ChannelLabel, CloseReason, DropReason, DtlsRole, IceCredentials, NetPath, RemoteParameters, SrtpProfile,
 };
 
-/// Without a valid STUN message for this long the peer is gone. LiveKit: 10 s to "disconnected" and 5 s to "failed".
-/// RFC 7675 §5.1 would allow 30 s.
+/// Without a valid STUN message for this long nothing is sent to the peer any more, and unless there is patience it is
+/// gone. LiveKit: 10 s to "disconnected" and 5 s to "failed". RFC 7675 §5.1 would allow 30 s.
 const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From the peer's description to keys; also the grace for a peer that was just asked to restart ICE.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,6 +60,10 @@ pub enum TransportEvent {
     Connected {
         profile: SrtpProfile,
     },
+    /// Consent has expired: nothing may be sent (RFC 7675 §5.1). `Heard` or `Closed` follows.
+    Silent,
+    /// A check has come again.
+    Heard,
     /// The last event. What `poll_transmit` still has should be sent (close_notify), nothing else will come.
     Closed(CloseReason),
     ChannelOpen {
@@ -127,6 +131,9 @@ pub struct Transport {
     has_remote: bool,
     closed: bool,
     consent_until: Option<Instant>,
+    /// See `set_patience`.
+    patience: Duration,
+    silent: bool,
     connect_until: Option<Instant>,
     transmits: Transmits,
     events: VecDeque<TransportEvent>,
@@ -158,6 +165,8 @@ impl Transport {
             has_remote: false,
             closed: false,
             consent_until: None,
+            patience: Duration::ZERO,
+            silent: false,
             connect_until: None,
             transmits: Transmits {
                 queue: VecDeque::new(),
@@ -184,6 +193,12 @@ impl Transport {
         transport.ice.inject_path(now, path);
         transport.install_keys(keys, role);
         transport
+    }
+
+    /// How long a peer that was connected may be silent before it is gone; at least `CONSENT_TIMEOUT`, after which nothing
+    /// is sent to it. None was asked for: that is all it has.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// What the peer's description says: starts DTLS. May come after the first STUN. Called again (renegotiation, the
@@ -264,7 +279,11 @@ impl Transport {
         if kind == PacketKind::Stun {
             self.ice.handle(now, path, datagram, &mut self.transmits)?;
             if self.has_remote {
-                self.consent_until = Some(self.consent_until.unwrap_or(now).max(now + CONSENT_TIMEOUT));
+                let known = self.consent_until.filter(|_| !self.silent).unwrap_or(now);
+                self.consent_until = Some(known.max(now + CONSENT_TIMEOUT));
+            }
+            if std::mem::take(&mut self.silent) {
+                self.events.push_back(TransportEvent::Heard);
             }
             self.progress(now);
             return Ok(Received::Consumed);
@@ -305,7 +324,13 @@ impl Transport {
             return;
         }
         let expired = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        if expired(self.consent_until) || expired(self.connect_until) {
+        let consent_over = expired(self.consent_until);
+        let more = self.patience.saturating_sub(CONSENT_TIMEOUT);
+        if consent_over && self.srtp.is_some() && !self.silent && !more.is_zero() {
+            self.silent = true;
+            self.consent_until = Some(now + more);
+            self.events.push_back(TransportEvent::Silent);
+        } else if consent_over || expired(self.connect_until) {
             return self.fail(CloseReason::IceFailed);
         }
         self.ice.handle_timeout(now, &mut self.transmits);

@@ -125,21 +125,27 @@ async fn real() -> Option<Redis> {
         .args(arguments)
         .args(users)
         .current_dir(std::env::temp_dir())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .ok()?;
+    let mut child = child;
+    let said = child.stdout.take()?;
     let redis = Redis {
         address,
         child: Some(child),
         keys: Keys::default(),
     };
-    for _ in 0..100 {
-        if TcpStream::connect(address).await.is_ok() {
-            return Some(redis);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("redis-server does not start");
+    let ready = tokio::task::spawn_blocking(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(said));
+        let mut lines = lines.map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("Ready to accept connections"));
+        // Read to its end, so that it never waits for somebody to.
+        std::thread::spawn(move || lines.for_each(drop));
+        is_ready
+    });
+    let ready = tokio::time::timeout(crate::client::LIMIT, ready).await;
+    assert!(ready.expect("a start").unwrap(), "redis-server does not start");
+    Some(redis)
 }
 
 fn with(redis: &Redis) -> serde_json::Value {

@@ -113,7 +113,7 @@ const peer = (() => {
   }
 
   function record(event, args) {
-    const entry = { event, values: [] };
+    const entry = { event, values: [], at: Date.now() };
     for (const arg of args) {
       const { values = [], ...rest } = describe(arg);
       Object.assign(entry, { ...rest, ...entry });
