@@ -24,7 +24,7 @@ const VIP_FEATURE: &str = "VIP_VOICE";
 pub enum RecordError {
     #[error("ids have 1 to 64 characters out of letters, digits, '-', '_' and '.'")]
     Id,
-    #[error("a name has at most 100 bytes")]
+    #[error("a name has at most 100 characters")]
     Name,
     #[error("latitude is between -90 and 90, longitude between -180 and 180, and both are given or neither")]
     Coordinates,
@@ -261,7 +261,7 @@ fn check_id(id: &str) -> Result<(), RecordError> {
 }
 
 fn check_name(name: &str) -> Result<(), RecordError> {
-    match name.len() > MAX_NAME {
+    match name.chars().count() > MAX_NAME {
         true => Err(RecordError::Name),
         false => Ok(()),
     }

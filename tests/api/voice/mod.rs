@@ -5,6 +5,7 @@ mod calls;
 mod channels;
 mod gateway;
 mod moderation;
+mod nodes;
 mod postgres;
 mod storage;
 mod town;

@@ -1,8 +1,9 @@
 //! A server with the voice system, a backend with a small directory, a media server elsewhere, and gateway clients.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,8 +29,22 @@ const EVERYONE: u64 = (1 << 9) | (1 << 10) | (1 << 20) | (1 << 21) | (1 << 25);
 
 pub struct Town {
     pub server: Server,
-    pub address: SocketAddr,
     pub far: Far,
+    backend: Backend,
+}
+
+/// Whoever speaks to a node of the town.
+#[derive(Clone, Copy)]
+pub struct Backend {
+    pub address: SocketAddr,
+}
+
+impl Deref for Town {
+    type Target = Backend;
+
+    fn deref(&self) -> &Backend {
+        &self.backend
+    }
 }
 
 /// A media server elsewhere: what it was asked, by method and body (protobuf).
@@ -43,7 +58,7 @@ pub struct Far {
 type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 impl Far {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = Self {
             url: format!("ws://{}", listener.local_addr().unwrap()),
@@ -108,8 +123,7 @@ impl Town {
         Self::with(|_| {}).await
     }
 
-    /// Guild 900 of owner 1 with voice channels 10 and 11, text 12, hidden 13; members 1 to 6, moderator 2;
-    /// conversations 20 (3, 4) and 21 (3, 4, 5). Region us is elsewhere, eu here.
+    /// Region us is elsewhere, eu here.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let far = Far::start().await;
         let mut config = Config {
@@ -136,8 +150,18 @@ impl Town {
         .unwrap();
         change(&mut config);
         let server = Server::start(&config).await.unwrap();
-        let address = server.listening()[0];
-        let town = Self { server, address, far };
+        let backend = Backend {
+            address: server.listening()[0],
+        };
+        backend.found().await;
+        Self { server, far, backend }
+    }
+}
+
+impl Backend {
+    /// Guild 900 of owner 1 with voice channels 10 and 11, text 12, hidden 13; members 1 to 6, moderator 2;
+    /// conversations 20 (3, 4) and 21 (3, 4, 5).
+    pub async fn found(&self) {
         let channel = |id: &str, kind: u16, overwrites: Value| json!({"kind": "channel", "id": id, "guild_id": GUILD, "type": kind, "permission_overwrites": overwrites});
         let mut facts = vec![
             json!({"kind": "guild", "id": GUILD, "owner_id": "1"}),
@@ -157,8 +181,7 @@ impl Town {
                 facts.push(json!({"kind": "member", "guild_id": GUILD, "user_id": user.to_string(), "roles": roles}));
             }
         }
-        town.sync(1, facts).await;
-        town
+        self.sync(1, facts).await;
     }
 
     pub async fn sync(&self, version: u64, mut facts: Vec<Value>) -> Value {
@@ -224,7 +247,8 @@ impl Town {
             sha256: STANDARD.encode(digest),
             ..Claims::default()
         };
-        let token = sign(&claims, key, secret, self.server.node().unix(), Duration::from_secs(60));
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let token = sign(&claims, key, secret, now, Duration::from_secs(60));
         let authorization = format!("Authorization: {token}");
         request(self.address, "POST", "/webhooks/livekit", &[&authorization], body)
             .await
@@ -279,6 +303,7 @@ pub fn claims(token: &str) -> Value {
 
 pub struct Gateway {
     pub socket: WebSocketStream<TcpStream>,
+    sequence: u64,
 }
 
 impl Gateway {
@@ -287,7 +312,12 @@ impl Gateway {
         let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}{target}"), stream)
             .await
             .unwrap();
-        Self { socket }
+        Self { socket, sequence: 0 }
+    }
+
+    /// Of the last dispatch.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     pub async fn send(&mut self, frame: Value) {
@@ -302,11 +332,13 @@ impl Gateway {
     }
 
     pub async fn next(&mut self) -> Value {
-        match self.message().await {
+        let frame: Value = match self.message().await {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
             Message::Binary(bytes) => serde_json::from_slice(&zstd::decode_all(bytes.as_ref()).unwrap()).unwrap(),
             other => panic!("{other:?}"),
-        }
+        };
+        self.sequence = frame["s"].as_u64().unwrap_or(self.sequence);
+        frame
     }
 
     /// The data of the next dispatch of a kind; others before it are passed over.
