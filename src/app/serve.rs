@@ -287,6 +287,7 @@ impl Server {
             shards: shards.iter().map(|(shard, _)| shard.clone()).collect(),
             api: statistics,
             webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
+            voice: voice.as_ref().map(|voice| Arc::clone(&voice.statistics)),
             authorization: metrics::authorization(&config.prometheus),
         };
         let mut http = JoinSet::new();

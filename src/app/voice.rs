@@ -3,6 +3,7 @@
 mod seated;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use super::schema::Kind::{Bool, Duration as Time, Float, Int, List, Section, Tex
 use super::schema::{Key, REDIS, used};
 use crate::api::voice::VoiceSite;
 use crate::node::voice::{
-    Https, Place, PreparedInbox, StartError, Url, UrlError, UserTokens, VoiceConfig, VoiceLink, VoiceTask,
+    Https, Place, PreparedInbox, StartError, Url, UrlError, UserTokens, VoiceConfig, VoiceLink, VoiceStatistics,
+    VoiceTask,
 };
 use crate::node::{Node, new_id};
 use crate::store::{RedisError, Seat, SharedDatabase, StoreError, VoiceStore};
@@ -27,6 +29,7 @@ const ONLY_SERVER: &str = "local";
 pub(super) const KEYS: &[Key] = &[
     used("enabled", Bool),
     used("database_url", Text),
+    used("database_ca_cert_file", Text),
     used("redis", Section(REDIS)),
     used("node_url", Text),
     used("secret", Text),
@@ -82,6 +85,9 @@ pub struct VoiceSection {
     pub enabled: bool,
     /// `postgres://…`; empty = the server's own SQLite file.
     pub database_url: String,
+    /// PEM, of the authority of PostgreSQL's certificate where the URL has `sslmode=require`; empty = the machine's
+    /// authorities.
+    pub database_ca_cert_file: String,
     /// Where several nodes that serve one API find each other; empty = this one serves alone.
     pub redis: RedisConfig,
     /// What the other nodes reach this one at (`http://…`); empty = its address and port.
@@ -118,6 +124,7 @@ impl Default for VoiceSection {
         Self {
             enabled: false,
             database_url: String::new(),
+            database_ca_cert_file: String::new(),
             redis: RedisConfig::default(),
             node_url: String::new(),
             secret: String::new(),
@@ -176,6 +183,7 @@ pub enum VoiceStartError {
 pub struct RunningVoice {
     life: Life,
     pub site: VoiceSite,
+    pub statistics: Arc<VoiceStatistics>,
 }
 
 #[derive(Debug)]
@@ -200,13 +208,14 @@ struct System {
     node: Node,
     users: UserTokens,
     database: SharedDatabase,
+    statistics: Arc<VoiceStatistics>,
 }
 
 impl System {
     fn database(&self) -> Result<VoiceStore, StoreError> {
         match self.config.voice.database_url.as_str() {
             "" => VoiceStore::sqlite(self.database.clone()),
-            url => VoiceStore::postgres(url),
+            url => VoiceStore::postgres(url, &self.config.voice.database_ca_cert_file),
         }
     }
 
@@ -223,7 +232,7 @@ impl System {
             path => directory(path)?,
         };
         let (node, users) = (self.node.clone(), self.users.clone());
-        let task = VoiceTask::start(system(&self.config), node, store, users, link, inbox).await?;
+        let task = VoiceTask::start(system(&self.config, &self.statistics), node, store, users, link, inbox).await?;
         if !entries.is_empty() {
             let fault = |text: String| VoiceStartError::Directory {
                 path: path.to_owned(),
@@ -260,11 +269,13 @@ pub async fn start(
     if voice.secret.is_empty() {
         tracing::warn!("voice: secret is not set: no backend can sync its directory or ask for tokens");
     }
+    let statistics = Arc::<VoiceStatistics>::default();
     let system = System {
         config: config.clone(),
         node: node.clone(),
         users: users.clone(),
         database,
+        statistics: Arc::clone(&statistics),
     };
     let (life, place) = match inbox {
         Some((link, inbox)) => {
@@ -277,8 +288,8 @@ pub async fn start(
             (Life::Seated(seated), place)
         }
     };
-    let site = VoiceSite::new(node.clone(), place, users, &voice.secret);
-    Ok(RunningVoice { life, site })
+    let site = VoiceSite::new(node.clone(), place, users, &voice.secret, Arc::clone(&statistics));
+    Ok(RunningVoice { life, site, statistics })
 }
 
 /// The seat of the nodes that share `voice.redis`.
@@ -299,7 +310,7 @@ fn seat(config: &Config) -> Result<Seat, VoiceStartError> {
     Ok(Seat::new(settings, &new_id("ND_"), &url))
 }
 
-fn system(config: &Config) -> VoiceConfig {
+fn system(config: &Config, statistics: &Arc<VoiceStatistics>) -> VoiceConfig {
     let voice = &config.voice;
     let endpoint = match voice.endpoint.is_empty() {
         true => own_endpoint(config),
@@ -340,6 +351,7 @@ fn system(config: &Config) -> VoiceConfig {
         },
         regions,
         servers,
+        statistics: Arc::clone(statistics),
     }
 }
 

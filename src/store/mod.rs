@@ -29,6 +29,8 @@ pub enum StoreError {
     TooNew,
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] tokio_postgres::Error),
+    #[error("the authority of PostgreSQL's certificate: {0}")]
+    Certificates(#[source] std::io::Error),
     #[error("the database does not answer in time")]
     Late,
     #[error("Redis: {0}")]

@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use self::route::{Answer, ApiError, Call, Caller, Route};
 use crate::node::Node;
-use crate::node::voice::{Https, Place, PlaceWatch, UserTokens, VoiceLink, Who};
+use crate::node::voice::{Https, Place, PlaceWatch, Told, UserTokens, VoiceLink, VoiceStatistics, Who};
 use crate::voice::{UserId, VoiceError};
 
 /// How long a body may take to arrive.
@@ -63,6 +63,7 @@ struct Inner {
     /// SHA-256 of the backend's secret; None: nobody is the backend.
     secret: Option<[u8; 32]>,
     previews: previews::Previews,
+    statistics: Arc<VoiceStatistics>,
 }
 
 impl std::fmt::Debug for VoiceSite {
@@ -73,7 +74,13 @@ impl std::fmt::Debug for VoiceSite {
 
 impl VoiceSite {
     /// An empty secret is nobody's.
-    pub fn new(node: Node, place: PlaceWatch, users: UserTokens, secret: &str) -> Self {
+    pub fn new(
+        node: Node,
+        place: PlaceWatch,
+        users: UserTokens,
+        secret: &str,
+        statistics: Arc<VoiceStatistics>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 node,
@@ -82,6 +89,7 @@ impl VoiceSite {
                 users,
                 secret: (!secret.is_empty()).then(|| hash(secret)),
                 previews: previews::Previews::default(),
+                statistics,
             }),
         }
     }
@@ -116,7 +124,10 @@ impl VoiceSite {
             let body = std::mem::take(body);
             return Some(match self.run(route, link, parameters, parts, body).await {
                 Ok(answer) => answer.into_response(),
-                Err(error) => error.into_response(),
+                Err(error) => {
+                    self.inner.statistics.refused(Told::Http, error.code);
+                    error.into_response()
+                }
             });
         }
         let mut refusal = ApiError::new(405, "METHOD_NOT_ALLOWED", "Method not allowed").into_response();
@@ -212,7 +223,27 @@ fn object(raw: &Bytes) -> Result<Map<String, Value>, ApiError> {
     if raw.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(raw).map_err(|_| VoiceError::InvalidParameters.into())
+    let mut object: Map<String, Value> = serde_json::from_slice(raw).map_err(|_| VoiceError::InvalidParameters)?;
+    object.values_mut().for_each(whole_numbers);
+    Ok(object)
+}
+
+/// `1.0` is an integer (RFC 8259 §6 knows one kind of numbers, and so does JSON Schema), up to where such are exact.
+fn whole_numbers(value: &mut Value) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && number.abs() <= EXACT);
+            if let Some(whole) = whole {
+                *value = Value::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 impl IntoResponse for Answer {

@@ -174,7 +174,7 @@ fn fact() -> Value {
     let name = || text(128);
     let common = |fields: Vec<(&'static str, Value)>| {
         let mut fields = fields;
-        fields.push(("version", number(1 << 53)));
+        fields.push(("version", number(u64::MAX)));
         fields.push(("deleted", boolean()));
         fields
     };
@@ -204,7 +204,7 @@ fn fact() -> Value {
         ("mute", boolean()),
         ("deaf", boolean()),
         ("nick", optional(name())),
-        ("communication_disabled_until", optional(number(1 << 53))),
+        ("communication_disabled_until", optional(number(u64::MAX))),
     ];
     let channel = vec![
         ("id", snowflake()),

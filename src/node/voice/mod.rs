@@ -6,6 +6,7 @@
 
 mod https;
 mod lanes;
+mod statistics;
 mod task;
 mod tokens;
 mod users;
@@ -20,6 +21,7 @@ use crate::control::RoomEvent;
 use crate::voice::{Frame, RoomKey, Seen, ServerKey, SocketId, UnixMillis, Voice};
 pub use https::{Https, Passed, Url, UrlError};
 pub use lanes::participants;
+pub use statistics::{Told, VoiceCounts, VoiceStatistics};
 pub use task::{PreparedInbox, StartError, VoiceConfig, VoiceTask};
 pub use tokens::nonce_of;
 pub use users::{UserTokens, Who};

@@ -60,12 +60,13 @@ impl VoiceStore {
         Ok(Self::Sqlite(database))
     }
 
-    /// `postgres://user:password@host:port/name`; connects when it is first needed.
+    /// `postgres://user:password@host:port/name`; connects when it is first needed. With `?sslmode=require` under TLS, to a
+    /// server whose certificate `authority` (a PEM file; empty = the machine's authorities) has signed.
     ///
     /// # Errors
-    /// The URL cannot be read.
-    pub fn postgres(url: &str) -> Result<Self, StoreError> {
-        Ok(Self::Postgres(Box::new(Postgres::new(url)?)))
+    /// The URL or the file cannot be read.
+    pub fn postgres(url: &str, authority: &str) -> Result<Self, StoreError> {
+        Ok(Self::Postgres(Box::new(Postgres::new(url, authority)?)))
     }
 
     /// # Errors

@@ -32,7 +32,7 @@ pub enum RecordError {
     Endpoint,
     #[error("keys and secrets have 1 to 256 bytes")]
     Key,
-    #[error("a list of restrictions is too long")]
+    #[error("a list of restrictions, or a feature in it, is too long")]
     List,
     #[error("the region does not exist")]
     NoRegion,
@@ -82,7 +82,9 @@ impl Restrictions {
             .len()
             .max(self.allowed_guild_ids.len())
             .max(self.allowed_user_ids.len());
-        match longest > MAX_LIST {
+        let mut features = self.required_guild_features.iter();
+        let is_long = |feature: &String| feature.chars().count() > MAX_ID;
+        match longest > MAX_LIST || features.any(is_long) {
             true => Err(RecordError::List),
             false => Ok(()),
         }

@@ -3,7 +3,11 @@
 mod admin;
 mod calls;
 mod channels;
+mod errors;
+mod fluxer;
 mod gateway;
+mod introspection;
+mod metrics;
 mod moderation;
 mod nodes;
 mod postgres;

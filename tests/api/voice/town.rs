@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -15,6 +14,7 @@ use patchbay::proto::claims::{Claims, sign};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -55,19 +55,19 @@ pub struct Far {
 }
 
 /// Method and body.
-type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+type Asked = watch::Sender<Vec<(String, Vec<u8>)>>;
 
 impl Far {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = Self {
             url: format!("ws://{}", listener.local_addr().unwrap()),
-            asked: Arc::default(),
+            asked: Asked::default(),
         };
-        let asked = Arc::clone(&far.asked);
+        let asked = far.asked.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&asked)));
+                tokio::spawn(answer(stream, asked.clone()));
             }
         });
         far
@@ -75,18 +75,14 @@ impl Far {
 
     /// Waits until it has been asked `method` about somebody or something; the bodies of all such so far.
     pub async fn asked(&self, method: &str, about: &str) {
-        let limit = tokio::time::Instant::now() + LIMIT;
         let is_it = |(name, body): &(String, Vec<u8>)| {
             name == method && body.windows(about.len()).any(|window| window == about.as_bytes())
         };
-        while !self.asked.lock().unwrap().iter().any(is_it) {
-            assert!(
-                tokio::time::Instant::now() < limit,
-                "{method} about {about} was never asked"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        self.asked.lock().unwrap().retain(|asked| !is_it(asked));
+        let mut asked = self.asked.subscribe();
+        let wanted = asked.wait_for(|asked| asked.iter().any(is_it));
+        let found = tokio::time::timeout(LIMIT, wanted).await;
+        drop(found.unwrap_or_else(|_| panic!("{method} about {about} was never asked")));
+        self.asked.send_modify(|asked| asked.retain(|asked| !is_it(asked)));
     }
 }
 
@@ -112,7 +108,7 @@ async fn answer(mut stream: TcpStream, asked: Asked) {
         .unwrap_or_default()
         .to_owned();
     let method = target.rsplit('/').next().unwrap_or_default().to_owned();
-    asked.lock().unwrap().push((method, read[end..].to_vec()));
+    asked.send_modify(|asked| asked.push((method, read[end..].to_vec())));
     let _ = stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         .await;
@@ -270,10 +266,7 @@ impl Backend {
     pub async fn gateway(&self, user: u64) -> Gateway {
         let mut gateway = Gateway::open(self.address, "/gateway?v=1&encoding=json").await;
         assert_eq!(gateway.next().await["op"], 10);
-        let properties = json!({"os": "", "browser": "", "device": ""});
-        gateway
-            .send(json!({"op": 2, "d": {"token": user_token(user), "properties": properties}}))
-            .await;
+        gateway.identify(&user_token(user)).await;
         gateway
     }
 }
@@ -318,6 +311,12 @@ impl Gateway {
     /// Of the last dispatch.
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    pub async fn identify(&mut self, token: &str) {
+        let properties = json!({"os": "", "browser": "", "device": ""});
+        self.send(json!({"op": 2, "d": {"token": token, "properties": properties}}))
+            .await;
     }
 
     pub async fn send(&mut self, frame: Value) {
