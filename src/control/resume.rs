@@ -50,12 +50,14 @@ impl Room {
             return handle;
         }
         participant.connection = Some(connection);
+        participant.heard_at = now;
         self.connections.insert(connection, handle);
         if let Some(participant) = self.participants.get(&handle)
             && participant.client.reads_reconnect_response()
         {
             let response = ReconnectResponse {
                 ice_servers: self.ice_servers(now, participant),
+                client_configuration: participant.configuration(),
                 server_info: Some(server_info(&self.settings)),
                 last_message_seq: participant.last_data_sequence,
                 ..Default::default()
