@@ -34,7 +34,7 @@ e2e: setup
 
 network: setup ## a browser on bad networks: every row of tests/e2e/stories/network.test.mjs, with its figures (root)
 	cargo test --no-run
-	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs stories/slow-tcp.test.mjs
+	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs stories/slow-tcp.test.mjs stories/warp.test.mjs
 
 recovery: setup ## networks and servers that go away and come back, 50 times each (RECOVERY_TRIALS=…), with a browser (root)
 	cargo test --no-run

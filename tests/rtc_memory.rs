@@ -71,6 +71,7 @@ fn connect(now: &mut Instant, identity: &DtlsIdentity, client_identity: &DtlsIde
         dtls_role,
         sctp_max_message_size: Some(65_536),
         sctp_init: None,
+        sped: false,
     };
     let (to_server, to_client) = (
         remote(&theirs, client_identity, DtlsRole::Passive),

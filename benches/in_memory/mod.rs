@@ -112,6 +112,7 @@ pub fn join(shard: &mut Shard, identity: &DtlsIdentity, now: &mut Instant, numbe
         dtls_role,
         sctp_max_message_size: None,
         sctp_init: None,
+        sped: false,
     };
     let to_server = remote(theirs.clone(), &client_identity, DtlsRole::Passive);
     shard.handle_command(

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::config::{Filter, RtcConfig};
 use crate::io::LocalAddress;
+use crate::types::Network;
 
 /// The addresses to offer as host candidates, best first. What `rtc.node_ip` names, or what the outside sees
 /// (`external`, with `rtc.use_external_ip`), stands for all that the machine has. Loopback is offered when asked for, in
@@ -45,24 +46,7 @@ fn passes(filter: &Filter, matches: impl Fn(&String) -> bool) -> bool {
 
 /// `10.0.0.0/8`, or a single address. What is neither contains nothing.
 fn contains(network: &str, ip: IpAddr) -> bool {
-    let (base, bits) = match network.split_once('/') {
-        Some((base, bits)) => (base, bits.parse::<u32>().ok()),
-        None => (network, Some(u32::MAX)),
-    };
-    let (Ok(base), Some(bits)) = (base.trim().parse::<IpAddr>(), bits) else {
-        return false;
-    };
-    match (base, ip) {
-        (IpAddr::V4(base), IpAddr::V4(ip)) => {
-            let shift = 32 - bits.min(32);
-            u32::from(base).checked_shr(shift) == u32::from(ip).checked_shr(shift)
-        }
-        (IpAddr::V6(base), IpAddr::V6(ip)) => {
-            let shift = 128 - bits.min(128);
-            u128::from(base).checked_shr(shift) == u128::from(ip).checked_shr(shift)
-        }
-        _ => false,
-    }
+    network.parse::<Network>().is_ok_and(|network| network.contains(ip))
 }
 
 #[cfg(test)]

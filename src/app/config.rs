@@ -101,6 +101,12 @@ pub struct RtcConfig {
     pub use_ice_lite: bool,
     pub force_tcp: bool,
     pub allow_tcp_fallback: bool,
+    /// Milliseconds: whose signalling takes longer is not sent to TCP; 0 = no limit.
+    pub tcp_fallback_rtt_threshold: u32,
+    /// Handshakes take fewer round trips with clients that offer it: DTLS in STUN.
+    pub enable_warp: bool,
+    /// Ours: data channels open without a handshake of SCTP, with clients that offer it.
+    pub enable_snap: bool,
     /// Packets kept for retransmission.
     pub packet_buffer_size_video: usize,
     pub packet_buffer_size_audio: usize,
@@ -287,6 +293,9 @@ pub struct TurnConfig {
     /// 0 = no limit.
     pub per_user_relay_allocation_limit: u32,
     pub ttl_seconds: u32,
+    /// Ours: clients may reach peers elsewhere too, through ports of the relay's range.
+    pub relay_to_peers: bool,
+    /// With it: networks that are reached though they are not of the Internet, and networks that never are.
     pub allow_restricted_peer_cidrs: Vec<String>,
     pub deny_peer_cidrs: Vec<String>,
 }
@@ -297,6 +306,23 @@ pub struct TurnConfig {
 pub struct TlsConfig {
     pub cert_file: String,
     pub key_file: String,
+    pub acme: AcmeConfig,
+}
+
+/// Instead of files: a certificate from an authority (RFC 8555).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AcmeConfig {
+    /// Names to get one certificate for; empty = none.
+    pub domains: Vec<String>,
+    /// Whom the authority may write to; may be empty.
+    pub email: String,
+    /// The authority's directory; empty = Let's Encrypt.
+    pub directory: String,
+    /// Where account and certificate are kept; empty = `acme` in the working directory.
+    pub cache_dir: String,
+    /// Certificates in PEM to trust the authority by, beside the machine's; for one's own authority.
+    pub ca_file: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -431,6 +457,9 @@ impl Default for RtcConfig {
             use_ice_lite: false,
             force_tcp: false,
             allow_tcp_fallback: true,
+            tcp_fallback_rtt_threshold: 0,
+            enable_warp: false,
+            enable_snap: true,
             packet_buffer_size_video: 500,
             packet_buffer_size_audio: 200,
             pli_throttle: PliThrottle::default(),
@@ -558,6 +587,7 @@ impl Default for TurnConfig {
             relay_range_end: 40_000,
             per_user_relay_allocation_limit: 12,
             ttl_seconds: 300,
+            relay_to_peers: false,
             allow_restricted_peer_cidrs: Vec::new(),
             deny_peer_cidrs: Vec::new(),
         }

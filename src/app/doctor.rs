@@ -328,7 +328,11 @@ async fn turn(config: &Config, advertised: &[IpAddr]) -> Vec<Finding> {
             false => vec![Finding::new(Verdict::Warning, format!("TURN is off: {advice}"))],
         };
     }
-    if let Err(error) = relay::check(turn) {
+    // Then nobody has certificate files, for all that matters here.
+    let by_acme = config.rtc.single_port != 0 && !config.tls.acme.domains.is_empty();
+    let mut checked = turn.clone();
+    checked.external_tls |= by_acme;
+    if let Err(error) = relay::check(&checked) {
         return vec![Finding::new(Verdict::Fault, error.to_string())];
     }
     let mut findings = vec![Finding::new(
@@ -343,8 +347,10 @@ async fn turn(config: &Config, advertised: &[IpAddr]) -> Vec<Finding> {
         ));
         return findings;
     }
-    if !turn.external_tls {
-        findings.push(certificate(&turn.cert_file, &turn.key_file));
+    match by_acme {
+        true => findings.push(acme(config.rtc.single_port)),
+        false if turn.external_tls => {}
+        false => findings.push(certificate(&turn.cert_file, &turn.key_file)),
     }
     let addresses = timeout(ANSWER, lookup_host((turn.domain.as_str(), turn.tls_port))).await;
     let addresses: Vec<IpAddr> = match addresses {
@@ -369,6 +375,21 @@ async fn turn(config: &Config, advertised: &[IpAddr]) -> Vec<Finding> {
         ),
     });
     findings
+}
+
+/// RFC 8737 §3: where an authority asks.
+fn acme(port: u16) -> Finding {
+    const ASKED: u16 = 443;
+    match port {
+        ASKED => Finding::new(
+            Verdict::Fine,
+            "the certificate comes by ACME: its authority must reach port 443 from the Internet",
+        ),
+        port => Finding::new(
+            Verdict::Warning,
+            format!("the certificate comes by ACME, whose authority asks at port 443: forward that to {port}"),
+        ),
+    }
 }
 
 fn certificate(certificate: &str, key: &str) -> Finding {

@@ -225,7 +225,10 @@ fn apply_single_port(config: &mut Config) {
         turn.key_file.clone_from(&tls.key_file);
     }
     // Clients check the certificate against a name: without one they cannot be told of TURN under TLS.
-    let has_certificate = !turn.cert_file.is_empty() || turn.external_tls;
+    if let (Some(first), "") = (tls.acme.domains.first(), turn.domain.as_str()) {
+        turn.domain.clone_from(first);
+    }
+    let has_certificate = !turn.cert_file.is_empty() || turn.external_tls || !tls.acme.domains.is_empty();
     turn.tls_port = if turn.domain.is_empty() || !has_certificate {
         0
     } else {

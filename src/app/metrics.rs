@@ -409,6 +409,12 @@ impl Metrics {
     /// What each shard's thread and sockets have done. Datagrams by messages is what GRO and GSO gain.
     fn shards(&self, page: &mut Page) {
         let io: Vec<_> = self.shards.iter().map(ShardHandle::counters).collect();
+        let sum = |read: fn(&IoSnapshot) -> u64| io.iter().map(read).sum::<u64>();
+        page.counter(
+            "patchbay_turn_refused_total",
+            [(String::new(), sum(|io| io.relay_refused))],
+        );
+        page.gauge("patchbay_turn_allocations", sum(|io| io.relay_allocations));
         let mut each = |name: &str, values: &[(&str, Reading)]| {
             page.metric(name, "counter");
             for (shard, io) in io.iter().enumerate() {

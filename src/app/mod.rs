@@ -1,5 +1,6 @@
 //! L4: configuration, command line, wiring, shutdown order.
 
+mod acme;
 mod addresses;
 pub mod cli;
 pub mod config;

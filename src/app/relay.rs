@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
+use super::acme::{Acme, AcmeError};
 use super::config::{Config, TurnConfig, TurnServer as External};
 use crate::io::{
-    CertificateFiles, Cover, Door, Guests, Offload, RelayHome, ShardHandle, Tls, TlsError, TurnServer, UdpSocket,
+    CertificateFiles, Cover, Door, Guests, Offload, Peers, RelayHome, ShardHandle, Tls, TlsError, TurnServer,
+    UdpSocket, local_addresses,
 };
 use crate::proto::claims::ApiKeys;
 use crate::proto::livekit::IceServer;
 use crate::proto::relay::{IceServerSource, password, read_username};
-use crate::turn::{Account, Credentials, Server, ServerConfig};
+use crate::turn::{Account, Credentials, OtherPeers, PeerPolicy, Server, ServerConfig};
 use crate::types::WallClock;
 
 /// LiveKit's realm.
@@ -39,6 +41,14 @@ pub enum RelayError {
     Tls(#[from] TlsError),
     #[error("tls needs both cert_file and key_file")]
     HalfCertificate,
+    #[error("tls has cert_file and acme.domains: use one of them")]
+    TwoCertificates,
+    #[error("tls.acme gets the certificate of rtc.single_port, which is not set")]
+    NoSinglePort,
+    #[error("tls.acme: {0}")]
+    Acme(#[from] AcmeError),
+    #[error("turn: {0} is neither an address nor a network such as 192.0.2.0/24")]
+    NotANetwork(String),
     #[error("turn: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
 }
@@ -82,11 +92,12 @@ pub(super) fn check(turn: &TurnConfig) -> Result<Option<Tls>, RelayError> {
 }
 
 /// The server with its UDP sockets. `advertised`: our addresses as clients are told them. `routes`: every address and port at
-/// which media is received, whoever knows it by that.
+/// which media is received, whoever knows it by that. `peers`: how those elsewhere are reached, where they may be.
 pub(super) fn home(
     config: &Config,
     advertised: &[IpAddr],
     routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+    peers: Option<Peers>,
     unix: Duration,
 ) -> Result<RelayHome, RelayError> {
     let turn = &config.turn;
@@ -108,7 +119,13 @@ pub(super) fn home(
         realm: REALM.to_owned(),
         relay_ips: [of_family(true), of_family(false)].into_iter().flatten().collect(),
         relay_ports: relay_ports(turn),
-        peers: routes.iter().map(|(address, _)| *address).collect(),
+        peers: PeerPolicy {
+            media: routes.iter().map(|(address, _)| *address).collect(),
+            others: match &peers {
+                Some(_) => Some(other_peers(turn, advertised)?),
+                None => None,
+            },
+        },
         allocations_per_user: turn.per_user_relay_allocation_limit as usize,
         secret: rand::random(),
         wall: WallClock::new(now, unix),
@@ -121,6 +138,25 @@ pub(super) fn home(
         shares_media,
         server: TurnServer(Box::new(Server::new(server, Box::new(scheme), now))),
         routes,
+        peers,
+    })
+}
+
+/// LiveKit's lists. This machine is known by the addresses it has and by those that its clients know.
+fn other_peers(turn: &TurnConfig, advertised: &[IpAddr]) -> Result<OtherPeers, RelayError> {
+    let networks = |list: &[String]| {
+        let parse = |text: &String| text.parse().map_err(|_| RelayError::NotANetwork(text.clone()));
+        list.iter().map(parse).collect::<Result<Vec<_>, _>>()
+    };
+    let own = local_addresses().unwrap_or_default();
+    Ok(OtherPeers {
+        own: own
+            .into_iter()
+            .map(|address| address.ip)
+            .chain(advertised.iter().copied())
+            .collect(),
+        allow: networks(&turn.allow_restricted_peer_cidrs)?,
+        deny: networks(&turn.deny_peer_cidrs)?,
     })
 }
 
@@ -189,10 +225,17 @@ pub(super) fn media_doors(port: u16, shards: &[ShardHandle]) -> Vec<Door> {
 }
 
 /// The certificates of a single port: TURN's for whoever asks for its name, the site's for everybody else. None = plain.
+/// With them, what gets new ones from an authority.
 ///
 /// # Errors
 /// When one cannot be used.
-pub(super) fn single_port_tls(config: &Config) -> Result<Option<Tls>, RelayError> {
+pub(super) fn single_port_tls(config: &Config) -> Result<Option<(Tls, Option<Acme>)>, RelayError> {
+    if let Some(acme) = Acme::new(&config.tls.acme)? {
+        if !config.tls.cert_file.is_empty() {
+            return Err(RelayError::TwoCertificates);
+        }
+        return Ok(Some((acme.tls()?, Some(acme))));
+    }
     let files = |certificate: &str, key: &str| match (certificate, key) {
         ("", "") => Ok(None),
         ("", _) | (_, "") => Err(RelayError::HalfCertificate),
@@ -210,7 +253,7 @@ pub(super) fn single_port_tls(config: &Config) -> Result<Option<Tls>, RelayError
         .iter()
         .filter(|turn| *turn != first && !config.turn.domain.is_empty());
     let others: Vec<_> = others.map(|turn| (config.turn.domain.clone(), turn.clone())).collect();
-    Ok(Some(Tls::new(first.clone(), &others)?))
+    Ok(Some((Tls::new(first.clone(), &others)?, None)))
 }
 
 /// Everything that a single port lets in, at each address where HTTP is served. The addresses they listen on, too.

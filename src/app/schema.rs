@@ -87,9 +87,16 @@ pub const OURS: &[&str] = &[
     "webhook.allow_private_addresses",
     "voice.enabled",
     "rtc.single_port",
+    "rtc.enable_snap",
     "tls.cert_file",
     "tls.key_file",
+    "tls.acme.domains",
+    "tls.acme.email",
+    "tls.acme.directory",
+    "tls.acme.cache_dir",
+    "tls.acme.ca_file",
     "turn.advertised_tls_port",
+    "turn.relay_to_peers",
 ];
 
 pub const SCHEMA: &[Key] = &[
@@ -110,7 +117,14 @@ pub const SCHEMA: &[Key] = &[
     used("enable_data_tracks", Bool),
     used("enable_participant_data_blob", Bool),
     used("turn", Section(TURN)),
-    used("tls", Section(&[used("cert_file", Text), used("key_file", Text)])),
+    used(
+        "tls",
+        Section(&[
+            used("cert_file", Text),
+            used("key_file", Text),
+            used("acme", Section(ACME)),
+        ]),
+    ),
     used(
         "prometheus",
         Section(&[used("port", Int), used("username", Text), used("password", Text)]),
@@ -176,8 +190,8 @@ const RTC: &[Key] = &[
     inert("use_ice_lite", Bool),
     inert("use_mdns", Bool),
     used("force_tcp", Bool),
-    inert("allow_tcp_fallback", Bool),
-    inert("tcp_fallback_rtt_threshold", Int),
+    used("allow_tcp_fallback", Bool),
+    used("tcp_fallback_rtt_threshold", Int),
     inert("allow_udp_unstable_fallback", Bool),
     inert("host_acceptance_min_wait", Duration),
     inert("srflx_acceptance_min_wait", Duration),
@@ -190,7 +204,8 @@ const RTC: &[Key] = &[
     inert("sctp_min_cwnd", Int),
     inert("sctp_fast_rtx_wnd", Int),
     inert("sctp_cwnd_ca_step", Int),
-    inert("enable_warp", Bool),
+    used("enable_warp", Bool),
+    used("enable_snap", Bool),
     inert("packet_buffer_size_video", Int),
     inert("packet_buffer_size_audio", Int),
     deprecated("packet_buffer_size", Int),
@@ -449,8 +464,17 @@ const TURN: &[Key] = &[
     used("relay_range_end", Int),
     used("per_user_relay_allocation_limit", Int),
     used("ttl_seconds", Int),
-    inert("allow_restricted_peer_cidrs", List(&Text)),
-    inert("deny_peer_cidrs", List(&Text)),
+    used("relay_to_peers", Bool),
+    used("allow_restricted_peer_cidrs", List(&Text)),
+    used("deny_peer_cidrs", List(&Text)),
+];
+
+const ACME: &[Key] = &[
+    used("domains", List(&Text)),
+    used("email", Text),
+    used("directory", Text),
+    used("cache_dir", Text),
+    used("ca_file", Text),
 ];
 
 const WEBHOOK: &[Key] = &[

@@ -29,7 +29,7 @@ use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSetting
 use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
-    WayEnd, local_addresses, way,
+    WayEnd, local_addresses, peers, way,
 };
 use crate::media::speakers::SpeakerSettings;
 use crate::media::{Shard, ShardConfig};
@@ -156,9 +156,10 @@ impl Server {
     /// See [`ServeError`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let single_port = config.rtc.single_port != 0;
-        let tls = match single_port {
-            true => relay::single_port_tls(config)?,
-            false => relay::check(&config.turn)?,
+        let (tls, acme) = match single_port {
+            true => relay::single_port_tls(config)?.unzip(),
+            false if !config.tls.acme.domains.is_empty() => return Err(RelayError::NoSinglePort.into()),
+            false => (relay::check(&config.turn)?, None),
         };
         let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
         let metrics_listeners = match config.prometheus.port {
@@ -296,6 +297,9 @@ impl Server {
                 Some(_) => http.spawn(http::serve_handed(handed, site.clone(), ToHttps, stopped.clone())),
                 None => http.spawn(http::serve_handed(handed, site.clone(), site.clone(), stopped.clone())),
             };
+        }
+        if let (Some(tls), Some(Some(acme))) = (&tls, acme) {
+            http.spawn(acme.keep(tls.clone(), stopped.clone()));
         }
         if let Some(tls) = &tls {
             http.spawn(reload::watch_certificates(tls.clone(), stopped.clone()));
@@ -444,7 +448,12 @@ async fn start_relay(
         return Ok(None);
     };
     let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let seat = relay::home(config, advertised, routes, unix)?;
+    let (peers, sockets) = config.turn.relay_to_peers.then(peers).unzip();
+    let seat = relay::home(config, advertised, routes, peers, unix)?;
+    if let Some(sockets) = sockets {
+        // Ends with the shard that has the other end.
+        tokio::spawn(sockets.serve(home.clone()));
+    }
     let ended = |_| ServeError::ShardEnded;
     home.hand_over(Handover::RelayHome(Box::new(seat)))
         .await
@@ -691,6 +700,10 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
         dynacast_pause_delay: config.video.dynacast_pause_delay,
         codec_regression_threshold: config.video.codec_regression_threshold,
         allow_pause: config.rtc.congestion_control.allow_pause,
+        tcp_fallback: config.rtc.allow_tcp_fallback,
+        tcp_fallback_rtt_threshold: Duration::from_millis(config.rtc.tcp_fallback_rtt_threshold.into()),
+        warp: config.rtc.enable_warp,
+        snap: config.rtc.enable_snap,
         playout_delay: room
             .playout_delay
             .enabled

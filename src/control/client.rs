@@ -95,18 +95,31 @@ impl Client {
         self.info.sdk() != Sdk::Rust || self.protocol >= 10
     }
 
-    /// LiveKit: JS before 1.6.3 does not know `ReconnectResponse`.
-    pub(super) fn reads_reconnect_response(&self) -> bool {
-        if self.info.sdk() != Sdk::Js {
-            return true;
+    /// LiveKit: Go's client does not open TCP connections for media; Swift's does since 1.0.5.
+    pub(super) fn accepts_ice_tcp(&self) -> bool {
+        match self.info.sdk() {
+            Sdk::Go => false,
+            Sdk::Swift => self.version() >= (1, 0, 5),
+            _ => true,
         }
+    }
+
+    fn version(&self) -> (u32, u32, u32) {
         let mut parts = self
             .info
             .version
             .split(['.', '-', '+'])
             .map(|part| part.parse::<u32>().ok());
         let mut next = || parts.next().flatten().unwrap_or(0);
-        (next(), next(), next()) >= (1, 6, 3)
+        (next(), next(), next())
+    }
+
+    /// LiveKit: JS before 1.6.3 does not know `ReconnectResponse`.
+    pub(super) fn reads_reconnect_response(&self) -> bool {
+        if self.info.sdk() != Sdk::Js {
+            return true;
+        }
+        self.version() >= (1, 6, 3)
     }
 
     /// LiveKit: the Go SDK reads signal messages while it still applies the offer of its own join request; an answer

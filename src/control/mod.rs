@@ -32,6 +32,7 @@ mod data_tracks;
 mod dispatches;
 mod dynacast;
 mod explanation;
+mod fallback;
 mod forwarding;
 mod ids;
 mod jobs;

@@ -16,6 +16,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::{DataPublication, DataSubscriptions};
+use super::fallback::Way;
 use super::forwarding::Original;
 use super::ids::SpentSsrcs;
 use super::join::Signer;
@@ -43,6 +44,12 @@ pub(super) struct Participant {
     pub connection: Option<ConnectionHandle>,
     /// When the last signalling connection went away.
     pub last_signal_at: Instant,
+    /// When it last said anything.
+    pub heard_at: Instant,
+    /// There and back, as the client measures it by its pings.
+    pub signal_rtt: Option<Duration>,
+    /// How its media is led to us.
+    pub way: Way,
     /// The client's publishing connection, or the only one in single form.
     pub publisher: Peer,
     /// The connection we offer; dual form only.

@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub connected: bool,
     /// Nothing is heard of it.
     pub silent: bool,
+    /// Since when, by its client's last word of a failure.
+    pub connected_at: Option<Instant>,
     /// Candidates that came before the first remote description; at most `MAX_EARLY_CANDIDATES`.
     pub early_candidates: Vec<String>,
     /// Our candidates were trickled for the current credentials.

@@ -21,6 +21,7 @@ impl Room {
         let Some(message) = request.message else {
             return;
         };
+        self.note_heard(now, participant, &message);
         match message {
             Message::Offer(offer) => self.handle_offer(now, participant, offer),
             Message::Answer(answer) => self.handle_answer(now, participant, &answer),
@@ -35,7 +36,7 @@ impl Room {
             Message::SubscriptionPermission(request) => self.handle_subscription_permission(now, participant, request),
             Message::SyncState(request) => self.handle_sync_state(now, participant, request),
             Message::Simulate(request) => self.handle_simulate(now, participant, request),
-            // The socket answers pings, so that they measure it and nothing else.
+            // The socket has answered it, so that it measures the socket and nothing else.
             Message::Ping(_) | Message::PingReq(_) => {}
             Message::UpdateMetadata(request) => self.handle_update_metadata(now, participant, request),
             Message::UpdateAudioTrack(request) => self.handle_update_audio_track(participant, request),

@@ -53,12 +53,14 @@ impl Room {
         participant.gone_at = None;
         // LiveKit: a client that goes on hearing that it is lost starts over, and this is about the time before.
         participant.score.take_if(|score| score.lost);
+        participant.heard_at = now;
         self.connections.insert(connection, handle);
         if let Some(participant) = self.participants.get(&handle)
             && participant.client.reads_reconnect_response()
         {
             let response = ReconnectResponse {
                 ice_servers: self.ice_servers(now, participant),
+                client_configuration: participant.configuration(),
                 server_info: Some(server_info(&self.settings)),
                 last_message_seq: participant.last_data_sequence,
                 ..Default::default()

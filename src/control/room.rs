@@ -12,11 +12,12 @@ use livekit_protocol::{AgentDispatch, DisconnectReason, ParticipantInfo};
 
 use crate::media::edge::{Command, Event};
 use crate::types::{
-    Codec, Identity, ParticipantHandle, RoomHandle, RoomId, RoomName, SubscriptionHandle, TrackHandle, TrackId,
-    TransportHandle, WallClock,
+    CloseReason, Codec, Identity, ParticipantHandle, RoomHandle, RoomId, RoomName, SubscriptionHandle, TrackHandle,
+    TrackId, TransportHandle, WallClock,
 };
 
 use super::explanation::Asked;
+use super::fallback::Fallbacks;
 use super::ids::Ids;
 use super::outbox::Outbox;
 use super::output::{ConnectionHandle, Output, RoomEvent};
@@ -86,6 +87,8 @@ pub struct Room {
     pub(super) forwarded: BTreeMap<ParticipantHandle, u32>,
 
     /// When the last participant who counts left; None = nobody has left yet.
+    /// Outlives those whose connections have failed, so that they are led another way when they come back.
+    pub(super) fallbacks: Fallbacks,
     pub(super) departed_at: Option<Instant>,
     /// It is over in this process only.
     pub(super) kept: bool,
@@ -163,6 +166,7 @@ impl Room {
             streams_at: None,
             speakers: BTreeMap::new(),
             forwarded: BTreeMap::new(),
+            fallbacks: Fallbacks::default(),
             departed_at: None,
             kept: false,
             unsaved: false,
@@ -208,7 +212,7 @@ impl Room {
         match event {
             Event::TransportConnected { transport, .. } => self.transport_connected(now, transport),
             Event::TransportSilent { transport, silent } => self.transport_silent(now, transport, silent),
-            Event::TransportClosed { transport, .. } => self.transport_closed(now, transport),
+            Event::TransportClosed { transport, reason } => self.transport_closed(now, transport, reason),
             Event::EncodingSeen {
                 track,
                 encoding,
@@ -249,6 +253,7 @@ impl Room {
         };
         if let Some(peer) = participant.peer_mut(transport) {
             peer.connected = true;
+            peer.connected_at.get_or_insert(now);
         }
         if participant.primary().transport != transport || participant.state == State::Active {
             return;
@@ -276,10 +281,11 @@ impl Room {
         participant.review_silence(now);
     }
 
-    fn transport_closed(&mut self, now: Instant, transport: TransportHandle) {
+    fn transport_closed(&mut self, now: Instant, transport: TransportHandle, reason: CloseReason) {
         let Some(handle) = self.transports.get(&transport).copied() else {
             return;
         };
+        let mut since = None;
         if let Some(peer) = self
             .participants
             .get_mut(&handle)
@@ -287,7 +293,9 @@ impl Room {
         {
             peer.connected = false;
             peer.opened = false;
+            since = peer.connected_at.take();
         }
+        self.note_failure(now, handle, since, reason);
         self.forget_bindings(handle, transport);
         self.lose_transport(now, handle);
     }

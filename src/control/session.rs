@@ -17,6 +17,7 @@ use super::acl::Acl;
 use super::client::Client;
 use super::data_blobs::DataBlobs;
 use super::data_tracks::DataSubscriptions;
+use super::fallback::{Way, of_way};
 use super::join::{Join, JoinError, MediaAddresses, Signer};
 use super::leave::{Departure, Farewell};
 use super::negotiation::{ClientDescription, ClientQuirks, PeerConfig, PeerConnection, Role};
@@ -54,6 +55,9 @@ impl Room {
         let identity = Identity(claims.identity.clone());
         let known = self.identities.get(&identity).copied();
         if join.parameters.reconnect {
+            if let Some(known) = known {
+                self.heed_reconnect(now, known, join.parameters.reconnect_reason);
+            }
             return Ok(self.resume(now, join.connection, known));
         }
         if let Some(known) = known {
@@ -102,6 +106,7 @@ impl Room {
         };
         let mut participant = self.make_participant(now, (claims, signer, client), form);
         let handle = participant.handle;
+        participant.take_way(self.fallbacks.way(now, &identity));
         let claims = &participant.claims;
         let can_subscribe = claims.video.as_ref().is_some_and(|grant| grant.can_subscribe());
         participant.subscriber_primary = !single && can_subscribe && participant.client.accepts_subscriber_primary();
@@ -164,6 +169,9 @@ impl Room {
             is_publisher: false,
             connection: None,
             last_signal_at: now,
+            heard_at: now,
+            signal_rtt: None,
+            way: Way::Any,
             publisher,
             subscriber,
             subscriber_primary: false,
@@ -225,9 +233,10 @@ impl Room {
         let unix = self.wall.unix(now);
         let signer = &participant.signer;
         let servers = self.settings.ice_servers.iter();
-        servers
+        let servers = servers
             .map(|server| server.for_participant(participant.sid.as_str(), &signer.api_key, &signer.secret, unix))
-            .collect()
+            .collect();
+        of_way(participant.way, servers)
     }
 
     fn join_response(&self, now: Instant, participant: &Participant) -> JoinResponse {
@@ -253,7 +262,9 @@ impl Room {
                 .into_iter()
                 .map(codec_info)
                 .collect(),
-            fast_publish: participant.can_publish(),
+            client_configuration: participant.configuration(),
+            // LiveKit: whoever needs a relay is asked to wait for it.
+            fast_publish: participant.can_publish() && participant.way != Way::Relay,
             ..Default::default()
         }
     }
@@ -269,6 +280,8 @@ impl Room {
             ice_lite,
             candidates: media.udp,
             tcp_candidates: media.tcp,
+            warp: settings.warp,
+            snap: settings.snap,
             publish_codecs: settings.enabled_codecs.clone(),
             subscribe_codecs: settings.enabled_codecs.clone(),
             quirks,
@@ -283,6 +296,7 @@ impl Room {
             remote: None,
             connected: false,
             silent: false,
+            connected_at: None,
             early_candidates: Vec::new(),
             candidates_sent: false,
             // LiveKit: offers of the server start at a random number, so that a stale answer is noticed.

@@ -158,6 +158,14 @@ pub struct RoomSettings {
     pub codec_regression_threshold: usize,
     /// Video that does not fit a subscriber's bandwidth may be stopped, where the client does not say.
     pub allow_pause: bool,
+    /// Clients whose connections fail are led another way.
+    pub tcp_fallback: bool,
+    /// To TCP only with a shorter round trip of their signalling; zero = always.
+    pub tcp_fallback_rtt_threshold: Duration,
+    /// DTLS handshakes within connectivity checks, with clients that offer it.
+    pub warp: bool,
+    /// SCTP's first chunks in descriptions, with clients that offer it.
+    pub snap: bool,
     /// Only so many voices, the loudest, are forwarded at a time; 0 = all.
     pub audio_last_n: u16,
     /// What receivers are asked to wait before they show a picture; None = their own judgement.
@@ -201,6 +209,10 @@ impl Default for RoomSettings {
             enable_participant_data_blob: false,
             codec_regression_threshold: 5,
             allow_pause: true,
+            tcp_fallback: true,
+            tcp_fallback_rtt_threshold: Duration::ZERO,
+            warp: false,
+            snap: true,
             audio_last_n: 0,
             playout_delay: None,
             sync_streams: false,

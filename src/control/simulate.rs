@@ -8,6 +8,7 @@ use livekit_protocol::{DisconnectReason, SimulateScenario};
 
 use crate::types::ParticipantHandle;
 
+use super::fallback::Way;
 use super::leave::{Farewell, leave_message};
 use super::participant::SimulatedResume;
 use super::room::Room;
@@ -27,8 +28,10 @@ impl Room {
                 let farewell = Farewell::Leave(Action::Disconnect);
                 self.close_participant(now, handle, DisconnectReason::ServerShutdown, farewell);
             }
-            // The client comes back with another transport protocol of its own choice.
-            Some(Scenario::SwitchCandidateProtocol(_)) => self.ask_to_resume(now, handle),
+            Some(Scenario::SwitchCandidateProtocol(protocol)) => {
+                self.choose_way(now, handle, Way::from_number(protocol));
+                self.ask_to_resume(now, handle);
+            }
             Some(Scenario::DisconnectSignalOnResume(_)) => {
                 self.simulate_resume(handle, SimulatedResume::DropAfterResponse);
             }

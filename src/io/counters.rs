@@ -48,6 +48,9 @@ counters! {
     relayed_out,
     /// Of those, the ones that were for another shard than the one with the TURN server's sockets, each way.
     relayed_across,
+    /// Messages to the TURN server that had no effect; and its allocations, now.
+    relay_refused,
+    relay_allocations,
     /// What a TCP client's full queue, or a connection that is gone, did not take.
     stream_dropped,
     /// TCP connections taken over.
@@ -62,6 +65,11 @@ counters! {
     turns,
     /// Time between two waits, in nanoseconds: divided by the time passed, how busy the shard is.
     busy_nanos,
+}
+
+/// Says a value that only this thread writes.
+pub(super) fn set(value: &AtomicU64, now: u64) {
+    value.store(now, Ordering::Relaxed);
 }
 
 /// Adds to a counter that only this thread writes.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConnection;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use super::half_open::HalfOpen;
 use super::opening::{Opening, opening};
 use super::shard_thread::{Handover, ShardHandle};
 use super::streams::{AdoptedStream, Framing};
-use super::tls::{HTTP_1_1, Tls};
+use super::tls::{ACME_TLS, HTTP_1_1, Tls};
 use crate::{rtc, turn};
 
 /// From the connection to its first message, and a TLS handshake before that. A slow path needs three round trips.
@@ -145,7 +145,13 @@ async fn admit(stream: TcpStream, peer: SocketAddr, cover: &Cover, guests: &Gues
 async fn admit_tls(stream: Rewound<TcpStream>, peer: SocketAddr, tls: &Tls, guests: &Guests) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-    let speaks_http = stream.get_ref().1.alpn_protocol() == Some(HTTP_1_1);
+    let protocol = stream.get_ref().1.alpn_protocol();
+    // The handshake was all that it is for (RFC 8737 §3).
+    if protocol == Some(ACME_TLS) {
+        let mut stream = stream;
+        return timeout(FIRST_MESSAGE, stream.shutdown()).await?;
+    }
+    let speaks_http = protocol == Some(HTTP_1_1);
     let mut stream = Rewound::new(stream);
     let opening = match speaks_http {
         true => Opening::Http,

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::counters::{IoCounters, set};
+use super::peers::Peers;
 use super::shard_thread::{Handover, ShardHandle};
 use super::udp::UdpSocket;
 use crate::turn::{self, Relayed};
@@ -22,6 +24,8 @@ pub struct RelayHome {
     pub server: TurnServer,
     /// Media addresses and the shards that have them; None = the home itself.
     pub routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+    /// The relay's sockets, where clients may reach peers elsewhere.
+    pub peers: Option<Peers>,
 }
 
 /// `turn::Server` on its way to its thread.
@@ -49,6 +53,7 @@ pub(super) enum Wrapped {
 pub(super) enum Destination {
     Here(Relayed),
     There(ShardHandle, Relayed),
+    Elsewhere(Peers, Relayed),
 }
 
 #[derive(Default)]
@@ -59,6 +64,7 @@ pub(super) enum Relay {
     Home {
         server: Box<turn::Server>,
         routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+        peers: Option<Peers>,
         now: Instant,
     },
     /// Another thread is the home.
@@ -66,10 +72,16 @@ pub(super) enum Relay {
 }
 
 impl Relay {
-    pub(super) fn home(server: TurnServer, routes: Vec<(SocketAddr, Option<ShardHandle>)>, now: Instant) -> Self {
+    pub(super) fn home(
+        server: TurnServer,
+        routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+        peers: Option<Peers>,
+        now: Instant,
+    ) -> Self {
         Self::Home {
             server: server.0,
             routes,
+            peers,
             now,
         }
     }
@@ -90,7 +102,10 @@ impl Relay {
 
     /// One message of a client. Answers are to be taken from the server.
     pub(super) fn handle_message(&mut self, now: Instant, client: NetPath, message: &[u8]) -> Option<Destination> {
-        let Self::Home { server, routes, .. } = self else {
+        let Self::Home {
+            server, routes, peers, ..
+        } = self
+        else {
             return None;
         };
         // Whoever breaks the server loses his allocation; everybody else's goes on.
@@ -102,11 +117,33 @@ impl Relay {
         };
         let relayed = handled.ok()??;
         let mut known = routes.iter();
-        let (_, shard) = known.find(|(address, _)| *address == relayed.path.local)?;
-        Some(match shard {
-            None => Destination::Here(relayed),
-            Some(shard) => Destination::There(shard.clone(), relayed),
+        let route = known.find(|(address, _)| *address == relayed.path.local);
+        Some(match (route, peers) {
+            (Some((_, None)), _) => Destination::Here(relayed),
+            (Some((_, Some(shard))), _) => Destination::There(shard.clone(), relayed),
+            (None, Some(peers)) => Destination::Elsewhere(peers.clone(), relayed),
+            (None, None) => return None,
         })
+    }
+
+    /// What others are to know of the server: what it refuses, what it holds, which relayed addresses have come and gone.
+    pub(super) fn report(&mut self, counters: &IoCounters) {
+        if let Self::Home { server, .. } = self {
+            set(&counters.relay_refused, server.counts().total());
+            set(&counters.relay_allocations, server.population().allocations as u64);
+        }
+
+        let Self::Home {
+            server,
+            peers: Some(peers),
+            ..
+        } = self
+        else {
+            return;
+        };
+        while let Some(change) = server.poll_port() {
+            peers.change(change);
+        }
     }
 
     /// Wraps the `length` bytes at the start of `slot`, which the shard sends on `path`, for the client.

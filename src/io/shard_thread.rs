@@ -559,6 +559,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                     if let Some(server) = self.batch.relay.server() {
                         server.revoke(&user);
                     }
+                    self.batch.relay.report(&self.counters);
                 }
                 Handover::FromClient { path, mut datagram } => self.core.handle_datagram(now, path, &mut datagram),
                 Handover::ToClient { path, datagram } => self.batch.send(path, &datagram),
@@ -613,6 +614,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             shares_media,
             server,
             routes,
+            peers,
         } = home;
         for socket in sockets {
             let socket = Arc::new(socket);
@@ -622,7 +624,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             self.batch.add_socket(socket);
         }
         self.shares_media = shares_media;
-        self.batch.relay = Relay::home(server, routes, now);
+        self.batch.relay = Relay::home(server, routes, peers, now);
         Ok(())
     }
 
@@ -663,6 +665,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         {
             server.handle_timeout(now);
         }
+        relay.report(&self.counters);
     }
 
     /// Hands events to the node in their order, without ever waiting for it.
@@ -773,6 +776,12 @@ fn deliver<C: DatagramCore>(
             let datagram = message.get(relayed.payload).unwrap_or_default().to_vec();
             let path = relayed.path;
             if !shard.try_hand_over(Handover::FromClient { path, datagram }) {
+                add(&counters.receive_dropped, 1);
+            }
+        }
+        Destination::Elsewhere(peers, relayed) => {
+            let datagram = message.get(relayed.payload).unwrap_or_default();
+            if !peers.send(relayed.path, datagram) {
                 add(&counters.receive_dropped, 1);
             }
         }

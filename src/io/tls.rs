@@ -1,7 +1,7 @@
 //! Certificates for TLS on the server's own ports: HTTPS and TURN.
 //!
 //! Owns what has been read from the files; a new certificate in the same files is taken by `reload`, for connections from
-//! then on.
+//! then on. And the certificates that prove to an authority whose names these are, for as long as it asks.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,6 +17,8 @@ use rustls::sign::CertifiedKey;
 const PROTOCOLS: [&[u8]; 3] = [HTTP_1_1, STUN_TURN, b"stun.nat-discovery"];
 pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 pub(super) const STUN_TURN: &[u8] = b"stun.turn";
+/// RFC 8737 §4: an authority that checks whose name this is.
+pub(super) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -45,6 +47,8 @@ pub struct Tls {
 struct Certificates {
     provider: Arc<CryptoProvider>,
     known: Vec<Known>,
+    /// By name, lower case; no more than the configuration has names.
+    challenges: RwLock<Vec<(String, Arc<CertifiedKey>)>>,
 }
 
 #[derive(Debug)]
@@ -84,9 +88,30 @@ impl Tls {
                 Ok(Known { name, files, key })
             })
             .collect::<Result<Vec<_>, TlsError>>()?;
+        Self::of(provider, known)
+    }
+
+    /// One certificate, which is not there yet: `reload` takes it from its files once it is, and until then `chain` and `key`
+    /// are shown.
+    ///
+    /// # Errors
+    /// When the two do not belong together.
+    pub fn expecting(
+        files: CertificateFiles,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = RwLock::new(Arc::new(CertifiedKey::from_der(chain, key, &provider)?));
+        let known = Known { name: None, files, key };
+        Self::of(provider, vec![known])
+    }
+
+    fn of(provider: Arc<CryptoProvider>, known: Vec<Known>) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates {
             provider: Arc::clone(&provider),
             known,
+            challenges: RwLock::default(),
         });
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -97,6 +122,43 @@ impl Tls {
             config: Arc::new(config),
             certificates,
         })
+    }
+
+    /// Authorities are answered, too.
+    pub fn with_challenges(mut self) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols.push(ACME_TLS.to_vec());
+        self.config = Arc::new(config);
+        self
+    }
+
+    /// What an authority is shown that checks `name`.
+    ///
+    /// # Errors
+    /// When the two do not belong together.
+    pub fn add_challenge(
+        &self,
+        name: &str,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), TlsError> {
+        let key = CertifiedKey::from_der(chain, key, &self.certificates.provider)?;
+        let mut challenges = self
+            .certificates
+            .challenges
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        challenges.push((name.to_lowercase(), Arc::new(key)));
+        Ok(())
+    }
+
+    pub fn clear_challenges(&self) {
+        let mut challenges = self
+            .certificates
+            .challenges
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        challenges.clear();
     }
 
     /// Every file, to be watched.
@@ -141,6 +203,13 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_lowercase);
+        // RFC 8737 §3: it speaks that and nothing else.
+        let mut protocols = hello.alpn().into_iter().flatten();
+        if protocols.next() == Some(ACME_TLS) && protocols.next().is_none() {
+            let challenges = self.challenges.read().unwrap_or_else(PoisonError::into_inner);
+            let asked = challenges.iter().rev().find(|(known, _)| Some(known) == name.as_ref());
+            return asked.map(|(_, key)| Arc::clone(key));
+        }
         self.find(name.as_deref())
     }
 }

@@ -23,6 +23,7 @@ use super::signalling::{Join, Signalling, Target, description};
 use super::sink::Sink;
 use super::subscriber::{Counting, Streams, verify};
 use super::tally::Tally;
+use super::way::{Way, media_address};
 use super::{keys, wall_clock};
 use crate::io::{DatagramBatch, Offload, UdpSocket};
 use crate::proto::livekit::{self, signal_request, signal_response};
@@ -77,7 +78,7 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
     let sleep = tokio::time::sleep_until(wake_at.into());
     tokio::pin!(sleep);
     let machine = |error: std::io::Error| Failure::Machine(error.to_string());
-    let mut watch = Some(watched(client.socket.clone()).map_err(machine)?);
+    let mut watch = Some(watched(client.way.socket.clone()).map_err(machine)?);
     loop {
         let wake = wake_at.min(ping_at).into();
         if sleep.deadline() != wake {
@@ -125,7 +126,8 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
 struct Client {
     shared: Rc<Shared>,
     rtc: Rtc,
-    socket: Rc<UdpSocket>,
+    way: Rc<Way>,
+    servers: Vec<livekit::IceServer>,
     address: SocketAddr,
     role: Role,
     who: String,
@@ -157,6 +159,7 @@ impl Client {
         };
         let socket = Rc::new(UdpSocket::bind(SocketAddr::new(local, 0), offload).map_err(machine)?);
         let address = socket.local();
+        let way = Way::direct(socket);
         let mut config = Rtc::builder()
             .set_crypto_provider(shared.crypto.clone())
             .clear_codecs()
@@ -187,13 +190,14 @@ impl Client {
                 // Any SSRC that str0m does not use: with the same key, two senders must not share one.
                 let own = 0x7b00_0000 | index;
                 let counting = Counting::new(shared.crypto.clone(), own, wide, began, wall_clock());
-                Role::Counting(Sink::new(socket.clone(), counting, Streams::new(&rtc)))
+                Role::Counting(Sink::new(way.clone(), counting, Streams::new(&rtc)))
             }
         };
         Ok(Self {
             shared: shared.clone(),
             rtc,
-            socket,
+            way,
+            servers: Vec::new(),
             address,
             role,
             who,
@@ -271,7 +275,11 @@ impl Client {
     fn handle_signal(&mut self, message: signal_response::Message) -> Result<Option<signal_request::Message>, Failure> {
         use signal_response::Message;
         match message {
+            Message::Join(join) => self.servers = join.ice_servers,
             Message::Answer(answer) => {
+                if self.shared.scenario.relay && self.offers == 1 {
+                    self.use_relay(&answer.sdp)?;
+                }
                 if let Some(pending) = self.pending.take() {
                     let answer = SdpAnswer::from_sdp_string(&answer.sdp)
                         .map_err(|error| self.vanished(format!("its answer cannot be read: {error}")))?;
@@ -319,6 +327,13 @@ impl Client {
         Ok(None)
     }
 
+    fn use_relay(&mut self, answer: &str) -> Result<(), Failure> {
+        let media = media_address(answer).ok_or_else(|| self.vanished("its answer names no address"))?;
+        let mut batch = self.shared.batch.borrow_mut();
+        let relayed = self.way.relay(&self.servers, media, &mut batch);
+        relayed.map_err(|error| self.vanished(format!("its relay cannot be used: {error}")))
+    }
+
     fn count_published(&mut self) {
         if let Role::Publisher(publisher) = &self.role
             && self.joined
@@ -333,12 +348,13 @@ impl Client {
     /// Takes what waits in the socket; true when there may be more.
     fn receive(&mut self) -> Result<bool, Failure> {
         let shared = self.shared.clone();
-        let socket = self.socket.clone();
+        let way = self.way.clone();
         let mut batch = shared.batch.borrow_mut();
         let mut failure = None;
         for _ in 0..MAX_CALLS {
             let more = batch
-                .receive(&socket, |at, source, datagram| {
+                .receive(&way.socket, |at, source, datagram| {
+                    let (source, datagram) = way.open(source, datagram);
                     if let Err(error) = self.handle_datagram(at, source, datagram) {
                         failure.get_or_insert(error);
                     }
@@ -432,8 +448,7 @@ impl Client {
             {
                 Output::Timeout(at) => break at,
                 Output::Transmit(transmit) => {
-                    // A full buffer loses it, as a network would.
-                    let _ = self.socket.send_to(&transmit.contents, transmit.destination);
+                    self.way.send_to(&transmit.contents, transmit.destination);
                 }
                 Output::Event(event) => self.handle_event(event)?,
             }

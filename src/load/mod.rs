@@ -31,6 +31,7 @@ pub mod sink;
 mod srtp;
 mod subscriber;
 mod tally;
+mod way;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

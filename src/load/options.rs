@@ -93,6 +93,9 @@ pub struct Options {
     /// the socket (UDP_GRO), as it would to a network card that cuts it up
     #[arg(long)]
     pub no_gro: bool,
+    /// Every participant through the server's own TURN relay over UDP: what does that cost the server?
+    #[arg(long)]
+    pub relay: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -114,6 +117,7 @@ pub struct Scenario {
     pub join_every: Duration,
     /// Sockets take in one piece what was sent in one piece.
     pub gro: bool,
+    pub relay: bool,
     /// Datagrams a second.
     pub garbage: u64,
 }
@@ -173,6 +177,7 @@ impl Options {
             duration: self.duration,
             join_every: Duration::from_secs_f64(1.0 / self.ramp),
             gro: !self.no_gro,
+            relay: self.relay,
             garbage: self.garbage,
         };
         if scenario.rooms == 0 || scenario.publishers == 0 || scenario.subscribers == 0 {

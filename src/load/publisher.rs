@@ -448,6 +448,7 @@ mod tests {
             duration: Duration::from_secs(1),
             join_every: Duration::ZERO,
             gro: true,
+            relay: false,
             garbage: 0,
         };
         let tracks = Publisher::announcements(&scenario);

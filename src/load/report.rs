@@ -312,6 +312,7 @@ mod tests {
             duration: Duration::from_secs(10),
             join_every: Duration::ZERO,
             gro: true,
+            relay: false,
             garbage: 0,
         }
     }

@@ -22,10 +22,10 @@ impl Server {
     pub fn start(core: Option<usize>) -> Result<Self, Failure> {
         let machine = |what: &str, error: std::io::Error| Failure::Machine(format!("{what}: {error}"));
         let program = std::env::current_exe().map_err(|error| machine("this program's file", error))?;
-        let (port, media, metrics) = free_ports().map_err(|error| machine("free ports", error))?;
+        let (port, media, metrics, relay) = free_ports().map_err(|error| machine("free ports", error))?;
         let body = format!(
             "port: {port}\ndatabase: ':memory:'\nprometheus:\n  port: {metrics}\nbind_addresses: ['127.0.0.1']\nrtc:\n  udp_port: {media}\n  tcp_port: 0\n  node_ip: 127.0.0.1\n  \
-             enable_loopback_candidate: true\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n"
+             enable_loopback_candidate: true\nturn:\n  enabled: true\n  udp_port: {relay}\n  bind_addresses: ['127.0.0.1']\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n"
         );
         let command = |mut command: Command| {
             command
@@ -112,15 +112,17 @@ fn allowed_cores(status: &str) -> Vec<usize> {
     ends.flat_map(|(first, last)| first..=last).collect()
 }
 
-/// Signalling, media and metrics; somebody else could take one before the server does, which then fails clearly.
-fn free_ports() -> std::io::Result<(u16, u16, u16)> {
+/// Signalling, media, metrics and the relay; somebody else could take one before the server does, which then fails clearly.
+fn free_ports() -> std::io::Result<(u16, u16, u16, u16)> {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let relay = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok((
         tcp.local_addr()?.port(),
         udp.local_addr()?.port(),
         metrics.local_addr()?.port(),
+        relay.local_addr()?.port(),
     ))
 }
 

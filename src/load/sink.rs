@@ -20,7 +20,7 @@ use super::keys::Exported;
 use super::subscriber::{Counting, Streams};
 use super::tally::Tally;
 use super::wall_clock;
-use crate::io::UdpSocket;
+use super::way::Way;
 
 /// How often each socket is read. Its buffer holds 8 MB; a subscriber of 50 Mbit/s gets 125 kB in that time.
 pub const ROUND: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ const MAX_LETTERS: usize = 256;
 
 /// One such subscriber; the rest of it (str0m, signalling) is a `Client`.
 pub struct Sink {
-    socket: Rc<UdpSocket>,
+    way: Rc<Way>,
     state: RefCell<State>,
     /// There are letters, or the socket has failed.
     news: Notify,
@@ -57,9 +57,9 @@ pub struct Letter {
 }
 
 impl Sink {
-    pub fn new(socket: Rc<UdpSocket>, counting: Counting, streams: Streams) -> Rc<Self> {
+    pub fn new(way: Rc<Way>, counting: Counting, streams: Streams) -> Rc<Self> {
         Rc::new(Self {
-            socket,
+            way,
             state: RefCell::new(State {
                 counting,
                 streams,
@@ -86,7 +86,7 @@ impl Sink {
 
     /// Its own address, and the server's for media.
     pub fn route(&self) -> Option<(IpAddr, SocketAddr)> {
-        Some((self.socket.local().ip(), self.state.borrow().server?))
+        Some((self.way.socket.local().ip(), self.state.borrow().server?))
     }
 
     /// Waits until there is something for str0m.
@@ -108,7 +108,8 @@ impl Sink {
         let mut batch = shared.batch.borrow_mut();
         let mut tally = shared.tally.borrow_mut();
         for _ in 0..MAX_CALLS {
-            let received = batch.receive(&self.socket, |at, from, datagram| {
+            let received = batch.receive(&self.way.socket, |at, from, datagram| {
+                let (from, datagram) = self.way.open(from, datagram);
                 if !state.take(at, from, datagram, &mut tally) {
                     state.keep(at, from, datagram);
                 }
@@ -135,8 +136,7 @@ impl Sink {
             return;
         };
         while let Some(packet) = counting.poll(streams, now, wall) {
-            // A full buffer loses it, as a network would.
-            let _ = self.socket.send_to(packet, *server);
+            self.way.send_to(packet, *server);
         }
     }
 }

@@ -42,6 +42,16 @@ impl From<IceServer> for IceServerSource {
 }
 
 impl IceServerSource {
+    /// It is a relay that is reached by TCP.
+    pub fn relays_streams(&self) -> bool {
+        let urls = match self {
+            Self::Fixed(server) => &server.urls,
+            Self::Embedded { urls, .. } | Self::Rest { urls, .. } => urls,
+        };
+        urls.iter()
+            .any(|url| url.starts_with("turn") && url.ends_with("transport=tcp"))
+    }
+
     /// The entry for `participant` (its sid), whose token `api_key` with `secret` has signed. `unix`: now, since 1970.
     pub fn for_participant(&self, participant: &str, api_key: &str, secret: &str, unix: Duration) -> IceServer {
         match self {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 
+use super::sped::Proof;
 use super::transport::Transmits;
 use crate::types::{DropReason, IceCredentials, NetPath, NetProtocol};
 
@@ -200,6 +201,15 @@ impl Ice {
 
     pub(super) fn nominated(&self) -> Option<NetPath> {
         self.nominated
+    }
+
+    /// The password that messages of ours are proven with.
+    pub(super) fn password(&self, proof: Proof) -> Option<&str> {
+        let credentials = match proof {
+            Proof::Ours => Some(self.agent.local_credentials()),
+            Proof::Theirs => self.agent.remote_credentials(),
+        };
+        credentials.map(|credentials| credentials.pass.as_str())
     }
 
     /// Takes a path as verified, for good, and nominated, without a check.

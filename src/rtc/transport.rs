@@ -14,6 +14,7 @@ use super::classify::{PacketKind, classify};
 use super::dtls::{DtlsIdentity, DtlsOutput, DtlsSession};
 use super::ice::Ice;
 use super::sctp::{AssociationLost, ChannelId, Sctp, SendDataError};
+use super::sped::{self, Embedded, Sped, Unsupported};
 use super::srtp::{OpenContext, SealContext, SrtpKeys};
 use crate::types::{
     ChannelLabel, CloseReason, DropReason, DtlsRole, IceCredentials, NetPath, RemoteParameters, SrtpProfile,
@@ -127,6 +128,8 @@ pub struct Transport {
     dtls_path: Option<NetPath>,
     srtp: Option<Srtp>,
     sctp: Option<Box<Sctp>>,
+    /// As long as the handshake rides on connectivity checks.
+    sped: Option<Box<Sped>>,
     open_channels: Vec<ChannelLabel>,
     has_remote: bool,
     closed: bool,
@@ -161,6 +164,7 @@ impl Transport {
             dtls_path: None,
             srtp: None,
             sctp: None,
+            sped: None,
             open_channels: config.open_channels,
             has_remote: false,
             closed: false,
@@ -218,6 +222,7 @@ impl Transport {
                 remote.fingerprint,
                 now,
             ));
+            self.sped = remote.sped.then(Box::default);
         }
         if !self.has_remote {
             self.has_remote = true;
@@ -285,6 +290,7 @@ impl Transport {
             if std::mem::take(&mut self.silent) {
                 self.events.push_back(TransportEvent::Heard);
             }
+            self.take_embedded(now, path, datagram)?;
             self.progress(now);
             return Ok(Received::Consumed);
         }
@@ -298,6 +304,10 @@ impl Transport {
             PacketKind::Dtls => {
                 let dtls = self.dtls.as_mut().ok_or(DropReason::BadDtls)?;
                 self.dtls_path = Some(path);
+                if let Some(sped) = &mut self.sped {
+                    sped.begin();
+                    sped.note(datagram);
+                }
                 if let Err(reason) = dtls.handle(now, datagram) {
                     self.fail(reason);
                     return Err(DropReason::BadDtls);
@@ -308,6 +318,7 @@ impl Transport {
             PacketKind::Rtp => {
                 let srtp = self.srtp.as_mut().ok_or(DropReason::NoKeys)?;
                 let len = srtp.open.open_rtp(datagram)?;
+                self.end_sped(); // the peer has our last flight
                 datagram.get_mut(..len).map(Received::Rtp).ok_or(DropReason::Truncated)
             }
             PacketKind::Rtcp => {
@@ -334,6 +345,9 @@ impl Transport {
             return self.fail(CloseReason::IceFailed);
         }
         self.ice.handle_timeout(now, &mut self.transmits);
+        if let Some(sped) = &mut self.sped {
+            sped.begin();
+        }
         if let Some(sctp) = &mut self.sctp {
             sctp.handle_timeout(now);
         }
@@ -357,7 +371,16 @@ impl Transport {
     /// The next STUN or DTLS datagram to send. RTP and RTCP never pass here: the caller seals them where it sends them
     /// from.
     pub fn poll_transmit(&mut self) -> Option<(NetPath, Vec<u8>)> {
-        self.transmits.queue.pop_front()
+        let next = self.transmits.queue.pop_front();
+        let Some(sped) = &mut self.sped else { return next };
+        let Some((path, mut datagram)) = next else {
+            return sped.poll_alone();
+        };
+        let password = sped::proof(&datagram).and_then(|proof| self.ice.password(proof));
+        if let Some(password) = password {
+            sped.embed(&mut datagram, password);
+        }
+        Some((path, datagram))
     }
 
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
@@ -538,6 +561,42 @@ impl Transport {
         flush(dtls);
     }
 
+    /// The record that an authentic STUN message carries goes where it would have gone by itself.
+    fn take_embedded(&mut self, now: Instant, path: NetPath, message: &[u8]) -> Result<(), DropReason> {
+        let Some(sped) = &mut self.sped else { return Ok(()) };
+        let Some(embedded) = sped::read(message) else {
+            return Ok(());
+        };
+        let is_over = self.srtp.is_some() && embedded == Embedded::default();
+        match sped.handle(embedded) {
+            Ok(record) if !is_over => {
+                sped.begin();
+                if let (Some(record), Some(dtls)) = (record, &mut self.dtls) {
+                    self.dtls_path = Some(path);
+                    if let Err(reason) = dtls.handle(now, record) {
+                        self.fail(reason);
+                        return Err(DropReason::BadDtls);
+                    }
+                }
+                let is_done = self.srtp.is_some() && self.sped.as_ref().is_some_and(|sped| sped.is_drained());
+                if is_done {
+                    self.end_sped();
+                }
+            }
+            Ok(_) | Err(Unsupported) => self.end_sped(),
+        }
+        Ok(())
+    }
+
+    /// From here on records go by themselves, those that have not left yet too.
+    fn end_sped(&mut self) {
+        if let Some(mut sped) = self.sped.take() {
+            while let Some((path, record)) = sped.poll_alone() {
+                self.transmits.push(path, record);
+            }
+        }
+    }
+
     /// Takes in what DTLS has to say.
     fn poll_dtls(&mut self, now: Instant, path: NetPath) -> Result<(), CloseReason> {
         let Some(dtls) = &mut self.dtls else {
@@ -549,8 +608,14 @@ impl Transport {
         let mut keys = None;
         let mut closed = None;
         let (transmits, sctp, sctp_dropped) = (&mut self.transmits, &mut self.sctp, &mut self.sctp_dropped);
+        let sped = &mut self.sped;
         dtls.poll(|output| match output {
-            DtlsOutput::Packet(packet) => transmits.push(path, packet.to_vec()),
+            DtlsOutput::Packet(packet) => {
+                let rides = sped.as_mut().is_some_and(|sped| sped.capture(path, packet));
+                if !rides {
+                    transmits.push(path, packet.to_vec());
+                }
+            }
             DtlsOutput::Keys(new) => keys = Some(new),
             DtlsOutput::ApplicationData(data) => {
                 if let Some(sctp) = sctp {
@@ -566,6 +631,7 @@ impl Transport {
             if reason == CloseReason::FingerprintMismatch {
                 // The impostor does not get to see our Finished.
                 self.transmits.queue.truncate(sent_before);
+                self.sped = None;
             }
             return Err(reason);
         }
@@ -598,6 +664,7 @@ impl Transport {
         self.dtls = None;
         self.srtp = None;
         self.sctp = None;
+        self.sped = None;
         self.events.push_back(TransportEvent::Closed(reason));
     }
 }

@@ -29,7 +29,12 @@ pub struct TransportAttributes {
     pub pwd: Option<String>,
     pub fingerprints: Vec<Fingerprint>,
     pub setup: Option<Setup>,
+    /// `a=ice-options` (RFC 8839 §5.6), without `trickle`: at most `MAX_ICE_OPTIONS`.
+    pub ice_options: Vec<String>,
 }
+
+/// There are five in all of IANA's registry.
+pub const MAX_ICE_OPTIONS: usize = 16;
 
 /// RFC 8122 §5.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::model::{
-    Direction, ExtMap, Fingerprint, MediaSection, Msid, Origin, Payload, RidLine, SectionKind, SessionDescription,
-    Setup, SsrcAttribute, SsrcGroup, TransportAttributes,
+    Direction, ExtMap, Fingerprint, MAX_ICE_OPTIONS, MediaSection, Msid, Origin, Payload, RidLine, SectionKind,
+    SessionDescription, Setup, SsrcAttribute, SsrcGroup, TransportAttributes,
 };
 use super::{MAX_ATTRIBUTES, MAX_DESCRIPTION_BYTES, MAX_LINE_BYTES, MAX_SECTIONS, SdpError};
 use crate::types::{Mid, Pt, Rid, Ssrc};
@@ -222,6 +222,10 @@ fn transport_attribute(transport: &mut TransportAttributes, name: &str, value: &
     let value = value.trim();
     match name {
         "ice-ufrag" => transport.ufrag = Some(parse_ice_text(value, 4).ok_or("a=ice-ufrag")?),
+        "ice-options" => {
+            let options = value.split_ascii_whitespace().filter(|option| *option != "trickle");
+            transport.ice_options = options.take(MAX_ICE_OPTIONS).map(str::to_owned).collect();
+        }
         "ice-pwd" => transport.pwd = Some(parse_ice_text(value, 22).ok_or("a=ice-pwd")?),
         "fingerprint" => transport
             .fingerprints

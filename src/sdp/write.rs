@@ -54,6 +54,9 @@ impl Display for TransportAttributes {
         if let Some(pwd) = &self.pwd {
             write!(f, "a=ice-pwd:{pwd}\r\n")?;
         }
+        if !self.ice_options.is_empty() {
+            write!(f, "a=ice-options:{}\r\n", self.ice_options.join(" "))?;
+        }
         for fingerprint in &self.fingerprints {
             write!(f, "a=fingerprint:{} ", fingerprint.hash)?;
             for (index, byte) in fingerprint.bytes.iter().enumerate() {

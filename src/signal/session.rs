@@ -101,10 +101,16 @@ impl Session {
         };
         let answer = match &request.message {
             Some(signal_request::Message::Ping(_)) => signal_response::Message::Pong(self.unix_millis()),
-            Some(signal_request::Message::PingReq(ping)) => signal_response::Message::PongResp(Pong {
-                last_ping_timestamp: ping.timestamp,
-                timestamp: self.unix_millis(),
-            }),
+            Some(signal_request::Message::PingReq(ping)) => {
+                let pong = Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: self.unix_millis(),
+                };
+                self.answer(signal_response::Message::PongResp(pong)).await?;
+                // The room knows by it that the client is there.
+                let passed_on = connection.request(*request).await;
+                return Ok(passed_on.map_or(Next::Close, |()| Next::Continue));
+            }
             // A message of a later protocol.
             None => return Ok(Next::Continue),
             Some(_) => {

@@ -3,8 +3,9 @@
 //! Owns allocations, permissions, channels and nonces. A media thread drives it with datagrams and stream frames; whatever
 //! a client sends to one of our media addresses comes out as a range of the memory it arrived in, for the shard, and what
 //! the shard answers is wrapped where it lies. There are no relay sockets: a relayed address is a name that no socket
-//! listens on, and the only peers are the addresses in [`ServerConfig::peers`], compared as they are. So nothing can be
-//! reached through it that a client could not reach without it.
+//! listens on, and the only peers are the addresses in [`PeerPolicy::media`], compared as they are. So nothing can be
+//! reached through it that a client could not reach without it. Where [`PeerPolicy::others`] lets peers elsewhere be
+//! reached, relayed addresses are to be opened (`poll_port`).
 //!
 //! Never reads a clock, draws randomness of its own or touches a socket. Before a client has shown a password it costs no
 //! memory here, and no answer is more than three times its question.
@@ -15,6 +16,7 @@ mod credentials;
 mod frame;
 mod limiter;
 mod nonce;
+mod policy;
 mod refusal;
 mod reply;
 mod requests;
@@ -26,5 +28,6 @@ pub(crate) mod tests;
 pub use allocation::{Carriage, MAX_CARRIAGE};
 pub use credentials::{Account, Credentials};
 pub use frame::{BadFrame, MAX_FRAME, frame_length, is_for_server};
+pub use policy::{OtherPeers, PeerPolicy};
 pub use refusal::{Counts, Refusal};
-pub use server::{Population, Relayed, Server, ServerConfig};
+pub use server::{Population, PortChange, Relayed, Server, ServerConfig};

@@ -43,7 +43,7 @@ refusals! {
     Unsupported => "unsupported",
     /// The peer is of another family than the allocation (443).
     FamilyMismatch => "family_mismatch",
-    /// The peer is not one of our media addresses (403, or nothing for data).
+    /// The peer is none that may be reached (403, or nothing for data).
     PeerRefused => "peer_refused",
     /// This participant has as many allocations as it may (486).
     QuotaReached => "quota_reached",
@@ -76,6 +76,10 @@ impl Counts {
 
     pub fn of(&self, refusal: Refusal) -> u64 {
         self.refused.get(refusal as usize).copied().unwrap_or(0)
+    }
+
+    pub fn total(&self) -> u64 {
+        self.refused.iter().sum()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Refusal, u64)> {

@@ -9,7 +9,7 @@ use super::allocation::{Allocation, NoChannel, NoRoom};
 use super::attributes::Attributes;
 use super::refusal::Refusal;
 use super::reply::{self, Challenge, Failure, Success, is_of_family};
-use super::server::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, MAX_ALLOCATIONS, REFRESH, Server};
+use super::server::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, MAX_ALLOCATIONS, PortChange, REFRESH, Server};
 use crate::types::NetPath;
 
 /// RFC 8656 §3.2 and §7.2.
@@ -237,6 +237,7 @@ impl Server {
         *self.users.entry(asker.user.clone()).or_insert(0) += 1;
         for address in &relayed {
             self.relayed.insert(*address, client);
+            self.tell_port(PortChange::Opened(*address));
         }
         let allocation = Allocation::new(
             asker.user,
@@ -260,7 +261,7 @@ impl Server {
             let port = self.next_port;
             self.next_port = if port >= end { start } else { port + 1 };
             let address = SocketAddr::new(ip, port);
-            if port.is_multiple_of(2) && !self.relayed.contains_key(&address) && !self.config.peers.contains(&address) {
+            if port.is_multiple_of(2) && !self.relayed.contains_key(&address) && !self.config.peers.is_media(address) {
                 return Some(address);
             }
         }
@@ -316,8 +317,7 @@ impl Server {
         if peers.iter().any(|peer| allocation.relayed_for(peer.ip()).is_none()) {
             return Err(Refused::new(Refusal::FamilyMismatch, 443));
         }
-        let is_ours = |peer: &SocketAddr| self.config.peers.iter().any(|ours| ours.ip() == peer.ip());
-        if !peers.iter().all(is_ours) {
+        if !peers.iter().all(|peer| self.config.peers.permits(peer.ip())) {
             return Err(Refused::new(Refusal::PeerRefused, 403));
         }
         allocation
@@ -341,7 +341,7 @@ impl Server {
         if allocation.relayed_for(peer.ip()).is_none() {
             return Err(Refused::new(Refusal::FamilyMismatch, 443));
         }
-        if !self.config.peers.contains(peer) {
+        if !self.config.peers.reaches(*peer) {
             return Err(Refused::new(Refusal::PeerRefused, 403));
         }
         allocation.bind(now, number, *peer).map_err(|error| match error {

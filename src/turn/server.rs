@@ -13,6 +13,7 @@ use super::attributes::Attributes;
 use super::credentials::Credentials;
 use super::limiter::Limiter;
 use super::nonce::Nonces;
+use super::policy::PeerPolicy;
 use super::refusal::{Counts, Refusal};
 use super::reply;
 use crate::types::{NetPath, NetProtocol, WallClock};
@@ -40,8 +41,8 @@ pub struct ServerConfig {
     pub relay_ips: Vec<IpAddr>,
     /// Ports of relayed addresses. Nothing listens on them.
     pub relay_ports: RangeInclusive<u16>,
-    /// The only peers there are: this process's media addresses, all forms in which a client may know them.
-    pub peers: Vec<SocketAddr>,
+    /// Whom clients may speak to.
+    pub peers: PeerPolicy,
     /// 0 = no limit but that of the server.
     pub allocations_per_user: usize,
     /// Of nonces; new with every start.
@@ -49,13 +50,20 @@ pub struct ServerConfig {
     pub wall: WallClock,
 }
 
-/// Data for one of our media addresses.
+/// Data for one of our media addresses, or for a peer elsewhere (`PeerPolicy::is_media` says which).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relayed {
-    /// As the shard sees it: `local` is the media address, `remote` the relayed address.
+    /// As the shard sees it: `local` is the media address or the peer, `remote` the relayed address.
     pub path: NetPath,
     /// Where in the client's message the datagram is.
     pub payload: Range<usize>,
+}
+
+/// A relayed address that a socket must listen at, or no more. Only where peers elsewhere may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortChange {
+    Opened(SocketAddr),
+    Closed(SocketAddr),
 }
 
 /// What is held at this moment.
@@ -68,7 +76,7 @@ pub struct Population {
 
 /// The TURN server.
 ///
-/// Call order: any of `handle_*`, `admit`, `revoke`, then `poll_transmit` until None. `poll_timeout` says when
+/// Call order: any of `handle_*`, `admit`, `revoke`, then `poll_transmit` and `poll_port` until None. `poll_timeout` says when
 /// `handle_timeout` is due. `now` must never go back. A client is its 5-tuple, a stream's or a datagram socket's; a stream
 /// that ends is told by `handle_disconnect`.
 pub struct Server {
@@ -85,6 +93,8 @@ pub struct Server {
     expiries: BinaryHeap<Reverse<(Instant, OrderedPath)>>,
     pub(super) next_port: u16,
     transmits: VecDeque<(NetPath, Vec<u8>)>,
+    /// At most two for each allocation since the caller last asked.
+    ports: VecDeque<PortChange>,
     counts: Counts,
     next_transaction: u64,
 }
@@ -137,6 +147,7 @@ impl Server {
             users: HashMap::new(),
             expiries: BinaryHeap::new(),
             transmits: VecDeque::new(),
+            ports: VecDeque::new(),
             counts: Counts::default(),
             next_transaction: salt,
         }
@@ -208,6 +219,15 @@ impl Server {
     /// The next answer and whom it is for.
     pub fn poll_transmit(&mut self) -> Option<(NetPath, Vec<u8>)> {
         self.transmits.pop_front()
+    }
+
+    /// The next relayed address to listen at, or no more.
+    pub fn poll_port(&mut self) -> Option<PortChange> {
+        self.ports.pop_front()
+    }
+
+    pub fn is_media(&self, peer: SocketAddr) -> bool {
+        self.config.peers.is_media(peer)
     }
 
     /// How to bring a datagram that the shard sends on `path` (`local` = the media address, `remote` = the relayed address)
@@ -290,7 +310,7 @@ impl Server {
         if !attributes.unknown.is_empty() {
             return Err(Refusal::BadRequest);
         }
-        if !self.config.peers.contains(peer) {
+        if !self.config.peers.reaches(*peer) {
             return Err(Refusal::PeerRefused);
         }
         if !allocation.is_permitted(now, peer.ip()) {
@@ -325,12 +345,19 @@ impl Server {
         }
     }
 
+    pub(super) fn tell_port(&mut self, change: PortChange) {
+        if self.config.peers.others.is_some() {
+            self.ports.push_back(change);
+        }
+    }
+
     pub(super) fn free(&mut self, client: NetPath) {
         let Some(allocation) = self.allocations.remove(&client) else {
             return;
         };
         for relayed in &allocation.relayed {
             self.relayed.remove(relayed);
+            self.tell_port(PortChange::Closed(*relayed));
         }
         if let Some(count) = self.users.get_mut(&allocation.user) {
             *count = count.saturating_sub(1);

@@ -2,6 +2,7 @@
 //!
 //! Owns no behaviour beyond parsing and printing; depends on nothing but std and serde.
 
+mod address;
 mod drop_reason;
 mod ids;
 mod media;
@@ -10,6 +11,7 @@ mod rtp;
 mod time;
 mod transport;
 
+pub use address::{Network, NotANetwork, embedded_v4, is_public};
 pub use drop_reason::DropReason;
 pub use ids::{
     DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, ShardIndex,

@@ -47,6 +47,8 @@ pub struct RemoteParameters {
     pub sctp_max_message_size: Option<u32>,
     /// SCTP needs no handshake: its first chunks are in the descriptions.
     pub sctp_init: Option<SctpInit>,
+    /// Both ends carry DTLS handshakes in their connectivity checks.
+    pub sped: bool,
 }
 
 /// The INIT chunks of both ends, as `a=sctp-init` carries them (draft-hancke-tsvwg-snap-01): two round trips less until data

@@ -1,7 +1,9 @@
 //! The server as a client sees it over HTTP and WebSocket: statuses, headers and texts as LiveKit's own server gave them
 //! to the same requests, and signalling sessions. Media is silent here: no transport ever connects.
 
+mod acme;
 mod agents;
+mod amplification;
 mod authorisation;
 #[cfg(feature = "load-test")]
 mod churn;

@@ -135,7 +135,7 @@ impl Process {
             line
         });
         let line = tokio::time::timeout(LIMIT, line).await.expect("a start").unwrap();
-        assert!(line.contains(" serves http://"), "the server does not start: {line:?}");
+        assert!(line.contains(" serves http"), "the server does not start: {line:?}");
     }
 
     pub fn pid(&self) -> u32 {

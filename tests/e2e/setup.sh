@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts in place what the end-to-end tests need: Chromium and iproute2 from the system's packages, the clients from npm and
-# PyPI at the pinned versions. Does nothing where it is done already. CHROMIUM_BIN and FIREFOX_BIN name other browsers to use
+# Puts in place what the tests need: Chromium, iproute2, nftables and coturn from the system's packages, the clients from
+# npm and PyPI at the pinned versions. Does nothing where it is done already. CHROMIUM_BIN and FIREFOX_BIN name other browsers to use
 # instead. Firefox and the sound server it needs come from Debian's packages; where there are none (Ubuntu), its stories
 # are left out.
 set -eu
@@ -11,12 +11,17 @@ packages=
 command -v npm >/dev/null || packages="$packages nodejs npm"
 command -v redis-server >/dev/null || packages="$packages redis-server"
 command -v ip >/dev/null || packages="$packages iproute2"
+command -v nft >/dev/null || packages="$packages nftables"
+coturn=
+command -v turnutils_uclient >/dev/null || { coturn=yes; packages="$packages coturn"; }
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 if [ -n "$packages" ]; then
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
     $sudo apt-get update -q
     # shellcheck disable=SC2086 # a list of names
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages
+    # Its clients are wanted, and its server when a test starts one: none that runs by itself.
+    [ -z "$coturn" ] || $sudo systemctl disable --now coturn 2>/dev/null || $sudo service coturn stop 2>/dev/null || true
 fi
 
 packages=

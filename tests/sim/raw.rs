@@ -75,6 +75,7 @@ impl RawPeer {
                 dtls_role: patchbay::types::DtlsRole::Active,
                 sctp_max_message_size: None,
                 sctp_init: None,
+                sped: false,
             },
         );
         let (ip, port) = (server.ip(), server.port());

@@ -352,6 +352,7 @@ impl World {
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(262_144),
             sctp_init: None,
+            sped: false,
         };
         self.command(Command::SetRemote {
             transport,
@@ -415,6 +416,7 @@ impl World {
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: None,
             sctp_init: None,
+            sped: false,
         };
         self.command(Command::SetRemote {
             transport,

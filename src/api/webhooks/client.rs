@@ -15,7 +15,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::address::is_public;
+use crate::types::is_public;
 
 /// For one address to accept.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -5,7 +5,6 @@
 //! nor a receiver that is away loses one; what is sent twice has the same id. Driven by the
 //! node's journal, for which it makes letters of happenings; never touches a room.
 
-mod address;
 mod client;
 mod event;
 mod postman;

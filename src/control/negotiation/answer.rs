@@ -30,9 +30,11 @@ impl PeerConnection {
         let established = self.remote.as_ref().map(|remote| remote.dtls_role);
         let mut remote = remote::parameters(&offer, &bundled, established)?;
         // As DTLS client we would send data before a str0m of today is ready for it: half a second of DTLS and two of SCTP.
-        if remote.dtls_role == DtlsRole::Passive {
+        if self.config.snap && remote.dtls_role == DtlsRole::Passive {
             remote.sctp_init = self.sctp_init(&offer);
         }
+        // Settled with the association.
+        remote.sped &= self.config.warp && self.remote.as_ref().is_none_or(|known| known.sped);
         let ice_restart = self.check_remote(&remote)?;
         let mut plan = Plan::new(&self.sections, &offer, &bundled)?;
 
@@ -45,7 +47,12 @@ impl PeerConnection {
         let matched = plan.match_pending(pending);
         let rejected = self.bind_senders(&mut plan, &offer);
 
-        let transport = self.transport_attributes(peer::dtls_setup(remote.dtls_role));
+        let mut transport = self.transport_attributes(peer::dtls_setup(remote.dtls_role));
+        if remote.sped
+            && let Some(levels) = remote::levels(&offer, &bundled)
+        {
+            transport.ice_options = remote::sped_options(levels);
+        }
         let mut received = Vec::new();
         let mut bound = Vec::new();
         let mut media = Vec::with_capacity(offer.media.len());

@@ -83,7 +83,10 @@ impl PeerConnection {
     }
 
     fn describe_section(&self, section: &Section) -> MediaSection {
-        let transport = self.transport_attributes(Setup::Actpass);
+        let mut transport = self.transport_attributes(Setup::Actpass);
+        if self.config.warp {
+            transport.ice_options = remote::SPED_OPTIONS.map(str::to_owned).to_vec();
+        }
         let Some(kind) = section.media_kind() else {
             return peer::application_section(section.mid, DATA_PROTOCOL, transport);
         };
@@ -143,7 +146,8 @@ impl PeerConnection {
         self.check_answer(&description)?;
         let bundled = remote::bundled(&description);
         let established = self.remote.as_ref().map(|remote| remote.dtls_role);
-        let remote = remote::parameters(&description, &bundled, established)?;
+        let mut remote = remote::parameters(&description, &bundled, established)?;
+        remote.sped &= self.config.warp;
         let ice_restart = self.check_remote(&remote)?;
 
         // Nothing is refused from here on.

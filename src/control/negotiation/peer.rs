@@ -44,6 +44,8 @@ pub struct PeerConnection {
     pub(super) offered_audio: Vec<CodecParameters>,
     pub(super) offered_video: Vec<CodecParameters>,
     pub(super) offer_outstanding: bool,
+    /// UDP candidates are kept to ourselves.
+    only_tcp: bool,
     /// `Role::Single`: what the client's first receiving m-lines of each kind take.
     pub(super) receivable: Vec<Codec>,
 }
@@ -130,6 +132,7 @@ impl PeerConnection {
             senders: Vec::new(),
             remote: None,
             offer_outstanding: false,
+            only_tcp: false,
             receivable: Vec::new(),
             config,
         }
@@ -167,9 +170,23 @@ impl PeerConnection {
                 })
                 .collect::<Vec<_>>()
         };
-        let mut texts = list(&self.config.candidates, NetProtocol::Udp);
+        let udp: &[_] = if self.only_tcp && self.has_tcp_candidates() {
+            &[]
+        } else {
+            &self.config.candidates
+        };
+        let mut texts = list(udp, NetProtocol::Udp);
         texts.extend(list(&self.config.tcp_candidates, NetProtocol::Tcp));
         texts
+    }
+
+    /// Descriptions from now on name no UDP candidates, as long as there are others.
+    pub fn prefer_tcp(&mut self, only_tcp: bool) {
+        self.only_tcp = only_tcp;
+    }
+
+    pub fn has_tcp_candidates(&self) -> bool {
+        !self.config.tcp_candidates.is_empty()
     }
 
     /// Queues a track for the next description. A known subscription is replaced, its m-line kept. False when there
@@ -300,6 +317,7 @@ impl PeerConnection {
             pwd: Some(self.config.local.pwd.clone()),
             fingerprints: Vec::new(),
             setup: Some(setup),
+            ice_options: Vec::new(),
         }
     }
 

@@ -45,8 +45,7 @@ pub fn parameters(
             .map(|(media, _)| media)
     };
     // RFC 8843 §7.2: transport attributes of a bundle count in its first m-line; some stacks leave them at session level.
-    let first = members().next().ok_or(NegotiationError::NothingUsable)?;
-    let levels = [&first.transport, &description.transport];
+    let levels = levels(description, bundled).ok_or(NegotiationError::NothingUsable)?;
     Ok(RemoteParameters {
         ice: ice(levels)?,
         fingerprint: fingerprint(levels)?,
@@ -58,7 +57,25 @@ pub fn parameters(
             .find(|media| media.kind == SectionKind::Application)
             .map(max_message_size),
         sctp_init: None,
+        sped: !sped_options(levels).is_empty(),
     })
+}
+
+/// How clients name SPED (draft-hancke-webrtc-sped): as the draft does, and as libwebrtc did before and after M155.
+pub const SPED_OPTIONS: [&str; 3] = ["sped", "googspedv1", "goog-sped-v1"];
+
+/// Those of a description.
+pub fn sped_options(levels: [&TransportAttributes; 2]) -> Vec<String> {
+    let options = levels.into_iter().flat_map(|level| &level.ice_options);
+    let known = options.filter(|option| SPED_OPTIONS.contains(&option.as_str()));
+    known.cloned().collect()
+}
+
+/// The attributes that count for a bundle, m-line and session (RFC 8843 §7.2).
+pub fn levels<'a>(description: &'a SessionDescription, bundled: &[bool]) -> Option<[&'a TransportAttributes; 2]> {
+    let mut members = description.media.iter().zip(bundled).filter(|(_, member)| **member);
+    let (first, _) = members.next()?;
+    Some([&first.transport, &description.transport])
 }
 
 fn ice(levels: [&TransportAttributes; 2]) -> Result<IceCredentials, NegotiationError> {

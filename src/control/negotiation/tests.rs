@@ -32,6 +32,8 @@ pub(super) fn config(role: Role) -> PeerConfig {
         fingerprint: [0xab; 32],
         ice_lite: true,
         candidates: vec!["192.0.2.1:7882".parse().unwrap(), "[2001:db8::1]:7882".parse().unwrap()],
+        warp: false,
+        snap: true,
         tcp_candidates: vec!["192.0.2.1:7881".parse().unwrap()],
         publish_codecs: Codec::ALL.to_vec(),
         subscribe_codecs: Codec::ALL.to_vec(),

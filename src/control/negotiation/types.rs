@@ -34,6 +34,10 @@ pub struct PeerConfig {
     pub candidates: Vec<SocketAddr>,
     /// Passive ICE-TCP host candidates (RFC 6544), most preferred first.
     pub tcp_candidates: Vec<SocketAddr>,
+    /// DTLS handshakes in connectivity checks are offered, and agreed to.
+    pub warp: bool,
+    /// SCTP's first chunks are answered.
+    pub snap: bool,
     /// What may be published; others are left out of answers.
     pub publish_codecs: Vec<Codec>,
     /// What may be sent to this client.

@@ -3,6 +3,7 @@
 mod data;
 mod endings;
 mod explaining;
+mod falling_back;
 mod forwarding;
 mod jobs;
 mod joining;

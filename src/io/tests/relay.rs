@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::turn::tests::client::{Answer, Client, Scheme};
-use crate::turn::{Server, ServerConfig};
+use crate::turn::{OtherPeers, PeerPolicy, Server, ServerConfig};
 use crate::types::WallClock;
 
 /// Two echoing shards; the first has the TURN server.
@@ -14,23 +14,34 @@ pub(super) struct World {
     pub(super) shards: Vec<(ShardHandle, std::thread::JoinHandle<()>)>,
     pub(super) media: Vec<SocketAddr>,
     pub(super) turn: SocketAddr,
+    /// The same over IPv6: media of the first shard, and the server.
+    pub(super) media_v6: SocketAddr,
+    pub(super) turn_v6: SocketAddr,
     _events: mpsc::Receiver<Event>,
 }
 
 impl World {
     pub(super) async fn new() -> Self {
-        Self::made(false).await
+        Self::made(false, None).await
     }
 
     /// The TURN server is at the first shard's media socket.
     pub(super) async fn shared() -> Self {
-        Self::made(true).await
+        Self::made(true, None).await
     }
 
-    async fn made(shares_media: bool) -> Self {
+    /// That peer is elsewhere, and reached by a socket.
+    pub(super) async fn with_peer(peer: SocketAddr) -> Self {
+        Self::made(false, Some(peer)).await
+    }
+
+    async fn made(shares_media: bool, peer: Option<SocketAddr>) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let mut shards = Vec::new();
         let mut media = Vec::new();
+        let v6 = any_port("[::1]", Offload::ALL);
+        let media_v6 = v6.local();
+        let mut v6 = Some(v6);
         for _ in 0..2 {
             let socket = any_port("127.0.0.1", Offload::ALL);
             media.push(socket.local());
@@ -39,31 +50,50 @@ impl World {
                 name: thread_of(socket.local()),
                 pin: None,
             };
-            shards.push(ShardThread::spawn(thread, vec![socket], sender.clone(), core).unwrap());
+            shards.push(
+                ShardThread::spawn(
+                    thread,
+                    std::iter::once(socket).chain(v6.take()).collect(),
+                    sender.clone(),
+                    core,
+                )
+                .unwrap(),
+            );
         }
         let socket = (!shares_media).then(|| any_port("127.0.0.1", Offload::ALL));
         let turn = socket.as_ref().map_or(media[0], UdpSocket::local);
+        let socket_v6 = (!shares_media).then(|| any_port("[::1]", Offload::ALL));
+        let turn_v6 = socket_v6.as_ref().map_or(media_v6, UdpSocket::local);
+        let (peers, peer_sockets) = peer.map(|_| peers()).unzip();
         let now = Instant::now();
         let config = ServerConfig {
             realm: "livekit".into(),
-            relay_ips: vec![turn.ip()],
+            relay_ips: vec![turn.ip(), turn_v6.ip()],
             relay_ports: 30_000..=40_000,
-            // coturn's client binds a channel to the port behind its peer's too, for RTCP that it never sends.
-            peers: media
-                .iter()
-                .flat_map(|address| [*address, SocketAddr::new(address.ip(), address.port() + 1)])
-                .collect(),
+            peers: PeerPolicy {
+                // It is known by its address, as media is, but not routed to a shard.
+                media: world_peers(&media, media_v6, peer),
+                others: peer.map(|_| OtherPeers::default()),
+            },
             allocations_per_user: 0,
             secret: [7; 32],
             wall: WallClock::new(now, Duration::from_secs(1_790_000_000)),
         };
         let home = RelayHome {
-            sockets: Vec::from_iter(socket),
+            sockets: socket.into_iter().chain(socket_v6).collect(),
             shares_media,
             server: TurnServer(Box::new(Server::new(config, Box::new(Scheme), now))),
-            routes: vec![(media[0], None), (media[1], Some(shards[1].0.clone()))],
+            routes: vec![
+                (media[0], None),
+                (media_v6, None),
+                (media[1], Some(shards[1].0.clone())),
+            ],
+            peers,
         };
         let (first, second) = (&shards[0].0, &shards[1].0);
+        if let Some(sockets) = peer_sockets {
+            tokio::spawn(sockets.serve(first.clone()));
+        }
         first.hand_over(Handover::RelayHome(Box::new(home))).await.unwrap();
         first.hand_over(Handover::Admit("alice".into())).await.unwrap();
         second.hand_over(Handover::RelayAt(first.clone())).await.unwrap();
@@ -71,6 +101,8 @@ impl World {
             shards,
             media,
             turn,
+            media_v6,
+            turn_v6,
             _events: events,
         }
     }
@@ -81,6 +113,14 @@ impl World {
             thread.join().unwrap();
         }
     }
+}
+
+/// Those of the first two with the port behind their own: coturn's client binds a channel to it too, for RTCP that it never
+/// sends.
+fn world_peers(media: &[SocketAddr], media_v6: SocketAddr, peer: Option<SocketAddr>) -> Vec<SocketAddr> {
+    let known = media.iter().copied().chain([media_v6]).chain(peer);
+    let with_next = |address: SocketAddr| [address, SocketAddr::new(address.ip(), address.port().wrapping_add(1))];
+    known.flat_map(with_next).collect()
 }
 
 /// One client's connection to the server.
@@ -328,9 +368,6 @@ pub(super) async fn open_door(
     framing: Framing,
     shards: Vec<ShardHandle>,
 ) -> (SocketAddr, tokio::sync::watch::Sender<bool>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stopping, stopped) = tokio::sync::watch::channel(false);
     let guests = match framing {
         Framing::Media => Guests {
             media: shards,
@@ -341,9 +378,16 @@ pub(super) async fn open_door(
             ..Guests::default()
         },
     };
+    serve_door(Cover::Plain, guests).await
+}
+
+pub(super) async fn serve_door(cover: Cover, guests: Guests) -> (SocketAddr, tokio::sync::watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stopping, stopped) = tokio::sync::watch::channel(false);
     let door = Door {
         listener,
-        cover: Cover::Plain,
+        cover,
         guests,
     };
     tokio::spawn(door.serve(stopped));

@@ -88,6 +88,7 @@ fn candidates_are_bounded() {
         dtls_role: DtlsRole::Passive,
         sctp_max_message_size: None,
         sctp_init: None,
+        sped: false,
     };
     transport.set_remote(now, &remote);
     for nonsense in [

@@ -7,8 +7,11 @@ mod attacks;
 mod hostile;
 mod ice;
 mod raw;
+mod sped;
 mod str0m;
 mod webrtc_rs;
+
+pub(super) use raw::binding_request;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -272,6 +275,7 @@ pub(super) fn remote_parameters(offer: &str, role: DtlsRole) -> RemoteParameters
         fingerprint: fingerprint.try_into().expect("32 bytes"),
         dtls_role: role,
         sctp_max_message_size: offer.contains("m=application").then_some(262_144),
+        sped: false,
         sctp_init: offer
             .lines()
             .find_map(|line| line.trim().strip_prefix("a=sctp-init:"))

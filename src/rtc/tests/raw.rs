@@ -16,7 +16,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     context.sign().as_ref().try_into().expect("20 bytes")
 }
 
-pub(super) fn binding_request(local: &IceCredentials, remote: &str, nominate: bool) -> Vec<u8> {
+pub(in crate::rtc) fn binding_request(local: &IceCredentials, remote: &str, nominate: bool) -> Vec<u8> {
     let username = format!("{}:{remote}", local.ufrag);
     let message = StunMessage::binding_request(&username, TransId::new(), true, 1, 100, nominate);
     let mut bytes = vec![0; 200];
@@ -38,24 +38,33 @@ pub(super) fn transport(now: Instant, client: &DtlsIdentity) -> (Transport, Dtls
             dtls_role: DtlsRole::Passive,
             sctp_max_message_size: Some(65_536),
             sctp_init: None,
+            sped: false,
         },
     );
     (transport, identity)
 }
 
 /// The peer's half of DTLS is a second session of ours, as client.
-struct Client {
+pub(super) struct Client {
     session: super::super::dtls::DtlsSession,
     keys: Option<super::super::srtp::SrtpKeys>,
 }
 
 impl Client {
-    fn new(now: Instant, identity: &DtlsIdentity, server: &DtlsIdentity) -> Self {
+    pub(super) fn new(now: Instant, identity: &DtlsIdentity, server: &DtlsIdentity) -> Self {
         let session = super::super::dtls::DtlsSession::new(identity, DtlsRole::Active, server.fingerprint(), now);
         Self { session, keys: None }
     }
 
-    fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(super) fn handle(&mut self, now: Instant, datagram: &[u8]) {
+        self.session.handle(now, datagram).expect("taken");
+    }
+
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
         use super::super::dtls::DtlsOutput;
         self.session.handle_timeout(now).expect("alive");
         let mut packets = Vec::new();
@@ -265,6 +274,7 @@ fn early_checks_are_answered_with_the_description() {
             dtls_role: DtlsRole::Active,
             sctp_max_message_size: None,
             sctp_init: None,
+            sped: false,
         },
     );
     let sent: Vec<_> = std::iter::from_fn(|| transport.poll_transmit()).collect();
@@ -343,6 +353,7 @@ fn a_controlling_full_agent_nominates() {
                 dtls_role,
                 sctp_max_message_size: None,
                 sctp_init: None,
+                sped: false,
             },
         );
         let remote = address(remote);

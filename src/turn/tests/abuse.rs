@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::client::{Answer, Client, MEDIA_V4, MEDIA_V6, World, address, family_of};
-use crate::turn::Refusal;
+use crate::turn::{OtherPeers, PortChange, Refusal};
 
 /// What is worth reaching from inside, and the forms that have got past other servers' lists.
 const PEERS: &[&str] = &[
@@ -104,6 +104,100 @@ fn nobody_but_our_media_is_reached() {
         assert!(client.bind(&mut world, 0x7000, media).is_success());
         assert!(client.send(&mut world, media, b"x").is_ok());
     }
+}
+
+/// Of those above, who is on the Internet: in the mode that serves other peers they are reached, and nobody else is.
+const INTERNET: &[&str] = &[
+    "168.63.129.16:80", // that cloud's own, which no list of ours knows: the operator's has to
+    "8.8.8.8:53",
+    "[2001:4860:4860::8888]:53",
+];
+
+fn open_world() -> World {
+    World::with(|config| {
+        config.peers.others = Some(OtherPeers {
+            own: config.relay_ips.clone(),
+            ..OtherPeers::default()
+        });
+    })
+}
+
+#[test]
+fn with_other_peers_the_inside_is_still_out_of_reach() {
+    for family in [1, 2] {
+        let media = address(if family == 1 { MEDIA_V4 } else { MEDIA_V6 });
+        let mut world = open_world();
+        let mut other = Client::new("bob", 4100);
+        other.allocate(&mut world, family);
+        let mut client = Client::new("alice", 4000);
+        assert!(client.allocate(&mut world, family).is_success());
+        assert!(client.permit(&mut world, media).is_success());
+        for (number, text) in (0x4000..).zip(PEERS.iter().chain(OURS)) {
+            let peer = address(text);
+            let same_family = family_of(peer.ip()) == family;
+            let wrong_port = SocketAddr::new(peer.ip(), 0);
+            let reached = same_family && INTERNET.contains(text);
+            let refused = if same_family { 403 } else { 443 };
+            let permitted = client.permit(&mut world, peer);
+            // Our own address is permitted for media's sake, and its other ports are refused one by one.
+            let may_permit = reached || peer.ip() == media.ip();
+            assert_eq!(permitted.is_success(), may_permit, "{peer}");
+            if !may_permit {
+                assert_eq!(permitted, Answer::Error(refused), "{peer}");
+            }
+            assert_eq!(
+                client.bind(&mut world, number, wrong_port),
+                Answer::Error(refused),
+                "{peer}"
+            );
+            assert_eq!(
+                client.send(&mut world, wrong_port, b"x"),
+                Err(Refusal::PeerRefused),
+                "{peer}"
+            );
+            match reached {
+                true => {
+                    assert!(client.send(&mut world, peer, b"x").is_ok(), "{peer}");
+                    assert!(client.bind(&mut world, number, peer).is_success(), "{peer}");
+                    let (relayed, _) = client.send_on(&mut world, number, b"x").unwrap();
+                    assert!(relayed.path.local == peer && !world.server.is_media(peer));
+                }
+                false => {
+                    let is_elsewhere = INTERNET.contains(text);
+                    let why = if is_elsewhere {
+                        Refusal::NotPermitted
+                    } else {
+                        Refusal::PeerRefused
+                    };
+                    assert_eq!(client.send(&mut world, peer, b"x"), Err(why), "{peer}");
+                    assert_eq!(client.bind(&mut world, number, peer), Answer::Error(refused), "{peer}");
+                    assert_eq!(
+                        client.send_on(&mut world, number, b"x"),
+                        Err(Refusal::NotPermitted),
+                        "{peer}"
+                    );
+                }
+            }
+        }
+        assert!(client.bind(&mut world, 0x7000, media).is_success());
+    }
+}
+
+#[test]
+fn relayed_addresses_are_opened_and_closed_where_peers_are_elsewhere() {
+    let ports = |world: &mut World| std::iter::from_fn(|| world.server.poll_port()).collect::<Vec<_>>();
+    let mut world = World::new();
+    Client::new("alice", 4000).allocate(&mut world, 1);
+    assert_eq!(ports(&mut world), [], "only names");
+
+    let mut world = open_world();
+    Client::new("alice", 4000).allocate(&mut world, 1);
+    let opened = ports(&mut world);
+    let [PortChange::Opened(relayed)] = opened[..] else {
+        panic!("{opened:?}");
+    };
+    world.server.revoke("alice");
+    assert_eq!(ports(&mut world), [PortChange::Closed(relayed)]);
 }
 
 proptest! {

@@ -54,7 +54,7 @@ impl World {
             realm: "livekit".into(),
             relay_ips: vec!["203.0.113.5".parse().unwrap(), "2001:db8::5".parse().unwrap()],
             relay_ports: 30_000..=40_000,
-            peers: vec![address(MEDIA_V4), address(MEDIA_V6)],
+            peers: vec![address(MEDIA_V4), address(MEDIA_V6)].into(),
             allocations_per_user: 3,
             secret: [7; 32],
             wall: WallClock::new(now, START),

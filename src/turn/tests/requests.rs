@@ -140,7 +140,7 @@ fn permissions_and_channels_need_an_allocation_and_sense() {
 #[test]
 fn channels_and_permissions_are_bounded() {
     let mut world = World::with(|config| {
-        config.peers = (1..60).map(|last| address(&format!("203.0.113.{last}:7882"))).collect();
+        config.peers.media = (1..60).map(|last| address(&format!("203.0.113.{last}:7882"))).collect();
     });
     let mut client = alice(&mut world);
     client.allocate(&mut world, 1);

@@ -94,7 +94,11 @@ export async function startBrowser(label, { link } = {}) {
     serverHost: link?.here ?? '127.0.0.1',
     async open(url, name, { context: contextOptions = {}, prepare } = {}) {
       const context = await browser.newContext(contextOptions);
-      if (link) await answerFiles(context);
+      if (link) {
+        // Addresses of a lab are none of the Internet's: Chromium asks before a page may speak to them.
+        await context.grantPermissions(['local-network-access']);
+        await answerFiles(context);
+      }
       const page = await context.newPage();
       page.on('console', (message) => log.write(`${name} ${message.type()}: ${message.text()}\n`));
       page.on('pageerror', (error) => log.write(`${name} uncaught: ${error.stack}\n`));

@@ -75,7 +75,7 @@ async def watch(track, who):
             colour, seen = name, set()
         seen.add(counter)
         if len(seen) % 5 == 0 or frames == 1:
-            say("picture", who=who, colour=colour, moving=len(seen) >= 5, width=item.frame.width, height=item.frame.height)
+            say("picture", ms=since(), who=who, colour=colour, moving=len(seen) >= 5, width=item.frame.width, height=item.frame.height)
 
 
 async def listen(track, who):
@@ -89,6 +89,13 @@ async def listen(track, who):
         if np.sqrt((window**2).mean()) > 0.02:
             loudest = np.abs(np.fft.rfft(window * np.hanning(TONE_WINDOW))).argmax() * RATE / TONE_WINDOW
             say("tone", who=who, hz=round(loudest / 10) * 10)
+
+
+BEGAN = 0.0  # of the event loop's clock: when it began to connect
+
+
+def since():
+    return round((asyncio.get_running_loop().time() - BEGAN) * 1000)
 
 
 async def main():
@@ -131,9 +138,10 @@ async def main():
     options = rtc.RoomOptions(single_peer_connection=FORMS.get(wishes.get("form")))
     if wishes.get("relay"):
         options.rtc_config = rtc.RtcConfiguration(ice_transport_type=rtc.IceTransportType.TRANSPORT_RELAY)
-    began = loop.time()
+    global BEGAN
+    BEGAN = loop.time()
     await room.connect(wishes["url"], wishes["token"], options)
-    ms = round((loop.time() - began) * 1000)
+    ms = since()
     me = room.local_participant
 
     @me.register_rpc_method("reverse")
@@ -141,6 +149,9 @@ async def main():
         return call.payload[::-1]
 
     say("connected", others=sorted(room.remote_participants), ms=ms)
+    if "first" in wishes:
+        await me.publish_data(wishes["first"])
+        say("sent", ms=since())
 
     if "colour" in wishes:
         source = rtc.VideoSource(WIDTH, HEIGHT)

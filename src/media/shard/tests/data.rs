@@ -116,6 +116,7 @@ impl World {
             dtls_role,
             sctp_max_message_size: Some(262_144),
             sctp_init: None,
+            sped: false,
         };
         self.shard.handle_command(
             self.now,
