@@ -15,6 +15,7 @@ use super::http::Answers;
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::WebhookCounters;
 use crate::io::{IoSnapshot, ShardHandle};
+use crate::node::voice::VoiceStatistics;
 use crate::node::{Node, ShardLoad};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,6 +31,7 @@ pub struct Metrics {
     pub shards: Vec<ShardHandle>,
     pub api: Arc<ApiStatistics>,
     pub webhooks: Option<Arc<WebhookCounters>>,
+    pub voice: Option<Arc<VoiceStatistics>>,
     /// The value of `Authorization`; None = anybody.
     pub authorization: Option<String>,
 }
@@ -99,8 +101,31 @@ impl Metrics {
         self.api.write(&mut page.text, &page.node);
         self.deliveries(&mut page);
         self.shards(&mut page);
+        self.voice(&mut page);
         process(&mut page);
         page.text
+    }
+
+    fn voice(&self, page: &mut Page) {
+        let Some(voice) = &self.voice else { return };
+        let counts = voice.counts();
+        for (name, count) in [
+            ("patchbay_voice_sockets", counts.sockets),
+            ("patchbay_voice_sessions", counts.sessions),
+            ("patchbay_voice_states", counts.states),
+            ("patchbay_voice_pending_joins", counts.pending),
+            ("patchbay_voice_pins", counts.pins),
+            ("patchbay_voice_calls", counts.calls),
+        ] {
+            page.gauge(name, count);
+        }
+        let refusals = voice.refusals().into_iter();
+        let labels = |told: &str, code: &str| format!("told=\"{told}\",code=\"{code}\"");
+        page.counter(
+            "patchbay_voice_refusals_total",
+            refusals.map(|((told, code), count)| (labels(told.name(), code), count)),
+        );
+        page.counter("patchbay_voice_sockets_cut_total", [(String::new(), voice.cut_off())]);
     }
 
     fn rooms(&self, page: &mut Page) {

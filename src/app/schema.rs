@@ -470,7 +470,7 @@ const WEBHOOK: &[Key] = &[
     ),
 ];
 
-const REDIS: &[Key] = &[
+pub(super) const REDIS: &[Key] = &[
     used("address", Text),
     used("username", Text),
     used("password", Text),

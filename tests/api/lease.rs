@@ -74,18 +74,25 @@ async fn serve(keys: Keys, mut socket: TcpStream) -> Option<()> {
     }
 }
 
-struct Redis {
-    address: SocketAddr,
+pub struct Redis {
+    pub address: SocketAddr,
     child: Option<Child>,
     keys: Keys,
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
+impl Redis {
+    /// It is gone, with all it knew.
+    pub fn stop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -106,8 +113,8 @@ async fn stand_in() -> Redis {
     }
 }
 
-/// None where the machine has none.
-async fn real() -> Option<Redis> {
+/// A server of its own, whose user "name" has the password "password". None where the machine has none.
+pub async fn real() -> Option<Redis> {
     let address = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
     let port = address.port().to_string();
     let arguments = [
