@@ -56,6 +56,7 @@ const peer = (() => {
   const watched = new Map(); // remote track sid → what is watched of it
   const received = []; // texts, files and data-track frames that reached a handler
   const waiting = new Set();
+  let packets = null; // of the microphone that is watched
 
   const nudge = () => waiting.forEach((check) => check());
   setInterval(nudge, TICK_MS);
@@ -257,6 +258,24 @@ const peer = (() => {
       while (!track.receiver.getSynchronizationSources().length) await new Promise((resolve) => setTimeout(resolve));
       times.heard = Date.now();
       return times;
+    },
+
+    /** From now on it is remembered when the last packet of `identity`'s microphone came. */
+    watchPackets(identity) {
+      const { receiver } = find(identity, { source: Track.Source.Microphone }).track;
+      const own = { last: 0 };
+      own.timer = setInterval(async () => {
+        for (const { type, lastPacketReceivedTimestamp: last } of (await receiver.getStats()).values()) {
+          if (type === 'inbound-rtp' && last > own.last) own.last = last;
+        }
+      }, 10);
+      packets = own;
+    },
+    /** When the last one came, ms since the epoch, `forMs` after anybody could know that it was the last. */
+    async lastPacket(forMs = 300) {
+      await new Promise((resolve) => setTimeout(resolve, forMs));
+      clearInterval(packets.timer);
+      return packets.last;
     },
 
     /** The clock of everything below that is in ms. */
