@@ -197,7 +197,10 @@ fn authorization(parts: &Parts) -> &str {
 }
 
 fn bearer(authorization: &str) -> &str {
-    authorization.strip_prefix("Bearer ").unwrap_or(authorization).trim()
+    match authorization.strip_prefix("Bearer") {
+        Some(token) if token.is_empty() || token.starts_with(' ') => token.trim(),
+        _ => authorization.trim(),
+    }
 }
 
 async fn read(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, ApiError> {

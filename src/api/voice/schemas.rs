@@ -85,8 +85,11 @@ pub(super) fn object(properties: &[(&str, Value)], required: &[&str]) -> Value {
     schema
 }
 
+/// The text of the tag, the other fields, and which of them must be there.
+pub(super) type Kind<'a> = (&'a str, Vec<(&'a str, Value)>, &'a [&'a str]);
+
 /// One of several objects, told apart by the text of their field `tag`.
-pub(super) fn tagged(tag: &str, kinds: Vec<(&str, Vec<(&str, Value)>, &[&str])>) -> Value {
+pub(super) fn tagged(tag: &str, kinds: Vec<Kind<'_>>) -> Value {
     let kinds = kinds.into_iter().map(|(kind, mut properties, required)| {
         properties.push((tag, json!({"const": kind})));
         let required: Vec<&str> = required.iter().copied().chain([tag]).collect();

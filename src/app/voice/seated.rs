@@ -102,7 +102,7 @@ impl Sitter {
         let (link, inbox) = VoiceLink::prepare();
         let store = VoiceStore::Shared {
             rest: Box::new(self.system.database()?),
-            pins: self.seat.pins(),
+            pins: Box::new(self.seat.pins()),
         };
         match self.system.start(store, link, inbox).await {
             Ok(task) => {

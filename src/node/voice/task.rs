@@ -298,7 +298,7 @@ impl Task {
 
     fn tell(&mut self, socket: SocketId, what: ToSocket) {
         if let ToSocket::Frame(Frame::Error { code, .. }) = &what {
-            self.statistics.refused(Told::Gateway, *code);
+            self.statistics.refused(Told::Gateway, code);
         }
         let Some(outbox) = self.sockets.get(&socket) else {
             return;

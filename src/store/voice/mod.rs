@@ -46,7 +46,7 @@ pub enum VoiceStore {
     /// Of several nodes: pins are where the right to write them is.
     Shared {
         rest: Box<Self>,
-        pins: SharedPins,
+        pins: Box<SharedPins>,
     },
 }
 
