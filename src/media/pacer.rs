@@ -14,6 +14,7 @@ use super::fanout::Fanout;
 use super::generated;
 use super::layers::Cut;
 use super::outside::{Events, MIN_DELAY};
+use super::repairs::Watched;
 use super::resend::Mark;
 use super::rewrite::Source;
 use super::ring::{PictureNumbers, Stored};
@@ -234,10 +235,14 @@ impl Release<'_> {
         // Room for the seal behind the packet.
         let limit = buf.len().min(MAX_DATAGRAM).saturating_sub(SEAL_OVERHEAD);
         let packet = buf.get_mut(..limit).ok_or(DropReason::TooLarge)?;
+        let mut watched = Watched::Other;
         let written = match descriptor.kind {
             Kind::Media => {
                 let mut room;
                 let mut stored = stored(encoding, descriptor, self.now)?;
+                if stored.info.temporal == 0 {
+                    watched = Watched::Base;
+                }
                 if !stored.dependency_descriptor.is_empty() {
                     room = [0; MAX_DESCRIPTOR];
                     stored.dependency_descriptor =
@@ -267,12 +272,19 @@ impl Release<'_> {
         // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
         let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
         let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
-        let is_copy = descriptor.kind == Kind::Retransmission;
-        let is_watched = is_copy || transport.waiting.is_lossy && descriptor.kind == Kind::Media;
+        let is_watched = match descriptor.kind {
+            Kind::Retransmission => {
+                watched = Watched::Copy;
+                true
+            }
+            Kind::Media if transport.waiting.is_lossy => true,
+            Kind::Media => watched == Watched::Base && transport.waiting.loses(self.now),
+            _ => false,
+        };
         if written.numbered && is_watched && subscription.kind == MediaKind::Video {
             let number = transport.sending_rate.next_sequence();
             let of = (descriptor.subscription, descriptor.sequence_out);
-            transport.waiting.in_flight.handle_sent(self.now, number, of, is_copy);
+            transport.waiting.in_flight.handle_sent(self.now, number, of, watched);
         }
         transport.sending_rate.handle_sent(self.now, sealed, written.numbered);
         if descriptor.kind == Kind::Media {
