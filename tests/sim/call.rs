@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use patchbay::types::{Codec, Layer};
+use patchbay::{
+    media::edge::Event,
+    types::{Codec, Layer},
+};
 
 use crate::{
     impairment::Conditions,
@@ -225,6 +228,16 @@ impl Drop for Call {
         }
         for (reason, count) in self.world.shard.stats().drops().filter(|(_, count)| *count > 0) {
             println!("dropped: {reason:?} {count}");
+        }
+        for (at, event) in &self.world.events {
+            if matches!(event, Event::TransportClosed { .. }) {
+                println!("{:.1} {event:?}", (*at - self.from).as_secs_f64());
+            }
+        }
+        for peer in &self.world.peers {
+            if let Some(reason) = &peer.ended {
+                println!("{} has given up: {reason}", peer.address);
+            }
         }
         println!("{:?}", self.world.shard.stats());
     }

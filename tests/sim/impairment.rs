@@ -82,6 +82,11 @@ impl Burst {
             loss: 1.0,
         }
     }
+
+    /// Of all datagrams, what is lost.
+    pub fn share(&self) -> f64 {
+        self.loss * self.to_bad / (self.to_bad + self.to_good)
+    }
 }
 
 /// Some datagrams take longer and are overtaken.

@@ -67,8 +67,12 @@ impl Link {
     pub fn set(&mut self, now: Instant, conditions: Conditions) {
         self.up.set(now, conditions);
         self.down.set(now, conditions);
+        // They are seconds apart: a burst of packets takes one of them, not the next ones as well.
+        let burst = conditions.burst.map_or(0.0, |burst| burst.share());
         let unlimited = Conditions {
             rate: None,
+            burst: None,
+            loss: conditions.loss + burst * (1.0 - conditions.loss),
             ..conditions
         };
         self.checks_up.set(now, unlimited);

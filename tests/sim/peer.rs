@@ -95,6 +95,8 @@ pub struct Peer {
     pub wake_at: Instant,
     pub connected: bool,
     pub closed: bool,
+    /// Why it has given up.
+    pub ended: Option<String>,
     pub outgoing: Vec<Outgoing>,
     pub incoming: BTreeMap<u32, Incoming>,
     pub channels: BTreeMap<&'static str, ChannelId>,
@@ -227,6 +229,7 @@ impl Peer {
             wake_at: now,
             connected: false,
             closed: false,
+            ended: None,
             outgoing: Vec::new(),
             incoming: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -531,7 +534,10 @@ impl Peer {
                     self.wake_at = at;
                     return sends;
                 }
-                Err(_) => self.closed = true,
+                Err(error) => {
+                    self.ended = Some(error.to_string());
+                    self.closed = true;
+                }
             }
         }
         self.closed = true;
@@ -547,7 +553,10 @@ impl Peer {
                     outgoing.next_frame_at = now;
                 }
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.connected = false,
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                self.ended = Some("no answers to connectivity checks".into());
+                self.connected = false;
+            }
             Event::RtpPacket(packet) => {
                 let ssrc = packet.header.ssrc;
                 if !self.incoming.contains_key(&*ssrc) {
