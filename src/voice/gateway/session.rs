@@ -74,11 +74,12 @@ impl Session {
             event,
             data: data.clone(),
         };
-        self.sent.push_back(sent);
-        while self.sent.len() > MAX_REPLAY || self.sent_bytes > MAX_REPLAY_BYTES {
+        // Before it is full: a list that is one longer takes twice the memory.
+        while self.sent.len() >= MAX_REPLAY || self.sent_bytes > MAX_REPLAY_BYTES {
             let Some(oldest) = self.sent.pop_front() else { break };
             self.sent_bytes -= oldest.data.len();
         }
+        self.sent.push_back(sent);
         let frame = Frame::Dispatch { event, sequence, data };
         self.socket.map(|socket| (socket, frame))
     }
