@@ -60,7 +60,6 @@ impl Room {
                 client_configuration: participant.configuration(),
                 server_info: Some(server_info(&self.settings)),
                 last_message_seq: participant.last_data_sequence,
-                ..Default::default()
             };
             self.out.signal(participant, Message::Reconnect(response));
         }
