@@ -1,7 +1,7 @@
 # The commands of the house. `run` and `test` do all set-up they need on a fresh Debian or Ubuntu machine with a Rust toolchain.
 
 SHELL := /bin/bash
-.PHONY: run test lint unit sim e2e bench network churn matrix durability fuzz load ideal setup toolchain
+.PHONY: run test lint unit sim e2e bench network recovery churn connects matrix durability fuzz load ideal setup toolchain
 
 run: toolchain ## build and start the server with development keys
 	cargo run --release -- --dev
@@ -36,14 +36,18 @@ network: setup ## a browser on bad networks: every row of tests/e2e/stories/netw
 	cargo test --no-run
 	cd tests/e2e && NETWORK=all node --test stories/network.test.mjs stories/slow-tcp.test.mjs stories/warp.test.mjs
 
+recovery: setup ## networks and servers that go away and come back, 50 times each (RECOVERY_TRIALS=…), with a browser (root)
+	cargo test --no-run
+	cd tests/e2e && RECOVERY_TRIALS=$(or $(RECOVERY_TRIALS),50) node --test stories/recovery.test.mjs
+
 matrix: setup ## who gets through: every kind of client network against every kind of server network, with times (root, iproute2, nftables)
 	cargo test --no-run
 	cd tests/e2e && MATRIX=all node --test stories/matrix.test.mjs
 
-bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join and layer switch times with a real browser
-	cargo bench --bench forwarding --bench subscriptions
+bench: setup ideal ## the steps of forwarding, the server beside the least it can cost, join, layer switch and voice times with a real browser
+	cargo bench --bench forwarding --bench subscriptions --bench voice_gateway
 	cargo build --release
-	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs
+	cd tests/e2e && node ../../benches/join.mjs && node ../../benches/quality.mjs && node ../../benches/voice.mjs
 
 load: toolchain ## clients by the hundred against a server started for it (LOAD="--profile meeting --duration 60s"; see BENCHMARKS.md)
 	cargo run --release -- load-test $(or $(LOAD),--profile livestream --scale 0.5)
@@ -56,6 +60,9 @@ durability: toolchain ## the server killed at 200 moments, which must lose nothi
 
 churn: toolchain ## an hour of people who come and go (CHURN_SECONDS=…): memory, files and threads of the server stay what they were
 	CHURN_SECONDS=$(or $(CHURN_SECONDS),3600) cargo test --test api -- --nocapture nothing_stays_of_those
+
+connects: toolchain ## 2,000 connections a second with bad tokens while others join (CONNECTS_SECONDS=…): their times and the server's memory
+	CONNECTS_SECONDS=$(or $(CONNECTS_SECONDS),20) cargo test --test api -- --nocapture a_crowd_without_tokens
 
 fuzz: toolchain ## every fuzz target for 60 s (FUZZ_SECONDS=…)
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)

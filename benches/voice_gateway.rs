@@ -1,15 +1,20 @@
-//! What the voice domain costs with many gateway sessions: one update told to a thousand and to ten thousand of them, with
+//! What the voice system costs with many gateway sessions: one update told to a thousand and to ten thousand of them, with
 //! two thousand people in voice, and the memory of a session.
 //!
 //! ```sh
 //! cargo bench --bench voice_gateway
 //! ```
 //!
-//! Virtual time, no sockets: from an op 4 to the last frame as text, ready to be written.
+//! `domain`: virtual time, no sockets: from an op 4 to the last frame as text, ready to be written; memory is what sessions
+//! hold when they are new, and when each has as much to replay as it keeps. `sockets`: a server process with a WebSocket for
+//! every session: from a moderator's request to the last client that has read what it led to; memory is the process's growth.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "voice_gateway/sockets.rs"]
+mod sockets;
 
 use patchbay::voice::{
     ChannelId, Claim, Effect, GuildId, Join, RoomAction, Seen, SelfState, ServerKey, Signer, SocketId, StateUpdate,
@@ -21,7 +26,8 @@ const START: UnixMillis = UnixMillis(1_700_000_000_000);
 /// In the sessions' own guild, and in one of their own.
 const NEAR: u64 = 50;
 const FAR: u64 = 1950;
-const UPDATES: usize = 200;
+/// More than are kept for replay.
+const UPDATES: usize = 300;
 
 struct Counting;
 
@@ -51,16 +57,25 @@ impl Signer for Identity {
 }
 
 fn main() {
-    println!("sessions  p50 ms  p99 ms  bytes/session");
+    println!("          sessions  p50 ms  p99 ms  bytes/session  with replay");
     for sessions in [1000, 10_000] {
-        let (mut times, bytes) = measure(sessions);
-        times.sort();
-        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
-        println!("{sessions:>8}  {:>6.1}  {:>6.1}  {bytes:>13}", at(50), at(99));
+        let (times, bytes, full) = measure(sessions);
+        println!("domain    {sessions:>8}  {}  {bytes:>13}  {full:>11}", spread(times));
+    }
+    for sessions in [1000, 10_000] {
+        let (times, bytes, full) = sockets::measure(sessions);
+        println!("sockets   {sessions:>8}  {}  {bytes:>13}  {full:>11}", spread(times));
     }
 }
 
-fn measure(sessions: u64) -> (Vec<Duration>, usize) {
+/// p50 and p99 in ms.
+fn spread(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
+    format!("{:>6.1}  {:>6.1}", at(50), at(99))
+}
+
+fn measure(sessions: u64) -> (Vec<Duration>, usize, usize) {
     let mut voice = town(sessions);
     let before = HELD.load(Ordering::Relaxed);
     for user in 1..=sessions {
@@ -71,7 +86,8 @@ fn measure(sessions: u64) -> (Vec<Duration>, usize) {
         voice.handle_frame(START, socket, &identify.to_string());
         settle(&mut voice);
     }
-    let bytes = (HELD.load(Ordering::Relaxed) - before) / sessions as usize;
+    let held = || (HELD.load(Ordering::Relaxed) - before) / sessions as usize;
+    let bytes = held();
     let connection = voice
         .states()
         .all()
@@ -103,7 +119,7 @@ fn measure(sessions: u64) -> (Vec<Duration>, usize) {
         times.push(began.elapsed());
         assert_eq!(told, sessions as usize);
     }
-    (times, bytes)
+    (times, bytes, held())
 }
 
 /// Everybody with a session is a member of guild 900, and fifty are in its channel; guild 901 has the other talkers.

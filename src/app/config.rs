@@ -220,6 +220,8 @@ pub struct RoomConfig {
     pub empty_timeout: u32,
     /// Seconds a room is kept after its last participant left.
     pub departure_timeout: u32,
+    /// Seconds a participant is kept whose network is silent.
+    pub reconnect_timeout: u32,
     pub enable_remote_unmute: bool,
     pub playout_delay: PlayoutDelay,
     pub sync_streams: bool,
@@ -468,7 +470,7 @@ impl Default for RtcConfig {
             datachannel_lossy_target_latency: Duration::ZERO,
             datachannel_data_track_target_latency: Duration::from_millis(100),
             shards: 0,
-            room_spill: 1.0,
+            room_spill: 0.7,
         }
     }
 }
@@ -536,6 +538,7 @@ impl Default for RoomConfig {
             max_participants: 0,
             empty_timeout: 300,
             departure_timeout: 20,
+            reconnect_timeout: 60,
             enable_remote_unmute: false,
             playout_delay: PlayoutDelay::default(),
             sync_streams: false,

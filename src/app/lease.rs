@@ -45,7 +45,7 @@ pub(super) async fn take(config: &Config) -> Result<Option<Lease>, ServeError> {
     Ok(Some(lease))
 }
 
-fn settings(config: &RedisConfig) -> Result<Option<RedisSettings>, RedisConfigError> {
+pub(super) fn settings(config: &RedisConfig) -> Result<Option<RedisSettings>, RedisConfigError> {
     let sentinel = (!config.sentinel_master_name.is_empty()).then(|| Sentinel {
         master: config.sentinel_master_name.clone(),
         username: config.sentinel_username.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,14 +17,18 @@ static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 pub fn init(config: &LoggingConfig) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(config));
     let (filter, handle) = Layer::new(filter);
-    let subscriber = tracing_subscriber::registry().with(filter);
+    let subscriber = tracing_subscriber::registry();
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    // A second set-up in one process (tests) keeps the first.
-    let started = if config.json {
-        subscriber.with(layer.json()).try_init()
-    } else {
-        subscriber.with(layer).try_init()
+    let layer = match config.json {
+        true => layer.json().with_filter(filter).boxed(),
+        false => layer.with_filter(filter).boxed(),
     };
+    let subscriber = subscriber.with(layer);
+    // Not under the log's levels.
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(super::traces::layer());
+    // A second set-up in one process (tests) keeps the first.
+    let started = subscriber.try_init();
     if started.is_ok() {
         let _ = FILTER.set(handle);
     }

@@ -15,6 +15,8 @@ use super::http::Answers;
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::WebhookCounters;
 use crate::io::{IoSnapshot, ShardHandle};
+use crate::media::{ShardStats, Spread};
+use crate::node::voice::VoiceStatistics;
 use crate::node::{Node, ShardLoad};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,6 +32,7 @@ pub struct Metrics {
     pub shards: Vec<ShardHandle>,
     pub api: Arc<ApiStatistics>,
     pub webhooks: Option<Arc<WebhookCounters>>,
+    pub voice: Option<Arc<VoiceStatistics>>,
     /// The value of `Authorization`; None = anybody.
     pub authorization: Option<String>,
 }
@@ -75,6 +78,23 @@ impl Page {
         let _ = writeln!(self.text, "{name}{{{}{comma}{labels}}} {value}", self.node);
     }
 
+    /// Of each of those labels.
+    fn spread<'a>(&mut self, name: &str, lines: impl IntoIterator<Item = (String, &'a Spread)>) {
+        self.metric(name, "histogram");
+        let (bucket, sum, count) = (format!("{name}_bucket"), format!("{name}_sum"), format!("{name}_count"));
+        for (labels, spread) in lines {
+            let comma = if labels.is_empty() { "" } else { "," };
+            let mut total = 0;
+            for (bound, values) in spread.cumulative() {
+                let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+                self.line(&bucket, &format!("{labels}{comma}le=\"{bound}\""), values);
+                total = values;
+            }
+            self.line(&sum, &labels, spread.sum());
+            self.line(&count, &labels, total);
+        }
+    }
+
     fn gauge(&mut self, name: &str, value: impl Display) {
         self.metric(name, "gauge");
         self.line(name, "", value);
@@ -99,8 +119,31 @@ impl Metrics {
         self.api.write(&mut page.text, &page.node);
         self.deliveries(&mut page);
         self.shards(&mut page);
+        self.voice(&mut page);
         process(&mut page);
         page.text
+    }
+
+    fn voice(&self, page: &mut Page) {
+        let Some(voice) = &self.voice else { return };
+        let counts = voice.counts();
+        for (name, count) in [
+            ("patchbay_voice_sockets", counts.sockets),
+            ("patchbay_voice_sessions", counts.sessions),
+            ("patchbay_voice_states", counts.states),
+            ("patchbay_voice_pending_joins", counts.pending),
+            ("patchbay_voice_pins", counts.pins),
+            ("patchbay_voice_calls", counts.calls),
+        ] {
+            page.gauge(name, count);
+        }
+        let refusals = voice.refusals().into_iter();
+        let labels = |told: &str, code: &str| format!("told=\"{told}\",code=\"{code}\"");
+        page.counter(
+            "patchbay_voice_refusals_total",
+            refusals.map(|((told, code), count)| (labels(told.name(), code), count)),
+        );
+        page.counter("patchbay_voice_sockets_cut_total", [(String::new(), voice.cut_off())]);
     }
 
     fn rooms(&self, page: &mut Page) {
@@ -120,6 +163,14 @@ impl Metrics {
             [
                 (published("audio"), counts.audio_published),
                 (published("video"), counts.video_published),
+            ],
+        );
+        let subscribed = |state: &str, error: &str| format!("state=\"{state}\",error=\"{error}\"");
+        page.counter(
+            "livekit_track_subscribe_counter",
+            [
+                (subscribed("success", ""), counts.subscribed),
+                (subscribed("failure", "unsupported_codec"), counts.unsubscribable),
             ],
         );
         let state = |state: &str| format!("state=\"{state}\",warp=\"false\"");
@@ -258,6 +309,42 @@ impl Metrics {
                 (lost("outgoing"), sum(|stats| stats.loss_outgoing[1])),
             ],
         );
+        page.counter(
+            "livekit_packet_out_of_order_total",
+            [(lost("incoming"), sum(|stats| stats.out_of_order))],
+        );
+        let merged = |read: fn(&ShardStats) -> &Spread| {
+            let mut spreads = stats.iter().map(read);
+            let mut all = spreads.next()?.clone();
+            spreads.for_each(|spread| all.add(spread));
+            Some(all)
+        };
+        let mut paths = |name: &str, incoming: Option<Spread>, outgoing: Option<Spread>| {
+            let lines = [(lost("incoming"), incoming), (lost("outgoing"), outgoing)];
+            let lines = lines
+                .iter()
+                .filter_map(|(labels, spread)| Some((labels.clone(), spread.as_ref()?)));
+            page.spread(name, lines);
+        };
+        paths(
+            "livekit_jitter_us",
+            merged(|stats| &stats.incoming.jitter),
+            merged(|stats| &stats.outgoing.jitter),
+        );
+        // Publishers do not report it.
+        paths("livekit_rtt_ms", None, merged(|stats| &stats.outgoing.rtt));
+        paths(
+            "livekit_packet_loss_percent",
+            merged(|stats| &stats.incoming.loss),
+            merged(|stats| &stats.outgoing.loss),
+        );
+        if let Some(forwarding) = merged(|stats| &stats.forwarding) {
+            page.spread("livekit_forward_latency_ns", [(String::new(), &forwarding)]);
+        }
+        // Of the slowest shard.
+        let worst = |read: fn(&ShardStats) -> u64| stats.iter().map(read).max().unwrap_or_default();
+        page.gauge("livekit_forward_latency", worst(|stats| stats.forward_latency));
+        page.gauge("livekit_forward_jitter", worst(|stats| stats.forward_jitter));
         page.counter(
             "patchbay_packets_expected_total",
             [

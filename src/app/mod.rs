@@ -17,6 +17,8 @@ mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
+#[cfg(feature = "otel")]
+mod traces;
 pub mod voice;
 
 use std::process::ExitCode;

@@ -82,8 +82,8 @@ fn apply(reload: &Reload, node: &Node) {
         Ok(loaded) => {
             logging::reload(&loaded.config.logging);
             let keys = loaded.config.keys;
+            node.replace_keys(keys.clone());
             tracing::info!(?keys, "keys and log level have been read again");
-            node.replace_keys(keys);
         }
         // A file in the middle of being written, too: it is looked at again when it has changed.
         Err(error) => tracing::error!(%error, "the configuration cannot be read again; what was read before stays"),

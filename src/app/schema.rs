@@ -414,6 +414,7 @@ const ROOM: &[Key] = &[
     used("max_participants", Int),
     used("empty_timeout", Int),
     used("departure_timeout", Int),
+    used("reconnect_timeout", Int),
     used("enable_remote_unmute", Bool),
     used(
         "playout_delay",
@@ -494,7 +495,7 @@ const WEBHOOK: &[Key] = &[
     ),
 ];
 
-const REDIS: &[Key] = &[
+pub(super) const REDIS: &[Key] = &[
     used("address", Text),
     used("username", Text),
     used("password", Text),

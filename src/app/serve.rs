@@ -254,9 +254,12 @@ impl Server {
         let records = database.rooms().map_err(|error| database_error(config, error))?;
         let database = SharedDatabase::new(database);
         let (journal, entries) = mpsc::channel(JOURNAL);
-        let (voice_link, voice_inbox) = config.voice.enabled.then(VoiceLink::prepare).unzip();
+        // Rooms tell a voice system that may be on any node by webhooks.
+        let alone = config.voice.enabled && !config.voice.is_shared();
+        let voice_inbox = alone.then(VoiceLink::prepare);
+        let voice_link = voice_inbox.as_ref().map(|(link, _)| link.clone());
         let mut node_config = NodeConfig {
-            voice: voice_link.clone(),
+            voice: voice_link,
             journal: (durable || webhooks.is_some()).then_some(journal),
             durable,
             relay,
@@ -268,9 +271,9 @@ impl Server {
             .map(|settings| Webhooks::start(settings, database.clone(), node.clone()))
             .unzip();
         let keeps = node.config().journal.is_some();
-        let voice = match voice_link.zip(voice_inbox) {
-            Some((link, inbox)) => Some(voice::start(config, &node, database.clone(), link, inbox).await?),
-            None => None,
+        let voice = match config.voice.enabled {
+            true => Some(voice::start(config, &node, database.clone(), voice_inbox).await?),
+            false => None,
         };
         let journal = keeps.then(|| Journal::start(node.clone(), entries, database, letterbox));
         if !records.is_empty() {
@@ -292,6 +295,7 @@ impl Server {
             shards: shards.iter().map(|(shard, _)| shard.clone()).collect(),
             api: statistics,
             webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
+            voice: voice.as_ref().map(|voice| Arc::clone(&voice.statistics)),
             authorization: metrics::authorization(&config.prometheus),
         };
         let mut http = JoinSet::new();
@@ -396,7 +400,7 @@ impl Server {
     pub async fn stop(mut self) {
         let _ = self.stopping.send(true);
         if let Some(voice) = self.voice.take() {
-            voice.task.stop().await;
+            voice.stop().await;
         }
         self.node.shut_down().await;
         if let Some(journal) = self.journal.take() {
@@ -695,6 +699,7 @@ fn shard_config(
             update_interval: Duration::from_millis(config.audio.update_interval.into()),
             smooth_intervals: config.audio.smooth_intervals,
         },
+        patience: Duration::from_secs(config.room.reconnect_timeout.into()),
         ..ShardConfig::new(addresses, identity.clone(), rand::random(), wall)
     }
 }

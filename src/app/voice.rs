@@ -1,17 +1,25 @@
 //! The voice system's configuration and start.
 
+mod seated;
+
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use super::config::{Config, nanoseconds};
+use super::config::{Config, RedisConfig, nanoseconds};
+use super::lease::{self, RedisConfigError};
 use super::schema::Kind::{Bool, Duration as Time, Float, Int, List, Section, Text};
-use super::schema::{Key, used};
+use super::schema::{Key, REDIS, used};
 use crate::api::voice::VoiceSite;
-use crate::node::Node;
-use crate::node::voice::{Https, PreparedInbox, StartError, UrlError, UserTokens, VoiceConfig, VoiceLink, VoiceTask};
-use crate::store::{SharedDatabase, StoreError, VoiceStore};
+use crate::node::voice::{
+    Https, Place, PreparedInbox, StartError, Url, UrlError, UserTokens, VoiceConfig, VoiceLink, VoiceStatistics,
+    VoiceTask,
+};
+use crate::node::{Node, new_id};
+use crate::store::{RedisError, Seat, SharedDatabase, StoreError, VoiceStore};
 use crate::voice::{Entry, Naming, Region, Server, VoiceError, VoiceSettings};
 
 /// The region and server of an installation that names none.
@@ -21,6 +29,9 @@ const ONLY_SERVER: &str = "local";
 pub(super) const KEYS: &[Key] = &[
     used("enabled", Bool),
     used("database_url", Text),
+    used("database_ca_cert_file", Text),
+    used("redis", Section(REDIS)),
+    used("node_url", Text),
     used("secret", Text),
     used("token_secret", Text),
     used("introspection_url", Text),
@@ -74,6 +85,13 @@ pub struct VoiceSection {
     pub enabled: bool,
     /// `postgres://…`; empty = the server's own SQLite file.
     pub database_url: String,
+    /// PEM, of the authority of PostgreSQL's certificate where the URL has `sslmode=require`; empty = the machine's
+    /// authorities.
+    pub database_ca_cert_file: String,
+    /// Where several nodes that serve one API find each other; empty = this one serves alone.
+    pub redis: RedisConfig,
+    /// What the other nodes reach this one at (`http://…`); empty = its address and port.
+    pub node_url: String,
     /// What the backend authenticates with; empty = there is none.
     pub secret: String,
     /// HS256, of end users' tokens.
@@ -106,6 +124,9 @@ impl Default for VoiceSection {
         Self {
             enabled: false,
             database_url: String::new(),
+            database_ca_cert_file: String::new(),
+            redis: RedisConfig::default(),
+            node_url: String::new(),
             secret: String::new(),
             token_secret: String::new(),
             introspection_url: String::new(),
@@ -124,6 +145,14 @@ impl Default for VoiceSection {
     }
 }
 
+impl VoiceSection {
+    /// Several nodes serve one API.
+    pub fn is_shared(&self) -> bool {
+        let redis = &self.redis;
+        !redis.address.is_empty() || !redis.cluster_addresses.is_empty() || !redis.sentinel_master_name.is_empty()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum VoiceStartError {
     #[error(transparent)]
@@ -134,16 +163,91 @@ pub enum VoiceStartError {
     Introspection(#[from] UrlError),
     #[error("voice.directory_file {path}: {text}")]
     Directory { path: String, text: String },
+    #[error("voice.{0}")]
+    RedisConfig(#[from] RedisConfigError),
+    #[error("voice.redis: {0}")]
+    Redis(#[from] RedisError),
+    #[error("voice.node_url: {0}")]
+    NodeUrl(UrlError),
+    #[error("voice.redis: nodes that serve one API need one voice.database_url")]
+    NoSharedDatabase,
+    #[error(
+        "voice.redis: nodes that serve one API name their media servers in voice.servers, with keys and none of them \
+         `local`: whichever node the voice system runs on asks them over HTTP, and they tell of joins by webhooks"
+    )]
+    LocalServers,
 }
 
 /// The running system and its door.
 #[derive(Debug)]
 pub struct RunningVoice {
-    pub task: VoiceTask,
+    life: Life,
     pub site: VoiceSite,
+    pub statistics: Arc<VoiceStatistics>,
 }
 
-/// Takes up what was kept, and the initial directory.
+#[derive(Debug)]
+enum Life {
+    Alone(VoiceTask),
+    Seated(seated::Seated),
+}
+
+impl RunningVoice {
+    /// Clients are asked to come again; what is to be kept is written down.
+    pub async fn stop(self) {
+        match self.life {
+            Life::Alone(task) => task.stop().await,
+            Life::Seated(seated) => seated.stop().await,
+        }
+    }
+}
+
+/// What the voice system is started from, once or again.
+struct System {
+    config: Config,
+    node: Node,
+    users: UserTokens,
+    database: SharedDatabase,
+    statistics: Arc<VoiceStatistics>,
+}
+
+impl System {
+    fn database(&self) -> Result<VoiceStore, StoreError> {
+        match self.config.voice.database_url.as_str() {
+            "" => VoiceStore::sqlite(self.database.clone()),
+            url => VoiceStore::postgres(url, &self.config.voice.database_ca_cert_file),
+        }
+    }
+
+    /// Takes up what was kept, and the initial directory.
+    async fn start(
+        &self,
+        store: VoiceStore,
+        link: VoiceLink,
+        inbox: PreparedInbox,
+    ) -> Result<VoiceTask, VoiceStartError> {
+        let path = self.config.voice.directory_file.as_str();
+        let entries = match path {
+            "" => Vec::new(),
+            path => directory(path)?,
+        };
+        let (node, users) = (self.node.clone(), self.users.clone());
+        let task = VoiceTask::start(system(&self.config, &self.statistics), node, store, users, link, inbox).await?;
+        if !entries.is_empty() {
+            let fault = |text: String| VoiceStartError::Directory {
+                path: path.to_owned(),
+                text,
+            };
+            let taken = task.link().ask(|voice, now| voice.handle_sync(now, entries)).await;
+            let taken: Result<_, VoiceError> = taken.map_err(|error| fault(error.to_string()))?;
+            let summary = taken.map_err(|error| fault(error.http().2))?;
+            tracing::info!(applied = summary.applied, "voice directory read");
+        }
+        Ok(task)
+    }
+}
+
+/// `inbox`: of a node that serves alone, what its rooms have begun to tell.
 ///
 /// # Errors
 /// See [`VoiceStartError`].
@@ -151,14 +255,9 @@ pub async fn start(
     config: &Config,
     node: &Node,
     database: SharedDatabase,
-    link: VoiceLink,
-    inbox: PreparedInbox,
+    inbox: Option<(VoiceLink, PreparedInbox)>,
 ) -> Result<RunningVoice, VoiceStartError> {
     let voice = &config.voice;
-    let store = match voice.database_url.is_empty() {
-        true => VoiceStore::sqlite(database)?,
-        false => VoiceStore::postgres(&voice.database_url)?,
-    };
     let users = if !voice.token_secret.is_empty() {
         UserTokens::shared(&voice.token_secret, Https::default())
     } else if !voice.introspection_url.is_empty() {
@@ -170,26 +269,48 @@ pub async fn start(
     if voice.secret.is_empty() {
         tracing::warn!("voice: secret is not set: no backend can sync its directory or ask for tokens");
     }
-    let entries = match voice.directory_file.as_str() {
-        "" => Vec::new(),
-        path => directory(path)?,
+    let statistics = Arc::<VoiceStatistics>::default();
+    let system = System {
+        config: config.clone(),
+        node: node.clone(),
+        users: users.clone(),
+        database,
+        statistics: Arc::clone(&statistics),
     };
-    let task = VoiceTask::start(system(config), node.clone(), store, users.clone(), link, inbox).await?;
-    if !entries.is_empty() {
-        let fault = |text: String| VoiceStartError::Directory {
-            path: voice.directory_file.clone(),
-            text,
-        };
-        let taken = task.link().ask(|voice, now| voice.handle_sync(now, entries)).await;
-        let taken: Result<_, VoiceError> = taken.map_err(|error| fault(error.to_string()))?;
-        let summary = taken.map_err(|error| fault(error.http().2))?;
-        tracing::info!(applied = summary.applied, "voice directory read");
-    }
-    let site = VoiceSite::new(node.clone(), task.link().clone(), users, &voice.secret);
-    Ok(RunningVoice { task, site })
+    let (life, place) = match inbox {
+        Some((link, inbox)) => {
+            let task = system.start(system.database()?, link, inbox).await?;
+            let (_, place) = watch::channel(Place::Here(task.link().clone()));
+            (Life::Alone(task), place)
+        }
+        None => {
+            let (seated, place) = seated::Seated::start(system, seat(config)?).await?;
+            (Life::Seated(seated), place)
+        }
+    };
+    let site = VoiceSite::new(node.clone(), place, users, &voice.secret, Arc::clone(&statistics));
+    Ok(RunningVoice { life, site, statistics })
 }
 
-fn system(config: &Config) -> VoiceConfig {
+/// The seat of the nodes that share `voice.redis`.
+fn seat(config: &Config) -> Result<Seat, VoiceStartError> {
+    let voice = &config.voice;
+    if voice.database_url.is_empty() {
+        return Err(VoiceStartError::NoSharedDatabase);
+    }
+    if voice.servers.is_empty() || voice.servers.iter().any(|server| server.local) {
+        return Err(VoiceStartError::LocalServers);
+    }
+    let url = match voice.node_url.as_str() {
+        "" => own_endpoint(config).replacen("ws", "http", 1),
+        url => url.trim_end_matches('/').to_owned(),
+    };
+    Url::parse(&url).map_err(VoiceStartError::NodeUrl)?;
+    let settings = lease::settings(&voice.redis)?.ok_or(RedisError::NotRedis)?;
+    Ok(Seat::new(settings, &new_id("ND_"), &url))
+}
+
+fn system(config: &Config, statistics: &Arc<VoiceStatistics>) -> VoiceConfig {
     let voice = &config.voice;
     let endpoint = match voice.endpoint.is_empty() {
         true => own_endpoint(config),
@@ -230,6 +351,7 @@ fn system(config: &Config) -> VoiceConfig {
         },
         regions,
         servers,
+        statistics: Arc::clone(statistics),
     }
 }
 

@@ -9,8 +9,9 @@ use livekit_protocol::{
     AgentDispatch, DisconnectReason, Job, JobRestartPolicy, JobState, JobStatus, JobType, ParticipantInfo,
 };
 
-use crate::types::ParticipantHandle;
+use crate::types::{Identity, ParticipantHandle};
 
+use super::leave::Farewell;
 use super::output::Output;
 use super::participant::Participant;
 use super::room::Room;
@@ -40,8 +41,15 @@ impl Room {
         }
     }
 
-    /// Of a restored room: an agent that was never there is looked for again. One that was comes back by itself.
-    pub(super) fn launch_missing(&mut self) {
+    /// Of a restored room: an agent that was never there is looked for again. One that was may come back by itself, and is
+    /// looked for when neither it nor its worker does (`job_lost`).
+    pub(super) fn restore_jobs(&mut self) {
+        let jobs = self.dispatches.iter().filter_map(|dispatch| dispatch.state.as_ref());
+        let jobs = jobs.flat_map(|state| &state.jobs).filter(|job| is_running(job));
+        for job in jobs {
+            self.restored_jobs.insert(job.id.clone());
+            self.out.push(Output::FollowJob(Box::new(job.clone())));
+        }
         let without_jobs =
             |dispatch: &&AgentDispatch| dispatch.state.as_ref().is_none_or(|state| state.jobs.is_empty());
         let missing: Vec<AgentDispatch> = self.dispatches.iter().filter(without_jobs).cloned().collect();
@@ -58,7 +66,13 @@ impl Room {
             return;
         };
         for dispatch in self.dispatches.clone() {
-            self.launch(&dispatch, kind, Some(info.clone()));
+            // Who comes back after a restart has an agent that may come back too.
+            let jobs = dispatch.state.iter().flat_map(|state| &state.jobs);
+            let is_its = |job: &&Job| job.r#type() == kind && identity(job) == Some(info.identity.as_str());
+            let mut restored = jobs.filter(|job| is_running(job)).filter(is_its);
+            if !restored.any(|job| self.restored_jobs.remove(&job.id)) {
+                self.launch(&dispatch, kind, Some(info.clone()));
+            }
         }
     }
 
@@ -114,6 +128,30 @@ impl Room {
         }
     }
 
+    /// Its worker has gone and not come back. An agent whose signalling socket is gone too was part of it; one that is well
+    /// goes on without.
+    pub fn job_lost(&mut self, now: Instant, id: &str) {
+        self.restored_jobs.remove(id);
+        let Some(identity) = self.job_state(id).map(|state| state.participant_identity.clone()) else {
+            return;
+        };
+        let agent = self.identities.get(&Identity(identity));
+        match agent.and_then(|handle| self.participants.get(handle)) {
+            Some(agent) if agent.connection.is_some() => {}
+            // Which ends the job, and looks for another worker.
+            Some(agent) => {
+                let handle = agent.handle;
+                self.close_participant(now, handle, DisconnectReason::ConnectionTimeout, Farewell::Silent);
+            }
+            None => {
+                if self.jobs().any(|job| job.id == id && is_running(job)) {
+                    self.end_job(now, id.to_owned(), true);
+                    self.restart(id);
+                }
+            }
+        }
+    }
+
     /// LiveKit: `restart_policy`. One that its worker gave up is looked for again, unless the dispatch says never, or it
     /// goes on failing.
     fn restart(&mut self, id: &str) {
@@ -132,7 +170,6 @@ impl Room {
         let Some(job) = jobs.iter().find(|job| job.id == id) else {
             return;
         };
-        let identity = |job: &Job| job.participant.as_ref().map(|its| its.identity.clone());
         let is_same = |other: &&Job| other.r#type == job.r#type && identity(other) == identity(job);
         let failures = jobs.iter().filter(is_same).filter(|job| has_failed(job)).count();
         // Whom it was for may have left meanwhile.
@@ -148,11 +185,20 @@ impl Room {
         self.launch(&dispatch, job.r#type(), participant.flatten());
     }
 
-    /// The agent has left. LiveKit: that ends its job, and the worker is told.
+    /// The agent has left. LiveKit: that ends its job, and the worker is told. One that was lost, and not sent away, is
+    /// looked for again.
     pub(super) fn end_job_of(&mut self, now: Instant, identity: &str, reason: DisconnectReason) {
         let failed = !matches!(
             reason,
             DisconnectReason::ClientInitiated | DisconnectReason::RoomClosed | DisconnectReason::RoomDeleted
+        );
+        let is_lost = matches!(
+            reason,
+            DisconnectReason::ConnectionTimeout
+                | DisconnectReason::SignalClose
+                | DisconnectReason::JoinFailure
+                | DisconnectReason::MediaFailure
+                | DisconnectReason::AgentError
         );
         let is_its = |job: &&mut Job| {
             job.state
@@ -166,7 +212,10 @@ impl Room {
             .map(|job| job.id.clone())
             .collect();
         for job in ended {
-            self.end_job(now, job, failed);
+            self.end_job(now, job.clone(), failed);
+            if is_lost {
+                self.restart(&job);
+            }
         }
     }
 
@@ -208,6 +257,11 @@ impl Room {
             .filter_map(|dispatch| dispatch.state.as_mut());
         states.flat_map(|state| state.jobs.iter_mut())
     }
+}
+
+/// Whom the job is for.
+fn identity(job: &Job) -> Option<&str> {
+    job.participant.as_ref().map(|its| its.identity.as_str())
 }
 
 fn has_failed(job: &Job) -> bool {

@@ -38,6 +38,8 @@ pub enum Output {
     LaunchJob(Box<livekit_protocol::Job>),
     /// To the pool: the job is over, whatever its worker does.
     EndJob { job: String, failed: bool },
+    /// To the pool: a job of before the restart, whose worker may come back to it.
+    FollowJob(Box<livekit_protocol::Job>),
     /// To the pool: agents of this dispatch that are still looked for are not needed any more.
     WithdrawJobs { dispatch: String },
     /// The room is over: forget it. Nothing follows.

@@ -100,6 +100,8 @@ pub(super) struct Participant {
     pub refresh_token_at: Instant,
     /// A lost transport was not replaced by then: removed.
     pub disconnect_at: Option<Instant>,
+    /// Silent and without a socket, it is not back by then: removed.
+    pub gone_at: Option<Instant>,
     /// The end of a simulated speech.
     pub simulated_speech_until: Option<Instant>,
     pub simulated_resume: Option<SimulatedResume>,
@@ -247,6 +249,7 @@ impl Participant {
         [
             self.activate_by,
             self.disconnect_at,
+            self.gone_at,
             self.simulated_speech_until,
             join_offer,
             self.settle_at,

@@ -20,6 +20,8 @@ pub(super) struct Peer {
     pub remote: Option<RemoteParameters>,
     /// ICE and DTLS have been up.
     pub connected: bool,
+    /// Nothing is heard of it.
+    pub silent: bool,
     /// Since when, by its client's last word of a failure.
     pub connected_at: Option<Instant>,
     /// Candidates that came before the first remote description; at most `MAX_EARLY_CANDIDATES`.
@@ -117,6 +119,13 @@ impl Turn {
     /// The client has seen everything.
     pub(super) fn is_settled(&self) -> bool {
         self.due.is_none() && self.outstanding_since.is_none() && !self.again
+    }
+
+    /// The client's network is away: it cannot answer.
+    pub(super) fn wait_longer(&mut self, now: Instant) {
+        if self.timed_out(now) {
+            self.outstanding_since = Some(now);
+        }
     }
 
     pub(super) fn timed_out(&self, now: Instant) -> bool {

@@ -47,7 +47,7 @@ impl Room {
         // The clock's work begins now, however old the room is.
         room.start_clock(now);
         room.open();
-        room.launch_missing();
+        room.restore_jobs();
         room
     }
 

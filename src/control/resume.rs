@@ -50,6 +50,9 @@ impl Room {
             return handle;
         }
         participant.connection = Some(connection);
+        participant.gone_at = None;
+        // LiveKit: a client that goes on hearing that it is lost starts over, and this is about the time before.
+        participant.score.take_if(|score| score.lost);
         participant.heard_at = now;
         self.connections.insert(connection, handle);
         if let Some(participant) = self.participants.get(&handle)

@@ -24,7 +24,7 @@ use super::output::{ConnectionHandle, Output, RoomEvent};
 use super::participant::Participant;
 use super::peer::Peer;
 use super::rpc::Call;
-use super::settings::{QUALITY_INTERVAL, RoomSettings, UPDATE_BATCH_INTERVAL};
+use super::settings::{GONE_WINDOW, QUALITY_INTERVAL, RoomSettings, UPDATE_BATCH_INTERVAL};
 
 /// LiveKit: lengths of the texts that clients see in `Room.turn_password` and `JoinResponse.sif_trailer`.
 const TURN_PASSWORD_LENGTH: usize = 44;
@@ -46,6 +46,8 @@ pub struct Room {
     pub(super) metadata: String,
     /// At most `MAX_DISPATCHES`.
     pub(super) dispatches: Vec<AgentDispatch>,
+    /// Jobs of before the restart whose agents and workers may still come back; at most those of `dispatches`.
+    pub(super) restored_jobs: BTreeSet<String>,
     /// At most `MAX_CALLS`.
     pub(super) calls: Vec<Call>,
     pub(super) closed: bool,
@@ -135,6 +137,7 @@ impl Room {
             sif_trailer: ids.secret(SIF_TRAILER_LENGTH).into_bytes(),
             metadata: settings.metadata.clone(),
             dispatches: Vec::new(),
+            restored_jobs: BTreeSet::new(),
             calls: Vec::new(),
             settings,
             wall,
@@ -208,6 +211,7 @@ impl Room {
     pub fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::TransportConnected { transport, .. } => self.transport_connected(now, transport),
+            Event::TransportSilent { transport, silent } => self.transport_silent(now, transport, silent),
             Event::TransportClosed { transport, reason } => self.transport_closed(now, transport, reason),
             Event::EncodingSeen {
                 track,
@@ -262,6 +266,19 @@ impl Room {
             participant: Box::new(info),
         });
         self.reconcile_subscriber(now, handle);
+    }
+
+    /// A network that is gone may be back in a while, and a client that is gone is not: whose socket has ended too has
+    /// little time.
+    fn transport_silent(&mut self, now: Instant, transport: TransportHandle, silent: bool) {
+        let participant = self.transports.get(&transport);
+        let Some(participant) = participant.and_then(|handle| self.participants.get_mut(handle)) else {
+            return;
+        };
+        if let Some(peer) = participant.peer_mut(transport) {
+            peer.silent = silent;
+        }
+        participant.review_silence(now);
     }
 
     fn transport_closed(&mut self, now: Instant, transport: TransportHandle, reason: CloseReason) {
@@ -375,8 +392,14 @@ impl Room {
         if passed(participant.activate_by) {
             return self.expire(now, handle, DisconnectReason::JoinFailure);
         }
-        if passed(participant.disconnect_at) {
+        if passed(participant.disconnect_at) || passed(participant.gone_at) {
             return self.expire(now, handle, DisconnectReason::ConnectionTimeout);
+        }
+        if participant.is_silent() {
+            participant.publisher.turn.wait_longer(now);
+            if let Some(subscriber) = &mut participant.subscriber {
+                subscriber.turn.wait_longer(now);
+            }
         }
         if participant.peers().any(|peer| peer.turn.timed_out(now)) {
             return self.full_reconnect(now, handle, DisconnectReason::StateMismatch);
@@ -508,7 +531,20 @@ impl Participant {
         if let Some(subscriber) = &mut self.subscriber {
             subscriber.turn.pause();
         }
-        self.connection.take()
+        let connection = self.connection.take();
+        self.review_silence(now);
+        connection
+    }
+
+    /// Nothing comes on any of its transports that was up.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut connected = self.peers().filter(|peer| peer.connected).peekable();
+        connected.peek().is_some() && connected.all(|peer| peer.silent)
+    }
+
+    pub(super) fn review_silence(&mut self, now: Instant) {
+        let is_gone = self.connection.is_none() && self.is_silent();
+        self.gone_at = is_gone.then(|| self.gone_at.unwrap_or(now + GONE_WINDOW));
     }
 
     pub(super) fn peer_mut(&mut self, transport: TransportHandle) -> Option<&mut Peer> {

@@ -22,6 +22,9 @@ pub const PING_TIMEOUT: i32 = 15;
 pub(super) const ACTIVATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a transport has failed, how long the client has to come back before the others see it leave.
 pub(super) const RECONNECT_WINDOW: Duration = Duration::from_secs(5);
+/// After a client's transports have fallen silent and its socket has ended, how long it has to come back. Its next try may
+/// be 7 s away.
+pub(super) const GONE_WINDOW: Duration = Duration::from_secs(10);
 /// A subscriber offer without an answer for this long ends in a full reconnect.
 pub(super) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Of the answer to a join request's offer for `Client::may_miss_early_answer`: applying an offer takes them milliseconds.

@@ -16,10 +16,28 @@ const LIGHT: f64 = 0.3;
 const HEAVY: f64 = 0.6;
 const FULL: f64 = 0.9;
 
-/// Enough for the packets of a frame, which follow each other within some 200 µs.
-const GATHER: Duration = Duration::from_micros(250);
+/// The packets of a frame follow each other within less: when none has come for so long, the frame is over.
+pub(super) const STEP: Duration = Duration::from_micros(100);
+/// A frame is waited for no longer.
+const FRAME: Duration = Duration::from_millis(1);
 /// Enough for the frames of several publishers to meet.
 const GATHER_FULL: Duration = Duration::from_millis(2);
+
+/// How long the first packets of a turn wait for those that follow them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gather {
+    /// So long in any case...
+    pub(super) least: Duration,
+    /// ...and as long as each step brings more, up to this. Zero on a thread with time to spare.
+    pub(super) most: Duration,
+}
+
+impl Gather {
+    const NONE: Self = Self {
+        least: Duration::ZERO,
+        most: Duration::ZERO,
+    };
+}
 
 /// The share of time spent working lately.
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +69,16 @@ impl Load {
         }
     }
 
-    /// How long the first packets of a turn wait for those that follow them; zero on a thread with time to spare.
-    pub(super) fn gather(&self) -> Duration {
+    pub(super) fn gather(&self) -> Gather {
         if self.share < LIGHT {
-            return Duration::ZERO;
+            return Gather::NONE;
         }
         let part = ((self.share - HEAVY) / (FULL - HEAVY)).clamp(0.0, 1.0);
-        GATHER + (GATHER_FULL - GATHER).mul_f64(part)
+        let least = GATHER_FULL.mul_f64(part);
+        Gather {
+            least,
+            most: least.max(FRAME),
+        }
     }
 }
 
@@ -79,19 +100,19 @@ mod tests {
     fn the_busier_a_thread_is_the_longer_it_gathers() {
         let mut now = Instant::now();
         let mut load = Load::new(now);
-        assert_eq!(load.gather(), Duration::ZERO, "nothing is known yet");
+        assert_eq!(load.gather(), Gather::NONE, "nothing is known yet");
         run(&mut load, &mut now, 30 * MICRO, 1000 * MICRO);
-        assert_eq!(load.gather(), Duration::ZERO);
+        assert_eq!(load.gather(), Gather::NONE);
         run(&mut load, &mut now, 500 * MICRO, 1000 * MICRO);
-        assert_eq!(load.gather(), GATHER);
+        assert_eq!((load.gather().least, load.gather().most), (Duration::ZERO, FRAME));
         run(&mut load, &mut now, 750 * MICRO, 1000 * MICRO);
-        assert!((GATHER..GATHER_FULL).contains(&load.gather()), "{load:?}");
+        assert!((STEP..GATHER_FULL).contains(&load.gather().least), "{load:?}");
         run(&mut load, &mut now, 960 * MICRO, 1000 * MICRO);
-        assert_eq!(load.gather(), GATHER_FULL);
+        assert_eq!(load.gather().least, GATHER_FULL);
         // One packet after a quiet second ends it.
         now += Duration::from_secs(1);
         load.add(now, 30 * MICRO);
-        assert_eq!(load.gather(), Duration::ZERO);
+        assert_eq!(load.gather(), Gather::NONE);
     }
 
     #[test]
@@ -108,6 +129,6 @@ mod tests {
             }
             assert!(load.share < 0.8);
         }
-        assert!(load.gather() >= GATHER, "{load:?}");
+        assert!(load.gather() != Gather::NONE, "{load:?}");
     }
 }

@@ -10,6 +10,7 @@
 mod batch;
 mod counters;
 mod door;
+mod forwarding;
 mod half_open;
 mod interfaces;
 mod load;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
-use super::load::Load;
+use super::forwarding::Forwarding;
+use super::load::{Load, STEP};
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
@@ -93,6 +94,10 @@ pub trait DatagramCore {
     fn poll_relay(&mut self, _now: Instant, _link: &mut impl RelayLink) -> bool {
         false
     }
+    /// Packets of media that have come since it was made.
+    fn media_received(&self) -> u64 {
+        0
+    }
     /// What it has counted since it was made.
     fn stats(&self) -> ShardStats {
         ShardStats::default()
@@ -142,6 +147,10 @@ impl DatagramCore for Shard {
 
     fn poll_relay(&mut self, now: Instant, link: &mut impl RelayLink) -> bool {
         Shard::poll_relay(self, now, link)
+    }
+
+    fn media_received(&self) -> u64 {
+        Shard::stats(self).rtp_received
     }
 
     fn stats(&self) -> ShardStats {
@@ -296,6 +305,8 @@ struct Readiness {
 struct Turn {
     /// Something was left for the next turn.
     more: bool,
+    /// Waited within it for packets that followed.
+    waited: Duration,
 }
 
 pub struct ShardThread<C> {
@@ -317,6 +328,7 @@ pub struct ShardThread<C> {
     counters: Arc<IoCounters>,
     stats: Arc<Mutex<ShardStats>>,
     next_stats: Instant,
+    forwarding: Forwarding,
     load: Load,
     strays: Strays,
     ways: Ways,
@@ -380,6 +392,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 counters,
                 stats,
                 next_stats: Instant::now(),
+                forwarding: Forwarding::new(),
                 load: Load::new(Instant::now()),
                 strays: Strays::new(Instant::now()),
                 ways: Ways::default(),
@@ -396,11 +409,17 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         loop {
             let started = Instant::now();
             let stopping = self.wake.stop.load(Ordering::Acquire);
+            let before = self.traffic();
             let turn = self.tick(started)?;
             let ended = Instant::now();
+            let after = self.traffic();
+            if after.0 > before.0 && after.1 > before.1 {
+                self.forwarding.record(ended - started);
+            }
             add(&self.counters.turns, 1);
-            add(&self.counters.busy_nanos, (ended - started).as_nanos() as u64);
-            self.load.add(ended, ended - started);
+            let worked = (ended - started).saturating_sub(turn.waited);
+            add(&self.counters.busy_nanos, worked.as_nanos() as u64);
+            self.load.add(ended, worked);
             if stopping || ended >= self.next_stats {
                 self.next_stats = ended + STATS_INTERVAL;
                 self.publish_stats();
@@ -412,11 +431,21 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         }
     }
 
+    /// Datagrams that have come and that have left. Read by who writes them.
+    fn traffic(&self) -> (u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            read(&self.counters.datagrams_received),
+            read(&self.counters.datagrams_sent),
+        )
+    }
+
     /// One turn: commands, datagrams in, timers, datagrams out, events out.
-    fn tick(&mut self, now: Instant) -> io::Result<Turn> {
+    fn tick(&mut self, mut now: Instant) -> io::Result<Turn> {
         let mut turn = Turn {
             // Before media: what was revoked or muted is not forwarded in this turn any more.
             more: self.apply_commands(now),
+            waited: Duration::ZERO,
         };
         self.batch.relay.set_now(now);
         turn.more |= self.take_handovers(now)?;
@@ -428,9 +457,10 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 .receive(&self.counters, |from, batch| core.handle_relay(now, from, batch));
             turn.more |= left;
         }
-        for index in 0..self.sockets.len() {
-            self.receive(now, index)?;
-            turn.more |= self.ready[index].readable;
+        let before = self.core.media_received();
+        self.receive_all(now, &mut turn)?;
+        if self.core.media_received() != before {
+            now = self.gather(now, &mut turn)?;
         }
         self.read_streams(now);
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
@@ -455,6 +485,34 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             }
         }
         true
+    }
+
+    fn receive_all(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
+        for index in 0..self.sockets.len() {
+            self.receive(now, index)?;
+            turn.more |= self.ready[index].readable;
+        }
+        Ok(())
+    }
+
+    /// Under load the first packet waits a moment for those that follow it: more segments in a send, fewer turns. Not in a
+    /// turn that leaves something over: it has enough. The time it is then.
+    fn gather(&mut self, started: Instant, turn: &mut Turn) -> io::Result<Instant> {
+        let gather = self.load.gather();
+        let mut now = started;
+        while !turn.more && turn.waited < gather.most {
+            let asleep = Instant::now();
+            std::thread::sleep(STEP);
+            now = Instant::now();
+            turn.waited += now - asleep;
+            let before = self.core.media_received();
+            self.ready.iter_mut().for_each(|socket| socket.readable = true);
+            self.receive_all(now, turn)?;
+            if self.core.media_received() == before && turn.waited >= gather.least {
+                break;
+            }
+        }
+        Ok(now)
     }
 
     fn receive(&mut self, now: Instant, index: usize) -> io::Result<()> {
@@ -644,6 +702,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         // A reader at this very moment gets the older numbers: the shard waits for nobody.
         if let Ok(mut published) = self.stats.try_lock() {
             *published = self.core.stats();
+            self.forwarding.report(&mut published);
         }
     }
 
@@ -667,12 +726,6 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             None if token == WAKE_TOKEN => wake.clear(),
             None => _ = streams.mark_ready(token),
         })?;
-        // Under load the first packet waits a moment for those that follow it: more segments in a send, fewer turns. Not
-        // after a turn that has left something over: those that follow have come meanwhile.
-        let gather = self.load.gather();
-        if !turn.more && !gather.is_zero() && self.ready.iter().any(|socket| socket.readable) {
-            std::thread::sleep(gather);
-        }
         Ok(())
     }
 }

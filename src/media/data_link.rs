@@ -107,7 +107,10 @@ impl Fanout {
             }
             TransportEvent::ChannelClosed { channel } => self.data.on_channel_closed(outside, handle, channel),
             TransportEvent::ChannelWritable { channel } => self.data.on_writable(now, outside, handle, channel),
-            TransportEvent::Connected { .. } | TransportEvent::Closed(_) => {}
+            TransportEvent::Connected { .. }
+            | TransportEvent::Silent
+            | TransportEvent::Heard
+            | TransportEvent::Closed(_) => {}
         }
         self.data_changed(outside);
     }

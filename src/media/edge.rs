@@ -330,6 +330,8 @@ pub enum Event {
     },
     /// `_reliable` and `_lossy` are open: reliable data can flow.
     ChannelsOpen { transport: TransportHandle },
+    /// Nothing is heard of a transport that was connected, and nothing is sent on it any more (true), or it is back.
+    TransportSilent { transport: TransportHandle, silent: bool },
     /// The transport is gone; the shard has forgotten it.
     TransportClosed {
         transport: TransportHandle,

@@ -160,6 +160,7 @@ impl Fanout {
 
     /// Subscribers get no more of the track; its next packet begins anew where the last has ended.
     pub fn silence(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        self.forward_pending(outside);
         let Some(track) = self.tracks.get_mut(slot) else { return };
         if std::mem::replace(&mut track.is_unheard, true) {
             return;
@@ -175,6 +176,7 @@ impl Fanout {
     }
 
     pub fn pre_roll(&mut self, outside: &mut Outside<'_>, slot: Slot, packet: &Arrived) {
+        self.forward_pending(outside);
         let now = outside.now;
         let Some(track) = self.tracks.get(slot) else { return };
         // It is late, and would be thrown away as such: shown as if it came now, receivers catch up in the next pause.

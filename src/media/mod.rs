@@ -46,6 +46,7 @@ mod shard;
 mod showing;
 mod slots;
 mod span;
+mod spread;
 mod stats;
 mod subscription;
 mod timeline;
@@ -55,4 +56,5 @@ mod transport;
 
 pub use relay::RelayLink;
 pub use shard::{Population, Shard, ShardConfig};
-pub use stats::ShardStats;
+pub use spread::Spread;
+pub use stats::{PathSpreads, ShardStats};

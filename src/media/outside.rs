@@ -110,6 +110,8 @@ pub struct Outside<'a> {
     /// Transports whose protocols the room has called, each at most once (`MediaTransport::is_touched`): their events and
     /// deadlines are looked at when the room's turn is over.
     pub touched: &'a mut Vec<Slot>,
+    /// Rooms where packets wait to be forwarded, each at most once (`Fanout::is_pending`).
+    pub pending: &'a mut Vec<Slot>,
     /// What goes to other shards.
     pub relays: &'a mut Relays,
     /// The room's data waits for a way to another shard.

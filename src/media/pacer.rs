@@ -23,8 +23,11 @@ use super::stats::ShardStats;
 use super::subscription::{Output, Subscription};
 use super::transport::MediaTransport;
 use crate::rtc::SEAL_OVERHEAD;
-use crate::rtp::{self, FIXED_HEADER_LEN, RtpHeader, extension, red, rtx, trailer, vp8, vp9};
+use crate::rtp::{self, RtpHeader, extension, red, rtx, trailer, vp8, vp9};
 use crate::types::{Batch, Bitrate, Codec, DropReason, Extension, MAX_DATAGRAM, MediaKind, NetPath, Pt, WallClock};
+
+mod train;
+use train::{Shape, Template};
 
 /// Descriptors queued on one transport within a turn: the key frames of 20 tracks. Beyond, the newest is dropped
 /// (`QueueFull`); the receiver asks for it again.
@@ -95,12 +98,17 @@ impl Release<'_> {
         let pace = Pace::of(&transport.sending_rate);
         let mut queue = std::mem::take(&mut transport.queue);
         self.admit(fanout, transport, pace, &mut queue);
-        self.plan(fanout, &queue);
-        for (at, descriptor) in queue.iter().enumerate() {
-            let padding = self.padding(at);
-            if let Err(reason) = self.send(fanout, transport, descriptor, padding, batch) {
+        let mut rest = queue.as_slice();
+        while let Some(first) = rest.first() {
+            let Some((train, behind)) = rest.split_at_checked(train::len(rest)) else {
+                break;
+            };
+            if first.kind == Kind::Media {
+                self.train(fanout, transport, train, batch);
+            } else if let Err(reason) = self.send(fanout, transport, first, batch) {
                 self.stats.count_drop(reason);
             }
+            rest = behind;
         }
         queue.clear();
         transport.queue = queue; // keeps its memory
@@ -158,7 +166,7 @@ impl Release<'_> {
             let Some(descriptor) = probe(fanout, transport, pace.rate, self.now) else {
                 return;
             };
-            if self.send(fanout, transport, &descriptor, 0, batch).is_err() {
+            if self.send(fanout, transport, &descriptor, batch).is_err() {
                 return;
             }
             self.stats.probes += 1;
@@ -170,48 +178,14 @@ impl Release<'_> {
         fanout: &mut Fanout,
         transport: &mut MediaTransport,
         descriptor: &Descriptor,
-        padding: u8,
         batch: &mut impl Batch,
     ) -> Result<(), DropReason> {
         let slot = batch.slot();
-        let (path, len) = self.write(fanout, transport, descriptor, padding, slot)?;
+        let (path, len) = self.write(fanout, transport, descriptor, slot)?;
         batch.commit(path, len);
-        transport.waiting.spend(share(fanout, descriptor), len);
+        transport.waiting.spend(share(descriptor.kind), len);
         self.stats.bytes_sent += len as u64;
         Ok(())
-    }
-
-    /// Finds the runs of video packets whose sizes differ by at most a byte: Chromium splits a frame into such.
-    fn plan(&mut self, fanout: &Fanout, queue: &[Descriptor]) {
-        self.sizes.clear();
-        if !self.pad || queue.len() < 2 {
-            return;
-        }
-        let mut last = None;
-        let size = |descriptor: &Descriptor| clear_size(fanout, descriptor, self.now, &mut last).unwrap_or(0);
-        self.sizes.extend(queue.iter().map(size));
-        let mut rest = self.sizes.as_mut_slice();
-        while let Some(first) = rest.first().copied() {
-            let (mut low, mut high, mut len) = (first, first, 0);
-            for size in rest.iter() {
-                let (lower, higher) = (low.min(*size), high.max(*size));
-                if *size == 0 || higher - lower > 1 {
-                    break;
-                }
-                (low, high, len) = (lower, higher, len + 1);
-            }
-            let Some((run, behind)) = rest.split_at_mut_checked(len.max(1)) else {
-                return;
-            };
-            // From here on a size says how many bytes are missing.
-            run.iter_mut()
-                .for_each(|size| *size = if *size == 0 { 0 } else { high - *size });
-            rest = behind;
-        }
-    }
-
-    fn padding(&self, at: usize) -> u8 {
-        self.sizes.get(at).copied().unwrap_or(0).min(1) as u8
     }
 
     fn write(
@@ -219,7 +193,6 @@ impl Release<'_> {
         fanout: &mut Fanout,
         transport: &mut MediaTransport,
         descriptor: &Descriptor,
-        padding: u8,
         buf: &mut [u8],
     ) -> Result<(NetPath, usize), DropReason> {
         let path = transport.rtc.path().ok_or(DropReason::Disabled)?;
@@ -235,16 +208,7 @@ impl Release<'_> {
         let limit = buf.len().min(MAX_DATAGRAM).saturating_sub(SEAL_OVERHEAD);
         let packet = buf.get_mut(..limit).ok_or(DropReason::TooLarge)?;
         let written = match descriptor.kind {
-            Kind::Media => {
-                let mut room;
-                let mut stored = stored(encoding, descriptor, self.now)?;
-                if !stored.dependency_descriptor.is_empty() {
-                    room = [0; MAX_DESCRIPTOR];
-                    stored.dependency_descriptor =
-                        shown_descriptor(encoding, subscription, descriptor, &stored, &mut room)?;
-                }
-                self.media(subscription, transport, descriptor, stored, padding, packet)?
-            }
+            Kind::Media => return Err(DropReason::Disabled), // it leaves by `train`
             Kind::Retransmission | Kind::Probe => {
                 let mut room;
                 let mut stored = stored(encoding, descriptor, self.now)?;
@@ -264,9 +228,22 @@ impl Release<'_> {
                 self.generated(subscription, transport, descriptor, &fanout.sif_trailer, packet)?
             }
         };
-        // Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
-        let roc = ((written.sequence >> 16) as u32).wrapping_sub(1);
-        let sealed = transport.rtc.seal_rtp(buf, written.header_len, written.len, roc)?;
+        let sealed = transport
+            .rtc
+            .seal_rtp(buf, written.header_len, written.len, written.rollover())?;
+        self.handle_sent(subscription, transport, descriptor, &written, sealed);
+        Ok((path, sealed))
+    }
+
+    /// A packet was written that is `sealed` bytes long, and leaves.
+    fn handle_sent(
+        &mut self,
+        subscription: &Subscription,
+        transport: &mut MediaTransport,
+        descriptor: &Descriptor,
+        written: &Written,
+        sealed: usize,
+    ) {
         let is_copy = descriptor.kind == Kind::Retransmission;
         let is_watched = is_copy || transport.waiting.is_lossy && descriptor.kind == Kind::Media;
         if written.numbered && is_watched && subscription.kind == MediaKind::Video {
@@ -284,32 +261,18 @@ impl Release<'_> {
             }
         }
         self.stats.rtp_sent += 1;
-        Ok((path, sealed))
     }
 
-    fn media(
+    /// A first packet was written.
+    fn note(
         &mut self,
         subscription: &mut Subscription,
-        transport: &mut MediaTransport,
         descriptor: &Descriptor,
-        stored: Stored<'_>,
-        padding: u8,
-        buf: &mut [u8],
-    ) -> Result<Written, DropReason> {
-        let output = subscription
-            .output(stored.info.codec)
-            .ok_or(DropReason::CodecNotNegotiated)?;
-        let mark = Mark {
-            transport_cc: transport.next_transport_cc(),
-            abs_send_time: send_time(self.wall, self.now),
-            with_mid: !subscription.acknowledged,
-            padding,
-            ..Mark::default()
-        };
-        let written = primary(subscription, &output, descriptor, stored, &mark, buf)?;
-        if padding > 0 {
-            self.stats.padded += 1;
-        }
+        written: &Written,
+        output: Output,
+        mark: Mark,
+    ) {
+        self.stats.padded += u64::from(mark.padding > 0);
         if let Some(marks) = &mut subscription.marks {
             marks.put(descriptor.sequence_out, mark);
         }
@@ -318,16 +281,14 @@ impl Release<'_> {
         }
         subscription.last_output = Some(output);
         subscription.packets = subscription.packets.wrapping_add(1);
-        subscription.octets = subscription
-            .octets
-            .wrapping_add((written.len - written.header_len) as u32);
+        let octets = (written.len - written.header_len) as u32;
+        subscription.octets = subscription.octets.wrapping_add(octets);
         if !subscription.started {
             subscription.started = true;
             self.events.push(Event::SubscriptionStarted {
                 subscription: subscription.handle,
             });
         }
-        Ok(written)
     }
 
     fn retransmission(
@@ -350,7 +311,7 @@ impl Release<'_> {
                 .filter(|_| is_fixed)
                 .and_then(|marks| marks.find(descriptor.sequence_out))
                 .ok_or(DropReason::RtxUnavailable)?;
-            let written = primary(subscription, &output, descriptor, stored, &mark, buf)?;
+            let written = primary(subscription, &output, descriptor, stored, &mark, None, buf)?;
             return Ok(Written {
                 numbered: false, // with the number it had
                 ..written
@@ -477,14 +438,11 @@ impl Release<'_> {
     }
 }
 
-fn share(fanout: &Fanout, descriptor: &Descriptor) -> Share {
-    match descriptor.kind {
-        Kind::Media => match fanout.subscriptions.get(descriptor.subscription) {
-            Some(subscription) if subscription.kind == MediaKind::Video => Share::Picture,
-            _ => Share::Voice,
-        },
+/// Of what does not leave by `train`.
+fn share(kind: Kind) -> Share {
+    match kind {
         Kind::Probe | Kind::ProbePadding => Share::Probe,
-        Kind::Retransmission | Kind::Generated | Kind::Padding => Share::Other,
+        _ => Share::Other,
     }
 }
 
@@ -540,6 +498,13 @@ struct Written {
     numbered: bool,
 }
 
+impl Written {
+    /// Extended numbers begin in cycle 1 (`Rewriter::new`), rollover counters at 0.
+    fn rollover(&self) -> u32 {
+        ((self.sequence >> 16) as u32).wrapping_sub(1)
+    }
+}
+
 fn stored<'e>(encoding: Option<&'e Encoding>, descriptor: &Descriptor, now: Instant) -> Result<Stored<'e>, DropReason> {
     let encoding = encoding.filter(|encoding| encoding.source() == descriptor.source);
     encoding
@@ -585,14 +550,9 @@ fn primary(
     descriptor: &Descriptor,
     stored: Stored<'_>,
     mark: &Mark,
+    before: Option<&mut Template>,
     buf: &mut [u8],
 ) -> Result<Written, DropReason> {
-    let mid = if mark.with_mid {
-        subscription.mid.as_bytes()
-    } else {
-        &[]
-    };
-    let elements = Elements::of(subscription, &stored, mark, mid);
     let header = RtpHeader {
         marker: shown_marker(descriptor, &stored),
         pt: output.pt,
@@ -600,7 +560,26 @@ fn primary(
         timestamp: descriptor.timestamp,
         ssrc: subscription.ssrc,
     };
-    let header_len = header.write(buf, &subscription.extensions, elements.as_slice())?.len;
+    let mut before = before.zip(Shape::of(subscription, &stored, mark));
+    let copied = before
+        .as_ref()
+        .and_then(|(template, shape)| template.write(shape, &header, mark, buf));
+    let header_len = match copied {
+        Some(len) => len,
+        None => {
+            let mid = if mark.with_mid {
+                subscription.mid.as_bytes()
+            } else {
+                &[]
+            };
+            let elements = Elements::of(subscription, &stored, mark, mid);
+            let written = header.write(buf, &subscription.extensions, elements.as_slice())?;
+            if let Some((template, shape)) = &mut before {
+                template.keep(shape, &written, buf);
+            }
+            written.len
+        }
+    };
     let body = buf.get_mut(header_len..).ok_or(DropReason::TooLarge)?;
     let len = header_len + write_payload(subscription, output, descriptor, &stored, body)?;
     let len = rtp::append_padding(buf, len, mark.padding)?;
@@ -650,63 +629,6 @@ fn shown_payload<'s>(
         payload = red::primary(payload)?.1;
     }
     Ok(payload)
-}
-
-/// What the size of a packet's header depends on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct HeaderShape {
-    subscription: Slot,
-    codec: u8,
-    descriptor: usize,
-    capture_time: usize,
-    has: (bool, bool, bool),
-}
-
-/// The bytes of a queued media packet before sealing, without padding. None = it is not to be padded. `last` is of the
-/// packet before: its header is mostly this one's.
-fn clear_size(
-    fanout: &Fanout,
-    descriptor: &Descriptor,
-    now: Instant,
-    last: &mut Option<(HeaderShape, usize)>,
-) -> Option<u16> {
-    let subscription = fanout.subscriptions.get(descriptor.subscription)?;
-    if descriptor.kind != Kind::Media || subscription.kind != MediaKind::Video {
-        return None;
-    }
-    let track = fanout.tracks.get(subscription.track)?;
-    let encoding = track.encodings.get(usize::from(descriptor.source.encoding));
-    let stored = stored(encoding, descriptor, now).ok()?;
-    let output = subscription.output(stored.info.codec)?;
-    let info = stored.info;
-    let shape = HeaderShape {
-        subscription: descriptor.subscription,
-        codec: info.codec,
-        descriptor: stored.dependency_descriptor.len(),
-        capture_time: stored.abs_capture_time.len(),
-        has: (
-            info.audio_level.is_some(),
-            info.video_orientation.is_some(),
-            info.playout_delay.is_some(),
-        ),
-    };
-    let header = match last {
-        Some((known, header)) if *known == shape => *header,
-        _ => {
-            let mid = if subscription.acknowledged {
-                &[]
-            } else {
-                subscription.mid.as_bytes()
-            };
-            let mark = Mark::default();
-            let elements = Elements::of(subscription, &stored, &mark, mid);
-            let header = FIXED_HEADER_LEN + elements.block_len(subscription);
-            *last = Some((shape, header));
-            header
-        }
-    };
-    let payload = shown_payload(subscription, &output, &stored).ok()?;
-    u16::try_from(header + payload.len()).ok()
 }
 
 fn send_time(wall: WallClock, now: Instant) -> [u8; 3] {

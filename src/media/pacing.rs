@@ -11,6 +11,10 @@ use crate::types::Bitrate;
 pub const QUANTUM: Duration = Duration::from_millis(5);
 /// The same within a probe, whose packets should be spread as evenly as a timer allows.
 pub const PROBE_QUANTUM: Duration = Duration::from_millis(2);
+/// What waits while a timer is late leaves when it fires, up to so much: on a busy server whole turns lie between two
+/// releases, in which the path had nothing to carry. Less, and the rate could not be kept; a longer pause is not made up
+/// for, because the path may not be what it was.
+const MAX_LATE: Duration = Duration::from_millis(40);
 /// Debt beyond this is forgiven, so that a voice that never waits or a fallen estimate cannot hold video back for long.
 const MAX_DEBT: Duration = Duration::from_millis(300);
 
@@ -26,11 +30,11 @@ impl Pacing {
         Self { debt: 0.0, at: now }
     }
 
-    /// Time has passed at `rate`. While something waits, a quantum that came late is made up for.
+    /// Time has passed at `rate`. If something has waited for it, what comes late is made up for.
     pub fn settle(&mut self, now: Instant, rate: Bitrate, waits: bool) {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
-        let least = if waits { -bytes(rate, QUANTUM) } else { 0.0 };
+        let least = if waits { -bytes(rate, MAX_LATE) } else { 0.0 };
         self.debt = (self.debt - rate.0 as f64 / 8.0 * elapsed).clamp(least, bytes(rate, MAX_DEBT));
     }
 
@@ -72,7 +76,8 @@ mod tests {
                 pacing.spend(1000);
                 burst += 1;
             }
-            assert!((5..=11).contains(&burst), "{burst}");
+            let most = 11 + late.as_millis() as u32;
+            assert!((5..=most).contains(&burst), "{burst}");
             sent += burst;
             now = pacing.ready_at(rate) + late;
         }
@@ -81,9 +86,11 @@ mod tests {
 
     #[test]
     fn quanta_follow_each_other_at_the_rate_though_timers_are_late() {
-        for late in [0, 500, 2000] {
+        for late in [0, 500, 2000, 15_000, 30_000] {
             let sent = packets_in_a_second(Duration::from_micros(late));
-            assert!((990..=1011).contains(&sent), "{sent}");
+            // The last release of the second may be one as late as all.
+            let least = 990 - late / 1000;
+            assert!((least..=1011).contains(&u64::from(sent)), "{sent}");
         }
     }
 

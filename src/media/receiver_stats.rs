@@ -37,6 +37,8 @@ pub struct ReceiverStats {
     interval_bytes: u64,
     interval_start: Instant,
     interval_jitter: u64,
+    /// Since the last interval.
+    reordered: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +90,7 @@ impl ReceiverStats {
             interval_bytes: 0,
             interval_start: now,
             interval_jitter: 0,
+            reordered: 0,
         }
     }
 
@@ -105,7 +108,8 @@ impl ReceiverStats {
             }
             self.highest = sequence;
         } else {
-            return; // reordered: its transit time says nothing about the path now
+            self.reordered += 1;
+            return; // its transit time says nothing about the path now
         }
         self.update_jitter(timestamp, arrival);
     }
@@ -160,6 +164,11 @@ impl ReceiverStats {
         self.interval_start = now;
         self.interval_jitter = self.jitter;
         interval
+    }
+
+    /// Packets since the last call that came after later ones, or twice.
+    pub fn take_reordered(&mut self) -> u64 {
+        std::mem::take(&mut self.reordered)
     }
 
     /// Since the first packet.

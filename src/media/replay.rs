@@ -3,6 +3,8 @@
 //! Called by the room when a subscription begins, changes its target or is enabled again. A key frame that has just
 //! arrived is sent once more to who needs it, with the little that followed it; otherwise one is asked for, throttled.
 
+use std::ops::RangeInclusive;
+
 use super::edge::Event;
 use super::encoding::Arrived;
 use super::fanout::Fanout;
@@ -20,6 +22,7 @@ impl Fanout {
     /// What a subscription is to be given from now on; None = nothing. `urgent`: what it is given now must stop, even if
     /// nothing can take its place yet.
     pub fn set_target(&mut self, outside: &mut Outside<'_>, slot: Slot, target: Option<Layer>, urgent: bool) {
+        self.forward_pending(outside);
         let Some(subscription) = self.subscriptions.get_mut(slot) else {
             return;
         };
@@ -47,6 +50,7 @@ impl Fanout {
 
     /// Gives a subscription the key frame it waits for, or asks for it.
     pub fn bring(&mut self, outside: &mut Outside<'_>, slot: Slot) {
+        self.forward_pending(outside);
         if self.decider.is_some() {
             self.raise_demand(outside, slot);
         }
@@ -113,17 +117,25 @@ pub fn note_layer(outside: &mut Outside<'_>, subscription: &mut Subscription, tr
     }
 }
 
-/// A subscription has been given a new source: reports begin, and what overtook a late key frame follows it.
-pub fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscription, track: &Track, packet: &Arrived) {
+/// A subscription has been given a new source: reports begin, and what is stored behind the key frame follows it: what
+/// overtook it, and what came since. The numbers of those, as the publisher counts.
+pub fn begin(
+    outside: &mut Outside<'_>,
+    slot: Slot,
+    subscription: &mut Subscription,
+    track: &Track,
+    packet: &Arrived,
+) -> RangeInclusive<u64> {
     note_layer(outside, subscription, track);
     outside.stats.switches_by_arrival += u64::from(subscription.timeline.is_by_arrival());
     subscription.plan_report(outside.now);
     outside.arm(subscription.timer, subscription.deadline());
     let encoding = track.encodings.get(usize::from(packet.source.encoding));
     let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {
-        return;
+        return packet.sequence..=packet.sequence;
     };
-    for sequence in packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP) {
+    let behind = packet.sequence + 1..=highest.min(packet.sequence + MAX_CATCH_UP);
+    for sequence in behind.clone() {
         let Some(stored) = encoding.stored(sequence, outside.now) else {
             continue;
         };
@@ -137,4 +149,5 @@ pub fn begin(outside: &mut Outside<'_>, slot: Slot, subscription: &mut Subscript
             Err(reason) => outside.stats.count_drop(reason),
         }
     }
+    behind
 }

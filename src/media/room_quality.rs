@@ -3,11 +3,13 @@
 //! Collects the figures; the score is `quality`'s.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::edge::Event;
 use super::fanout::Fanout;
 use super::outside::Outside;
 use super::quality::{QUALITY_INTERVAL, Window, worst};
+use super::receiver_stats::ReceiverStats;
 use super::subscription::Subscription;
 use super::track::Track;
 use crate::types::ParticipantHandle;
@@ -32,7 +34,7 @@ impl Fanout {
                 let track = track.handle;
                 outside.events.push(Event::LayersMeasured { track, layers });
             }
-            let Some(window) = published(track, outside) else {
+            let Some((window, jitter)) = published(track, outside) else {
                 continue;
             };
             lost_upstream.insert(slot, window.lost);
@@ -43,6 +45,16 @@ impl Fanout {
                 let [expected, lost] = &mut outside.stats.loss_incoming;
                 *expected += window.packets + window.lost;
                 *lost += window.lost;
+                let streams = track
+                    .encodings
+                    .iter_mut()
+                    .filter_map(|encoding| encoding.stats.as_mut());
+                outside.stats.out_of_order += streams.map(ReceiverStats::take_reordered).sum::<u64>();
+                let spreads = &mut outside.stats.incoming;
+                spreads.jitter.record(jitter.as_micros() as u64);
+                if let Some(percent) = percent(window.lost, window.packets + window.lost) {
+                    spreads.loss.record(percent);
+                }
             }
             scores
                 .entry(track.participant)
@@ -55,8 +67,22 @@ impl Fanout {
             };
             let upstream = lost_upstream.get(&subscription.track).copied().unwrap_or(0);
             let window = received(subscription, track, upstream);
-            if track.is_unheard {
+            if track.is_unheard || window.packets == 0 {
                 continue; // nothing is sent of it, and the path is no worse for that
+            }
+            let spreads = &mut outside.stats.outgoing;
+            if subscription.loss.last.is_some() {
+                let clock_rate = subscription
+                    .last_output
+                    .map_or(90_000, |output| output.codec.clock_rate());
+                let ticks = u64::from(subscription.loss.jitter);
+                spreads.jitter.record(ticks * 1_000_000 / u64::from(clock_rate.max(1)));
+                if let Some(percent) = percent(window.lost, window.packets) {
+                    spreads.loss.record(percent);
+                }
+            }
+            if subscription.rtt_measured {
+                spreads.rtt.record(subscription.rtt.as_millis() as u64);
             }
             let score = subscription.scorer.update(&window, now);
             scores.entry(subscription.participant).or_default().push(score);
@@ -71,22 +97,28 @@ impl Fanout {
     }
 }
 
-/// What arrived of a track; None before its first packet.
-fn published(track: &mut Track, outside: &Outside<'_>) -> Option<Window> {
+/// Rounded up, so that 0 is none at all; None where nothing was expected.
+fn percent(lost: u64, expected: u64) -> Option<u64> {
+    (expected > 0).then(|| (lost.min(expected) * 100).div_ceil(expected))
+}
+
+/// What arrived of a track, and its highest jitter; None before its first packet.
+fn published(track: &mut Track, outside: &Outside<'_>) -> Option<(Window, Duration)> {
     let intervals = track.encodings.iter_mut().filter_map(|encoding| {
         let stats = encoding.stats.as_mut()?;
         Some(stats.take_interval(outside.now))
     });
-    intervals.fold(None, |window: Option<Window>, interval| {
-        let window = window.unwrap_or_default();
-        Some(Window {
+    intervals.fold(None, |known: Option<(Window, Duration)>, interval| {
+        let (window, jitter) = known.unwrap_or_default();
+        let window = Window {
             duration: window.duration.max(interval.duration),
             packets: window.packets + interval.packets,
             lost: window.lost + interval.lost,
             bytes: window.bytes + interval.bytes,
             last_rtcp: window.last_rtcp.max(interval.last_sender_report),
             ..window
-        })
+        };
+        Some((window, jitter.max(interval.jitter_max)))
     })
 }
 

@@ -24,6 +24,10 @@ const INITIAL_PACE: Bitrate = Bitrate(5_000_000);
 /// What a turn may send when nothing waits, as time at the pacing rate: an ordinary frame leaves as one GSO send, and of a
 /// large one so much.
 const BYPASS: Duration = Duration::from_millis(20);
+/// The same where reports show that nothing waits on the path. libwebrtc's own pacer lets as much go at once.
+const CALM_BYPASS: Duration = Duration::from_millis(40);
+/// Packets that wait for less on the path are no queue: timers and turns of both ends.
+const CALM: Duration = Duration::from_millis(10);
 /// No picture is worth waiting for longer: the subscription is cut, and begins again at its next key frame.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
 /// But so few packets are let wait: a key frame of the lowest layer, which on a slow path would be cut every time.
@@ -51,6 +55,8 @@ pub enum Class {
 pub struct Pace {
     pub rate: Bitrate,
     quantum: Duration,
+    /// What may leave at once when nothing waits.
+    bypass: Duration,
     is_probe: bool,
 }
 
@@ -64,15 +70,19 @@ impl Pace {
         } else {
             steady
         };
+        let is_calm = !sending.is_initial() && sending.queue_delay() < CALM;
+        let bypass = if is_calm { CALM_BYPASS } else { BYPASS };
         Some(match sending.probe() {
             Some(probe) => Self {
                 rate: probe.max(steady),
                 quantum: PROBE_QUANTUM,
+                bypass,
                 is_probe: true,
             },
             None => Self {
                 rate: steady,
                 quantum: QUANTUM,
+                bypass,
                 is_probe: false,
             },
         })
@@ -182,12 +192,13 @@ impl SendQueue {
         size: impl Fn(&Descriptor) -> Option<usize>,
     ) -> usize {
         let waits = !self.is_empty();
-        self.pacing.settle(now, pace.rate, waits);
+        // A probe that is under way waits too, though nothing is queued.
+        self.pacing.settle(now, pace.rate, waits || self.release_at.is_some());
         let size = |descriptor: &Descriptor| size(descriptor).map_or(PACKET, |size| size as f64);
         let bypasses = !waits && !pace.is_probe && self.pacing.room(pace.rate, QUANTUM) > 0.0;
         let mut room = self
             .pacing
-            .room(pace.rate, if bypasses { BYPASS } else { pace.quantum });
+            .room(pace.rate, if bypasses { pace.bypass } else { pace.quantum });
         if bypasses {
             // None is larger than a datagram can be: mostly that is all there is to know.
             let most = (queued.len() * MAX_DATAGRAM) as f64;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::beside::Share;
 use super::edge::{Command, Event};
@@ -38,6 +38,8 @@ pub struct ShardConfig {
     /// (DESIGN D6).
     pub pad_for_gso: bool,
     pub speakers: SpeakerSettings,
+    /// How long a connected peer may be silent before its transport is given up; see `rtc::Transport::set_patience`.
+    pub patience: Duration,
     /// Which one it is of its process. `wall` must be the same for all of them.
     pub index: ShardIndex,
 }
@@ -51,6 +53,7 @@ impl ShardConfig {
             wall,
             pad_for_gso: true,
             speakers: SpeakerSettings::default(),
+            patience: Duration::ZERO,
             index: ShardIndex(0),
         }
     }
@@ -89,6 +92,8 @@ pub struct Shard {
     pub(super) stats: ShardStats,
     /// See `Outside::touched`.
     touched: Vec<Slot>,
+    /// See `Outside::pending`.
+    pending: Vec<Slot>,
     is_settling: bool,
     /// Reused by every release.
     sizes: Vec<u16>,
@@ -114,6 +119,7 @@ impl Shard {
             dirty: Dirty::default(),
             stats: ShardStats::default(),
             touched: Vec::new(),
+            pending: Vec::new(),
             is_settling: false,
             sizes: Vec::new(),
             arrival: now,
@@ -167,7 +173,7 @@ impl Shard {
             }
             Ok(Received::Rtp(packet)) => {
                 self.stats.rtp_received += 1;
-                let result = self.in_room(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
+                let result = self.with_packet(now, room, |fanout, outside| fanout.on_rtp(outside, slot, packet));
                 if self.is_shown(slot) {
                     self.show_rtp(now, slot, packet);
                 }
@@ -175,7 +181,7 @@ impl Shard {
             }
             Ok(Received::Rtcp(compound)) => {
                 self.stats.rtcp_received += 1;
-                self.in_room(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
+                self.with_packet(now, room, |fanout, outside| fanout.on_rtcp(outside, slot, compound));
                 if self.is_shown(slot) {
                     self.show_reports(slot);
                 }
@@ -311,6 +317,28 @@ impl Shard {
                 let room = transport.room;
                 self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
             }
+            TransportEvent::Silent => {
+                transport.is_connected = false;
+                transport.queue.clear();
+                transport.waiting.clear();
+                transport.rtcp.clear();
+                let (room, transport) = (transport.room, transport.handle);
+                self.events.push(Event::TransportSilent {
+                    transport,
+                    silent: true,
+                });
+                self.in_room(now, room, |fanout, outside| fanout.transport_silent(outside, slot));
+            }
+            TransportEvent::Heard => {
+                transport.is_connected = true;
+                let (room, transport) = (transport.room, transport.handle);
+                let back = Event::TransportSilent {
+                    transport,
+                    silent: false,
+                };
+                self.events.push(back);
+                self.in_room(now, room, |fanout, outside| fanout.transport_connected(outside, slot));
+            }
             TransportEvent::Closed(reason) => {
                 let reason = transport.close_reason.unwrap_or(reason);
                 self.detach(now, slot, reason);
@@ -326,6 +354,7 @@ impl Shard {
 
     /// Writes everything that leaves in this turn, grouped by transport: handshakes first, then RTCP, then media.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut impl Batch) {
+        self.forward_pending(now);
         let mut slots = std::mem::take(&mut self.dirty.slots);
         for slot in slots.drain(..) {
             let Some(transport) = self.transports.get_mut(slot) else {
@@ -346,6 +375,8 @@ impl Shard {
             let mut sent_to = Vec::new(); // allocates for a full agent's checks only
             let flushed = contain(|| {
                 transport.release_data(now);
+                let refused = transport.rtc.take_refused_data();
+                release.stats.count_drops(DropReason::QueueFull, refused);
                 while let Some((path, datagram)) = transport.rtc.poll_transmit() {
                     if transport.learns_from_sent {
                         sent_to.push(path);
@@ -383,6 +414,16 @@ impl Shard {
         }
         if self.dirty.slots.is_empty() {
             self.dirty.slots = slots; // keeps its memory
+        }
+    }
+
+    fn forward_pending(&mut self, now: Instant) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for room in pending.drain(..) {
+            self.in_room(now, room, |fanout, _| fanout.is_pending = false);
+        }
+        if self.pending.is_empty() {
+            self.pending = pending; // keeps its memory
         }
     }
 
@@ -450,8 +491,22 @@ impl Shard {
         }
     }
 
-    /// Runs one room's turn, contained: a panic costs that room and no other.
+    /// Runs one room's turn, contained: a panic costs that room and no other. What was received before it is forwarded before
+    /// it.
     pub(super) fn in_room<T>(
+        &mut self,
+        now: Instant,
+        room: Slot,
+        turn: impl FnOnce(&mut Fanout, &mut Outside<'_>) -> T,
+    ) -> Option<T> {
+        self.with_packet(now, room, |fanout, outside| {
+            fanout.forward_pending(outside);
+            turn(fanout, outside)
+        })
+    }
+
+    /// As `in_room`, for packets: those of a turn are forwarded together.
+    pub(super) fn with_packet<T>(
         &mut self,
         now: Instant,
         room: Slot,
@@ -469,6 +524,7 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            pending: &mut self.pending,
             relays: &mut self.relays,
             waits_for_way: false,
         };
@@ -511,6 +567,7 @@ impl Shard {
             dirty: &mut self.dirty,
             index: &mut self.index,
             touched: &mut self.touched,
+            pending: &mut self.pending,
             relays: &mut self.relays,
             waits_for_way: false,
         }

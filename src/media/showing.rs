@@ -45,7 +45,7 @@ impl Shard {
         while let Some((showing, stream)) = self.shown_at(transport, at, packet) {
             at += 1;
             if let Some(stream) = stream.filter(|stream| stream.track == showing.source) {
-                let result = self.in_room(now, showing.room, |fanout, outside| {
+                let result = self.with_packet(now, showing.room, |fanout, outside| {
                     fanout.on_shown(outside, showing.track, stream, packet)
                 });
                 if let Some(Err(reason)) = result {
@@ -113,10 +113,15 @@ impl Fanout {
         packet: &[u8],
     ) -> Result<(), DropReason> {
         let packet = RtpPacket::parse(packet)?;
+        let ssrc = packet.ssrc();
+        let track = self.tracks.get(slot).ok_or(DropReason::NotPublished)?;
+        let encoding = track.encodings.get(usize::from(stream.encoding));
+        if encoding.is_none_or(|encoding| encoding.ssrc != Some(ssrc)) {
+            self.forward_pending(outside); // the encoding may start over
+        }
         let track = self.tracks.get_mut(slot).ok_or(DropReason::NotPublished)?;
         let encoding = track.encodings.get_mut(usize::from(stream.encoding));
         let encoding = encoding.ok_or(DropReason::NotPublished)?;
-        let ssrc = packet.ssrc();
         if stream.retransmission {
             encoding.rtx_ssrc = Some(ssrc);
         } else if encoding.ssrc.is_none() {

@@ -1,6 +1,27 @@
 //! What a shard counts. Plain numbers, read by its thread and published from there; never reset.
 
+use super::spread::Spread;
 use crate::types::DropReason;
+
+/// Incoming is about published tracks, outgoing about subscriptions as their receivers report; a value every 5 s for each.
+#[derive(Clone, Debug)]
+pub struct PathSpreads {
+    /// Microseconds.
+    pub jitter: Spread,
+    /// Milliseconds; measured for subscriptions only.
+    pub rtt: Spread,
+    /// Percent of the packets expected, rounded up.
+    pub loss: Spread,
+}
+
+impl PathSpreads {
+    // LiveKit: its buckets.
+    const NEW: Self = Self {
+        jitter: Spread::new(&[1_000, 10_000, 30_000, 50_000, 70_000, 100_000, 300_000, 600_000]),
+        rtt: Spread::new(&[50, 100, 150, 200, 250, 500, 750, 1_000, 5_000, 10_000]),
+        loss: Spread::new(&[0, 5, 10, 20, 30, 50, 70]),
+    };
+}
 
 /// Totals since the shard started, in packets and bytes of UDP payload unless a field says otherwise.
 #[derive(Clone, Debug)]
@@ -35,6 +56,15 @@ pub struct ShardStats {
     /// Of published tracks and of subscriptions, as far as reports have said: packets expected and lost, in this order.
     pub loss_incoming: [u64; 2],
     pub loss_outgoing: [u64; 2],
+    /// Packets of published tracks that came after later ones.
+    pub out_of_order: u64,
+    pub incoming: PathSpreads,
+    pub outgoing: PathSpreads,
+    /// Nanoseconds from a datagram's being read to the end of the turn in which others were sent.
+    pub forwarding: Spread,
+    /// Of the last interval in which anything was forwarded: mean, and how far from it (standard deviation), nanoseconds.
+    pub forward_latency: u64,
+    pub forward_jitter: u64,
     /// Packets sent to see what a path carries.
     pub probes: u64,
     /// Media packets that went to another shard of their room, and that came from one.
@@ -70,6 +100,15 @@ impl Default for ShardStats {
             firs_received: 0,
             loss_incoming: [0; 2],
             loss_outgoing: [0; 2],
+            out_of_order: 0,
+            incoming: PathSpreads::NEW,
+            outgoing: PathSpreads::NEW,
+            forwarding: Spread::new(&[
+                50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000,
+                50_000_000,
+            ]),
+            forward_latency: 0,
+            forward_jitter: 0,
             probes: 0,
             relayed_out: 0,
             relayed_in: 0,
@@ -83,8 +122,12 @@ impl Default for ShardStats {
 
 impl ShardStats {
     pub fn count_drop(&mut self, reason: DropReason) {
+        self.count_drops(reason, 1);
+    }
+
+    pub fn count_drops(&mut self, reason: DropReason, packets: u64) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets;
         }
     }
 

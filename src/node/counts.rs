@@ -16,6 +16,7 @@ macro_rules! counts {
         pub(super) struct Counts {
             $(pub(super) $name: AtomicU64,)*
             pub(super) room_durations: RoomDurations,
+            pub(super) join_latencies: JoinLatencies,
             pub(super) session_starts: SessionStarts,
             pub(super) session_durations: SessionDurations,
             pub(super) quality: Qualities,
@@ -64,6 +65,9 @@ counts! {
     tcp_connected,
     turn_connected,
     transports_closed,
+    /// Since start: subscriptions whose first packet has left, and those that could be sent no codec of the publisher's.
+    subscribed,
+    unsubscribable,
 }
 
 impl Counts {
@@ -80,6 +84,18 @@ pub(super) struct RoomDurations(pub(super) Histogram);
 impl Default for RoomDurations {
     fn default() -> Self {
         Self(Histogram::new(&[5, 10, 60, 300, 600, 1800, 3600, 7200, 18_000, 36_000]))
+    }
+}
+
+/// Milliseconds from a request to join to its first message.
+#[derive(Debug)]
+pub(super) struct JoinLatencies(pub(super) Histogram);
+
+impl Default for JoinLatencies {
+    fn default() -> Self {
+        Self(Histogram::new(&[
+            10, 50, 100, 200, 300, 500, 1000, 1500, 2000, 5000, 10_000,
+        ]))
     }
 }
 
@@ -169,6 +185,8 @@ impl Tally {
                 NetProtocol::Turn => add(&counts.turn_connected, 1),
             },
             Event::TransportClosed { .. } => add(&counts.transports_closed, 1),
+            Event::SubscriptionStarted { .. } => add(&counts.subscribed, 1),
+            Event::CodecUnsupported { .. } => add(&counts.unsubscribable, 1),
             Event::Quality { score, .. } => {
                 counts
                     .quality

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use super::connection::{self, Connection, ToClient};
 use super::counts::{Counts, NodeCounts, Tally};
@@ -94,7 +95,7 @@ impl Default for NodeConfig {
             max_room_name_length: 256,
             signal_message_size_limit: 2 << 20,
             relay: None,
-            room_spill: 1.0,
+            room_spill: 0.7,
             max_api_request_body_size: 10 << 20,
             max_tracks: 0,
             max_bytes_per_second: 0.0,
@@ -220,10 +221,11 @@ impl Node {
     }
 
     /// LiveKit's names of them, and what they hold.
-    pub fn histograms(&self) -> [(&'static str, &Histogram); 5] {
+    pub fn histograms(&self) -> [(&'static str, &Histogram); 6] {
         let counts = &self.inner.counts;
         [
             ("livekit_room_duration_seconds", &counts.room_durations.0),
+            ("livekit_session_join_latency_ms", &counts.join_latencies.0),
             ("livekit_session_start_time_ms", &counts.session_starts.0),
             ("livekit_session_duration_ms", &counts.session_durations.0),
             ("livekit_quality_rating", &counts.quality.ratings),
@@ -301,8 +303,24 @@ impl Node {
         claims: Claims,
         parameters: JoinParameters,
     ) -> Result<(Connection, ToClient), JoinFailure> {
-        let joined = self.try_join(claims, parameters).await;
+        let began = Instant::now();
+        let span = tracing::trace_span!(
+            target: "patchbay::trace",
+            "join",
+            room = room_name(&claims).0,
+            identity = claims.identity,
+            reconnect = parameters.reconnect,
+            error = tracing::field::Empty,
+        );
+        let joined = self.try_join(claims, parameters).instrument(span.clone()).await;
+        if let Err(failure) = &joined {
+            span.record("error", tracing::field::debug(failure));
+        }
         let counts = &self.inner.counts;
+        if joined.is_ok() {
+            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            counts.join_latencies.0.record(took);
+        }
         let counter = match joined {
             Ok(_) => &counts.sessions_started,
             Err(_) => &counts.sessions_refused,
@@ -601,6 +619,10 @@ fn room_of(event: &Event) -> RoomHandle {
         }
         | Event::ChannelsOpen {
             transport: TransportHandle(handle),
+        }
+        | Event::TransportSilent {
+            transport: TransportHandle(handle),
+            ..
         }
         | Event::TransportClosed {
             transport: TransportHandle(handle),

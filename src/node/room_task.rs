@@ -111,6 +111,8 @@ pub(super) enum RoomInput {
         job: String,
         state: Box<JobState>,
     },
+    /// Its worker is gone for good.
+    JobLost(String),
     /// Everybody is told, then the room ends.
     Shutdown,
 }
@@ -385,6 +387,7 @@ impl RoomTask {
             RoomInput::Explain { identity, answer } => self.explain(identity.as_ref(), answer),
             RoomInput::JobAssigned(job) => self.room.job_assigned(*job),
             RoomInput::JobUpdated { job, state } => self.room.job_updated(&job, *state),
+            RoomInput::JobLost(job) => self.room.job_lost(now, &job),
             RoomInput::Shutdown => self.room.shut_down(now, self.telling.durable),
         }
     }
@@ -618,6 +621,7 @@ impl RoomTask {
                     tracing::info!(room = %self.name, job, failed, "an agent's job ends");
                     self.telling.pool.send(PoolInput::End(job)).await;
                 }
+                Output::FollowJob(job) => self.telling.pool.send(PoolInput::Restored(self.handle, job)).await,
                 Output::WithdrawJobs { dispatch } => {
                     self.telling.pool.send(PoolInput::Withdraw(dispatch)).await;
                 }

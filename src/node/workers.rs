@@ -39,6 +39,7 @@ pub(super) enum PoolInput {
     Disconnected(WorkerHandle),
     Launch(RoomHandle, Box<Job>),
     End(String),
+    Restored(RoomHandle, Box<Job>),
     Withdraw(String),
     RoomOver(RoomHandle),
     Shutdown,
@@ -168,6 +169,7 @@ impl Task {
             }
             PoolInput::Launch(room, job) => self.workers.handle_launch(now, room, *job),
             PoolInput::End(job) => self.workers.handle_end(&job),
+            PoolInput::Restored(room, job) => self.workers.handle_restored(now, room, *job),
             PoolInput::Withdraw(dispatch) => self.workers.handle_withdraw(&dispatch),
             PoolInput::RoomOver(room) => self.workers.handle_room_over(room),
             PoolInput::Shutdown => self.workers.handle_shutdown(),
@@ -195,6 +197,7 @@ impl Task {
                 }
                 WorkersOutput::Assigned { room, job } => self.tell(room, RoomInput::JobAssigned(job)),
                 WorkersOutput::Updated { room, job, state } => self.tell(room, RoomInput::JobUpdated { job, state }),
+                WorkersOutput::Lost { room, job } => self.tell(room, RoomInput::JobLost(job)),
             }
         }
     }

@@ -2,8 +2,8 @@
 //! protobuf's JSON mapping with camelCase names, defaults left out, 64-bit integers as strings. Answers of the server
 //! APIs and webhooks: `render`.
 //!
-//! Input is read as protojson reads it: camelCase or snake_case names, enums as names or numbers, unknown fields
-//! ignored, `null` = not there.
+//! Input is read as LiveKit's protojson reads it: camelCase or snake_case names, enums as names or numbers, unknown fields
+//! and unknown enum values ignored, `null` = not there.
 
 mod render;
 #[rustfmt::skip]
@@ -30,7 +30,83 @@ pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
 /// As `from_json`, for a part of a larger JSON document.
 pub fn from_value<T: DeserializeOwned>(mut value: Value) -> Result<T, JsonError> {
     normalise(&mut value);
-    Ok(T::deserialize(value)?)
+    match T::deserialize(&value) {
+        Ok(read) => Ok(read),
+        Err(error) => Ok(read_without_unknown(value, &error).ok_or(error)?),
+    }
+}
+
+/// Enum values of a later protocol in one message; with more of them it is refused. Each costs a few readings of it.
+const MAX_UNKNOWN: usize = 8;
+/// Places where the same word may stand that are looked at.
+const MAX_PLACES: usize = 16;
+
+/// `value` without the enum values that its type does not know. The generated code says which word it stumbles over, not
+/// where that stands: the place is the one without which it gets further.
+fn read_without_unknown<T: DeserializeOwned>(mut value: Value, error: &serde_json::Error) -> Option<T> {
+    let mut stumbles_over = error.to_string();
+    for _ in 0..MAX_UNKNOWN {
+        let unknown = unknown_value(&stumbles_over)?;
+        let mut places = 0..MAX_PLACES;
+        let (without, result) = places.find_map(|place| {
+            let mut without = value.clone();
+            let mut left = place;
+            if !remove(&mut without, &unknown, &mut left) {
+                return None;
+            }
+            match T::deserialize(&without) {
+                Ok(read) => Some((without, Ok(read))),
+                Err(error) if error.to_string() == stumbles_over => None,
+                Err(error) => Some((without, Err(error))),
+            }
+        })?;
+        match result {
+            Ok(read) => return Some(read),
+            Err(error) => (value, stumbles_over) = (without, error.to_string()),
+        }
+    }
+    None
+}
+
+/// The name or number that an error of the generated code is about.
+fn unknown_value(error: &str) -> Option<Value> {
+    let quoted = |rest: &str| Some(rest.split_once('`')?.0.to_owned());
+    if let Some(rest) = error.strip_prefix("unknown variant `") {
+        return quoted(rest).map(Value::String);
+    }
+    let number = quoted(error.strip_prefix("invalid value: integer `")?)?;
+    Some(Value::Number(number.parse::<i64>().ok()?.into()))
+}
+
+/// Takes `unknown` away at the place of that number, counted from 0. False: there are fewer.
+fn remove(value: &mut Value, unknown: &Value, place: &mut usize) -> bool {
+    let is_it = |item: &Value, place: &mut usize| {
+        if item != unknown {
+            return false;
+        }
+        let is_it = *place == 0;
+        *place = place.saturating_sub(1);
+        is_it
+    };
+    match value {
+        Value::Object(fields) => {
+            if let Some(name) = fields
+                .iter()
+                .find_map(|(name, item)| is_it(item, place).then(|| name.clone()))
+            {
+                return fields.remove(&name).is_some();
+            }
+            fields.values_mut().any(|field| remove(field, unknown, place))
+        }
+        Value::Array(items) => {
+            if let Some(at) = items.iter().position(|item| is_it(item, place)) {
+                items.remove(at);
+                return true;
+            }
+            items.iter_mut().any(|item| remove(item, unknown, place))
+        }
+        _ => false,
+    }
 }
 
 /// Writes any message of `livekit`: camelCase, default values left out.
@@ -92,6 +168,24 @@ mod tests {
             };
             assert_eq!((cid.as_str(), source), ("c1", TrackSource::Microphone as i32));
         }
+    }
+
+    #[test]
+    fn enum_values_of_later_protocols_are_left_out() {
+        for source in ["\"HOLOGRAM\"", "77"] {
+            let text = format!(
+                r#"{{"addTrack":{{"cid":"HOLOGRAM","width":77,"source":{source},"type":"VIDEO","audioFeatures":["TF_STEREO","TF_SMELL","TF_NO_DTX"],"encryption":{source}}}}}"#
+            );
+            let signal_request::Message::AddTrack(read) = request(&text) else {
+                panic!("{text}");
+            };
+            assert_eq!((read.cid.as_str(), read.width, read.source), ("HOLOGRAM", 77, 0));
+            assert_eq!((read.r#type, read.encryption, read.audio_features.len()), (1, 0, 2));
+        }
+        let many = vec!["\"X\""; 20].join(",");
+        let text = format!(r#"{{"addTrack":{{"audioFeatures":[{many}]}}}}"#);
+        assert!(signal_request_from_json(&text).is_err(), "too many");
+        assert!(signal_request_from_json(r#"{"addTrack":{"width":"HOLOGRAM"}}"#).is_err());
     }
 
     #[test]

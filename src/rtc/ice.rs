@@ -20,6 +20,9 @@ const MAX_VERIFIED_PATHS: usize = 16;
 const PATH_LIFETIME: Duration = Duration::from_secs(30);
 /// Browsers check the path in use every 2.5 s, or every 6 s at the slowest (RFC 7675 §5.1).
 const NOMINATION_SILENCE: Duration = Duration::from_secs(12);
+/// The same for a client that has just restarted ICE: its network may have changed, and it names the new path only some
+/// time after it has begun to check it.
+const RESTARTED_SILENCE: Duration = Duration::from_secs(3);
 /// Addresses of this machine that one transport may be reached at; beyond that, checks to new ones are refused.
 const MAX_LOCAL_ADDRESSES: usize = 32;
 /// Trickled candidates of the peer that are looked at; the rest is ignored. Browsers have about ten.
@@ -36,6 +39,8 @@ pub(super) struct Ice {
     lite: bool,
     verified: Vec<Verified>,
     nominated: Option<NetPath>,
+    /// Nothing was nominated since ICE was restarted.
+    restarted: bool,
     locals: Vec<(std::net::SocketAddr, NetProtocol)>,
     remote_candidates: usize,
     learned: usize,
@@ -66,6 +71,7 @@ impl Ice {
             lite,
             verified: Vec::new(),
             nominated: None,
+            restarted: false,
             locals: Vec::new(),
             remote_candidates: 0,
             learned: 0,
@@ -97,6 +103,7 @@ impl Ice {
     /// New credentials; paths stay until the new checks have chosen one (RFC 8445 §9).
     pub(super) fn restart(&mut self, local: &IceCredentials) {
         self.agent.ice_restart(credentials(local), true);
+        self.restarted = true;
         self.remote_candidates = 0;
         self.learned = 0;
         self.waiting = 0;
@@ -156,7 +163,7 @@ impl Ice {
         // A controlling agent nominates the pair it uses; the latest word counts, also when its priority is lower: that is
         // how a client leaves Wi-Fi. libwebrtc nominates to a lite agent only the pair it has selected.
         if self.lite && use_candidate {
-            self.nominated = Some(path);
+            (self.nominated, self.restarted) = (Some(path), false);
         }
         self.forget_silent_nomination(now);
         self.progress(now, out);
@@ -261,7 +268,11 @@ impl Ice {
         let Some(nominated) = self.nominated.filter(|_| self.lite) else {
             return;
         };
-        let heard = |verified: &&Verified| now.saturating_duration_since(verified.heard) < NOMINATION_SILENCE;
+        let limit = match self.restarted {
+            true => RESTARTED_SILENCE,
+            false => NOMINATION_SILENCE,
+        };
+        let heard = |verified: &&Verified| now.saturating_duration_since(verified.heard) < limit;
         if !self
             .verified
             .iter()

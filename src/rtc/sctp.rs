@@ -83,8 +83,10 @@ pub(super) struct Sctp {
     overrun: bool,
     /// Bytes of data that may leave, below zero where the last packet was larger; None = all. Acknowledgements and the like
     /// always may.
-    room: Option<i64>,
+    allowance: Option<i64>,
     held: VecDeque<Bytes>,
+    /// Packets that found no place there since this was last asked.
+    refused: u64,
 }
 
 struct Channel {
@@ -134,18 +136,24 @@ impl Sctp {
             to_open,
             held_chunks: 0,
             overrun: false,
-            room: None,
+            allowance: None,
             held: VecDeque::new(),
+            refused: 0,
         }
     }
 
     /// Lets so many bytes of data leave with the next `poll_transmit`, the last packet whole, and those alone; None = all, from
     /// now on. Returns what is left of the last ones.
-    pub(super) fn set_room(&mut self, room: Option<i64>) -> Option<i64> {
-        std::mem::replace(&mut self.room, room)
+    pub(super) fn set_allowance(&mut self, allowance: Option<i64>) -> Option<i64> {
+        std::mem::replace(&mut self.allowance, allowance)
     }
 
-    /// Data waits for room.
+    /// Packets dropped since the last call because too many wait (`MAX_HELD_PACKETS`); SCTP sends them again.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Data waits for an allowance.
     pub(super) fn is_held(&self) -> bool {
         !self.held.is_empty()
     }
@@ -243,7 +251,7 @@ impl Sctp {
         Ok(())
     }
 
-    /// SCTP packets to send, each in one DTLS record: those for which there is room.
+    /// SCTP packets to send, each in one DTLS record: data as far as it may leave.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Vec<Bytes> {
         let mut packets = Vec::new();
         let mut take = |transmit: sctp_proto::Transmit| {
@@ -262,21 +270,26 @@ impl Sctp {
         if packets.iter().any(|packet| acknowledges_all(packet)) {
             self.held_chunks = 0;
         }
-        if self.room.is_none() && self.held.is_empty() {
+        if self.allowance.is_none() && self.held.is_empty() {
             return packets;
         }
         for packet in packets.extract_if(.., |packet| data_chunks(packet) != Ok(0)) {
             // What waits longer than the engine does is sent again by it.
             let first = first_number(&packet);
             let is_copy = self.held.iter().any(|held| first_number(held) == first);
-            if !is_copy && self.held.len() < MAX_HELD_PACKETS {
+            if is_copy {
+                continue;
+            }
+            if self.held.len() < MAX_HELD_PACKETS {
                 self.held.push_back(packet);
+            } else {
+                self.refused += 1;
             }
         }
-        while self.room.is_none_or(|room| room > 0)
+        while self.allowance.is_none_or(|left| left > 0)
             && let Some(packet) = self.held.pop_front()
         {
-            self.room = self.room.map(|room| room - packet.len() as i64);
+            self.allowance = self.allowance.map(|left| left - packet.len() as i64);
             packets.push(packet);
         }
         packets

@@ -20,8 +20,8 @@ use crate::types::{
     ChannelLabel, CloseReason, DropReason, DtlsRole, IceCredentials, NetPath, RemoteParameters, SrtpProfile,
 };
 
-/// Without a valid STUN message for this long the peer is gone. LiveKit: 10 s to "disconnected" and 5 s to "failed".
-/// RFC 7675 §5.1 would allow 30 s.
+/// Without a valid STUN message for this long nothing is sent to the peer any more, and unless there is patience it is
+/// gone. LiveKit: 10 s to "disconnected" and 5 s to "failed". RFC 7675 §5.1 would allow 30 s.
 const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From the peer's description to keys; also the grace for a peer that was just asked to restart ICE.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,6 +61,10 @@ pub enum TransportEvent {
     Connected {
         profile: SrtpProfile,
     },
+    /// Consent has expired: nothing may be sent (RFC 7675 §5.1). `Heard` or `Closed` follows.
+    Silent,
+    /// A check has come again.
+    Heard,
     /// The last event. What `poll_transmit` still has should be sent (close_notify), nothing else will come.
     Closed(CloseReason),
     ChannelOpen {
@@ -130,6 +134,9 @@ pub struct Transport {
     has_remote: bool,
     closed: bool,
     consent_until: Option<Instant>,
+    /// See `set_patience`.
+    patience: Duration,
+    silent: bool,
     connect_until: Option<Instant>,
     transmits: Transmits,
     events: VecDeque<TransportEvent>,
@@ -162,6 +169,8 @@ impl Transport {
             has_remote: false,
             closed: false,
             consent_until: None,
+            patience: Duration::ZERO,
+            silent: false,
             connect_until: None,
             transmits: Transmits {
                 queue: VecDeque::new(),
@@ -188,6 +197,12 @@ impl Transport {
         transport.ice.inject_path(now, path);
         transport.install_keys(keys, role);
         transport
+    }
+
+    /// How long a peer that was connected may be silent before it is gone; at least `CONSENT_TIMEOUT`, after which nothing
+    /// is sent to it. None was asked for: that is all it has.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// What the peer's description says: starts DTLS. May come after the first STUN. Called again (renegotiation, the
@@ -269,7 +284,11 @@ impl Transport {
         if kind == PacketKind::Stun {
             self.ice.handle(now, path, datagram, &mut self.transmits)?;
             if self.has_remote {
-                self.consent_until = Some(self.consent_until.unwrap_or(now).max(now + CONSENT_TIMEOUT));
+                let known = self.consent_until.filter(|_| !self.silent).unwrap_or(now);
+                self.consent_until = Some(known.max(now + CONSENT_TIMEOUT));
+            }
+            if std::mem::take(&mut self.silent) {
+                self.events.push_back(TransportEvent::Heard);
             }
             self.take_embedded(now, path, datagram)?;
             self.progress(now);
@@ -316,7 +335,13 @@ impl Transport {
             return;
         }
         let expired = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        if expired(self.consent_until) || expired(self.connect_until) {
+        let consent_over = expired(self.consent_until);
+        let more = self.patience.saturating_sub(CONSENT_TIMEOUT);
+        if consent_over && self.srtp.is_some() && !self.silent && !more.is_zero() {
+            self.silent = true;
+            self.consent_until = Some(now + more);
+            self.events.push_back(TransportEvent::Silent);
+        } else if consent_over || expired(self.connect_until) {
             return self.fail(CloseReason::IceFailed);
         }
         self.ice.handle_timeout(now, &mut self.transmits);
@@ -439,16 +464,24 @@ impl Transport {
 
     /// Lets data that waits leave, up to so many bytes, the last packet whole; what comes afterwards waits for the next call.
     /// None = all, from now on. Returns how many have left.
-    pub fn release_data(&mut self, now: Instant, room: Option<usize>) -> usize {
+    pub fn release_data(&mut self, now: Instant, allowance: Option<usize>) -> usize {
         let Some(sctp) = &mut self.sctp else { return 0 };
-        let room = room.map(|room| room as i64); // far below what that holds
-        sctp.set_room(room);
-        if sctp.is_held() && room != Some(0) {
+        let allowance = allowance.map(|bytes| bytes as i64); // far below what that holds
+        sctp.set_allowance(allowance);
+        if sctp.is_held() && allowance != Some(0) {
             self.progress(now);
         }
-        let left = self.sctp.as_mut().and_then(|sctp| sctp.set_room(room.and(Some(0))));
-        let sent = room.unwrap_or(0) - left.unwrap_or(0);
+        let left = self
+            .sctp
+            .as_mut()
+            .and_then(|sctp| sctp.set_allowance(allowance.and(Some(0))));
+        let sent = allowance.unwrap_or(0) - left.unwrap_or(0);
         usize::try_from(sent).unwrap_or(0)
+    }
+
+    /// SCTP packets dropped since the last call because too many waited for `release_data`; SCTP sends them again.
+    pub fn take_refused_data(&mut self) -> u64 {
+        self.sctp.as_mut().map_or(0, |sctp| sctp.take_refused())
     }
 
     /// Data waits for `release_data`.

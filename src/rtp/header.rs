@@ -95,6 +95,17 @@ impl RtpHeader {
     }
 }
 
+impl RtpHeader {
+    /// Writes it over the fixed part of a header that has the same extensions.
+    pub fn patch(&self, packet: &mut [u8]) {
+        let [s0, s1] = self.sequence.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [c0, c1, c2, c3] = self.ssrc.0.to_be_bytes();
+        let second = u8::from(self.marker) << 7 | (self.pt.0 & 0x7f);
+        patch(packet, 1, [second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3]);
+    }
+}
+
 /// Writes the transport-wide sequence number at an offset that [`RtpHeader::write`] returned.
 pub fn patch_transport_cc(packet: &mut [u8], offset: u16, sequence: u16) {
     patch(packet, usize::from(offset), sequence.to_be_bytes());

@@ -1,13 +1,14 @@
-//! L2: what outlives the process, in SQLite; and who may serve, in Redis.
+//! L2: what outlives the process, in SQLite or PostgreSQL; and who may serve, in Redis.
 //!
-//! Owns the file, its tables and their migrations, and the lease of the one node of a Redis. Driven by `app` (which opens it), by the journal in `node` and by
-//! webhooks, from threads that may block. Never decides what is worth keeping.
+//! Owns the file, its tables and their migrations, the lease of the one node of a Redis, and the voice system's seat and pins
+//! there. Driven by `app` (which opens it), by the journal in `node` and by webhooks, from threads that may block. Never decides what is worth keeping.
 
 mod database;
 mod lease;
 mod outbox;
 mod redis;
 mod rooms;
+mod seat;
 mod voice;
 
 pub use database::{Database, SharedDatabase};
@@ -15,6 +16,7 @@ pub use lease::{Lease, LeaseError};
 pub use outbox::{NewLetter, Waiting};
 pub use redis::{RedisError, RedisSettings, Sentinel};
 pub use rooms::RoomChange;
+pub use seat::{SEAT_LOOK, Sat, Seat, SharedPins};
 pub use voice::VoiceStore;
 
 /// Any failure of the database; the text is for the log.
@@ -27,6 +29,13 @@ pub enum StoreError {
     TooNew,
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] tokio_postgres::Error),
+    #[error("the authority of PostgreSQL's certificate: {0}")]
+    Certificates(#[source] std::io::Error),
     #[error("the database does not answer in time")]
     Late,
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    /// What it wrote would undo what that one has written.
+    #[error("another node serves the voice system now")]
+    Unseated,
 }

@@ -1,4 +1,4 @@
-//! A connection to a Redis, as much of one as a lease needs: one command at a time, RESP2 (redis.io/docs/reference/
+//! A connection to a Redis, as much of one as leases and pins need: one command at a time, RESP2 (redis.io/docs/reference/
 //! protocol-spec), with TLS, a password, sentinels, and the redirections of a cluster.
 //!
 //! Connects when it is first asked for something, and anew after an error. Every wait and every size has a bound: the
@@ -15,10 +15,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// One line or text of a reply, bytes: a holder's name has a hundred.
+/// One line or text of a reply, bytes: a pin's record has up to 1,400.
 const MAX_TEXT: usize = 4096;
-/// Elements of one reply: a master's address has two.
-const MAX_ELEMENTS: usize = 64;
+/// Elements of one reply: of a small hash Redis gives all there are at once, 512 names and values at most as it is set up.
+const MAX_ELEMENTS: usize = 2048;
 /// LiveKit: `dial_timeout` where none is given.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// LiveKit: `read_timeout` where none is given.
@@ -80,8 +80,8 @@ pub enum Reply {
     List(Vec<Reply>),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 type Link = BufReader<Box<dyn Stream>>;
 
@@ -320,7 +320,7 @@ mod tests {
             b"HTTP/1.1 400 Bad Request\r\n",
             b"$99999999999\r\n",
             b"$999999999\r\n",
-            b"*65\r\n",
+            b"*2049\r\n",
             b":x\r\n",
             b"",
             b"+\xff\r\n",

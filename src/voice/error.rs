@@ -12,7 +12,6 @@ pub enum VoiceError {
     InvalidParameters,
     GuildIdMissing,
     InvalidGuildId,
-    InvalidUserId,
     InvalidChannelId,
     GuildNotFound,
     MemberNotFound,
@@ -28,7 +27,6 @@ pub enum VoiceError {
     ChannelFull,
     CameraLimit,
     InvalidState,
-    TokenFailed,
     UnclaimedOneOnOne,
     UnclaimedChannel,
     Suspicious,
@@ -60,6 +58,53 @@ pub enum VoiceError {
 }
 
 impl VoiceError {
+    /// One of each kind.
+    pub const ALL: &[Self] = &[
+        Self::InvalidSnowflake,
+        Self::InvalidParameters,
+        Self::GuildIdMissing,
+        Self::InvalidGuildId,
+        Self::InvalidChannelId,
+        Self::GuildNotFound,
+        Self::MemberNotFound,
+        Self::UserUnknown,
+        Self::ChannelNotFound,
+        Self::InvalidChannelType,
+        Self::MissingConnectionId,
+        Self::ConnectionNotFound,
+        Self::UserMismatch,
+        Self::TimedOut,
+        Self::PermissionDenied,
+        Self::ModeratorCannotConnect,
+        Self::ChannelFull,
+        Self::CameraLimit,
+        Self::InvalidState,
+        Self::UnclaimedOneOnOne,
+        Self::UnclaimedChannel,
+        Self::Suspicious,
+        Self::DmChannelNotFound,
+        Self::DmNotRecipient,
+        Self::DmInvalidChannelType,
+        Self::FeatureDisabled,
+        Self::UnknownRegion,
+        Self::UnknownServer,
+        Self::RestrictedRegion,
+        Self::UserNotInVoice,
+        Self::NoActiveCall,
+        Self::CallAlreadyExists,
+        Self::InvalidChannelTypeForCall,
+        Self::CannotSendToUser,
+        Self::NonceMismatch,
+        Self::PendingExpired,
+        Self::UpdateRateLimited,
+        Self::RateLimited(Duration::ZERO),
+        Self::StorageDown,
+        Self::Full,
+        Self::Record(RecordError::Id),
+        Self::Sync(SyncError::TooLarge),
+        Self::Unauthorized,
+    ];
+
     /// Code and text of an op 12.
     pub fn gateway(self) -> (&'static str, &'static str) {
         match self {
@@ -69,7 +114,7 @@ impl VoiceError {
             }
             Self::GuildIdMissing => ("VOICE_GUILD_ID_MISSING", "Guild ID is required"),
             Self::InvalidGuildId => ("VOICE_INVALID_GUILD_ID", "Invalid guild ID"),
-            Self::InvalidUserId | Self::UserUnknown => ("VOICE_INVALID_USER_ID", "Invalid user ID"),
+            Self::UserUnknown => ("VOICE_INVALID_USER_ID", "Invalid user ID"),
             Self::InvalidChannelId => ("VOICE_INVALID_CHANNEL_ID", "Invalid channel ID"),
             Self::GuildNotFound => ("VOICE_GUILD_NOT_FOUND", "Guild not found"),
             Self::MemberNotFound => ("VOICE_MEMBER_NOT_FOUND", "Member not found"),
@@ -98,8 +143,7 @@ impl VoiceError {
             Self::UpdateRateLimited | Self::RateLimited(_) => {
                 ("VOICE_UPDATE_RATE_LIMITED", "Voice updates are rate limited")
             }
-            Self::TokenFailed
-            | Self::Suspicious
+            Self::Suspicious
             | Self::FeatureDisabled
             | Self::UnknownRegion
             | Self::UnknownServer
@@ -117,7 +161,6 @@ impl VoiceError {
             Self::InvalidParameters => (400, "INVALID_FORM_BODY", "Invalid form body"),
             Self::GuildIdMissing => (400, "INVALID_FORM_BODY", "Guild ID is required"),
             Self::InvalidGuildId => (400, "INVALID_FORM_BODY", "Invalid guild ID"),
-            Self::InvalidUserId => (400, "INVALID_FORM_BODY", "Invalid user ID"),
             Self::InvalidChannelId => (400, "INVALID_FORM_BODY", "Channel does not exist"),
             Self::InvalidChannelType => (400, "INVALID_FORM_BODY", "Channel must be a voice channel"),
             Self::InvalidState => (400, "INVALID_FORM_BODY", "Invalid voice state"),
@@ -178,7 +221,6 @@ impl VoiceError {
             Self::UpdateRateLimited => (429, "RATE_LIMITED", "Voice updates are rate limited"),
             Self::RateLimited(_) => (429, "RATE_LIMITED", "You are being rate limited"),
             Self::FeatureDisabled => (503, "FEATURE_TEMPORARILY_DISABLED", "Feature is temporarily disabled"),
-            Self::TokenFailed => (503, "VOICE_TOKEN_FAILED", "Failed to obtain voice token"),
             Self::StorageDown | Self::Full => (503, "SERVICE_UNAVAILABLE", "Service is temporarily unavailable"),
             Self::Unauthorized => (401, "UNAUTHORIZED", "Unauthorized"),
         };
@@ -190,7 +232,7 @@ impl VoiceError {
         match self {
             Self::RateLimited(wait) => Some(wait),
             Self::UpdateRateLimited => Some(Duration::from_secs(1)),
-            Self::FeatureDisabled | Self::StorageDown | Self::TokenFailed | Self::Full => Some(Duration::from_secs(5)),
+            Self::FeatureDisabled | Self::StorageDown | Self::Full => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

@@ -19,6 +19,7 @@ mod limits;
 mod moderation;
 mod permissions;
 mod pins;
+mod placing;
 mod presence;
 mod rights;
 mod states;

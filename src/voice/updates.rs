@@ -80,7 +80,7 @@ impl Voice {
         }
         let room = connection.room;
         if room.guild() != update.guild && update.guild.is_some() {
-            return Err(VoiceError::ConnectionNotFound);
+            return Err(VoiceError::InvalidGuildId);
         }
         if room.channel() != channel {
             return self.change_channel(now, user, session, id, channel, update);

@@ -223,3 +223,31 @@ async fn a_worker_may_speak_json_and_is_told_when_the_server_stops() {
     assert_eq!(rude.0.closed().await, (1000, String::new()));
     assert!(rude.0.socket.next().await.is_none());
 }
+
+#[tokio::test]
+async fn the_job_of_an_agent_that_is_lost_goes_to_another_worker() {
+    let server = Server::start().await;
+    let mut first = Worker::registered(&server, "greeter", JobType::JtRoom).await;
+    let (_alice, _) = join(&server, &server.token("alice")).await;
+    let request = CreateAgentDispatchRequest {
+        agent_name: "greeter".into(),
+        room: "room".into(),
+        ..Default::default()
+    };
+    let dispatch = server.node.create_dispatch(request).await.unwrap();
+    let (lost, token) = first.take().await;
+    let (agent, _) = join(&server, &token).await;
+    until(async || (status(&server).await == Some(JobStatus::JsRunning)).then_some(())).await;
+    let mut second = Worker::registered(&server, "greeter", JobType::JtRoom).await;
+    // Its process ends: the worker's socket and the agent's at once.
+    drop(first);
+    drop(agent);
+    let (job, token) = second.take().await;
+    assert_eq!(job.dispatch_id, dispatch.id);
+    assert_ne!(job.id, lost.id);
+    join(&server, &token).await;
+    let dispatches = server.node.dispatches("room", dispatch.id).await.unwrap();
+    let jobs = dispatches[0].state.clone().unwrap().jobs;
+    let states: Vec<JobStatus> = jobs.iter().map(|job| job.state.clone().unwrap().status()).collect();
+    assert_eq!(states, [JobStatus::JsFailed, JobStatus::JsRunning]);
+}

@@ -33,6 +33,17 @@ struct Wish {
     manual: bool,
     attributes: HashMap<String, String>,
     reconnect: bool,
+    /// Of the two connections the server's offer is left alone, and the own one offered: nothing can be subscribed to.
+    unanswered: bool,
+}
+
+impl Wish {
+    fn unanswered() -> Self {
+        Self {
+            unanswered: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Form {
@@ -92,8 +103,10 @@ async fn come(server: &Server, form: Form, token: &str, wish: Wish) -> Result<Cl
         join,
         sections: receiving(),
     };
-    if form == Form::Address {
-        client.answer().await;
+    match form {
+        Form::Address if wish.unanswered => client.offers().await,
+        Form::Address => client.answer().await,
+        Form::Request | Form::V1 => {}
     }
     Ok(client)
 }
@@ -435,7 +448,7 @@ async fn subscribing_may_be_allowed_later() {
         let token = server.token_with("bob", |claims| {
             claims.video.as_mut().unwrap().can_subscribe = Some(false);
         });
-        let mut bob = come_without_answer(&server, form, &token).await;
+        let mut bob = come(&server, form, &token, Wish::unanswered()).await.unwrap();
         let voice = alice.publishes("mic", TrackType::Audio, "opus").await;
         let data = PublishDataTrackRequest {
             pub_handle: 5,
@@ -463,25 +476,6 @@ async fn subscribing_may_be_allowed_later() {
             .await;
         assert_eq!((allowed.track_sid, allowed.allowed), (voice, true), "{form:?}");
     }
-}
-
-/// For whom nothing is offered at first.
-async fn come_without_answer(server: &Server, form: Form, token: &str) -> Client {
-    let wish = Wish::default();
-    let mut socket = Signalling::open(server.address, &form.target(&wish), token)
-        .await
-        .unwrap();
-    let Say::Join(join) = socket.next().await else { panic!() };
-    let mut client = Client {
-        socket,
-        form,
-        join,
-        sections: receiving(),
-    };
-    if form == Form::Address {
-        client.offers().await;
-    }
-    client
 }
 
 #[tokio::test]
@@ -549,7 +543,7 @@ async fn a_refreshed_token_says_what_is_true_now() {
                 ..VideoGrant::default()
             });
         });
-        let mut alice = come_without_answer(&server, form, &token).await;
+        let mut alice = come(&server, form, &token, Wish::unanswered()).await.unwrap();
         let fresh = alice
             .socket
             .until(|message| match message {

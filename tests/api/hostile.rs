@@ -1,7 +1,7 @@
 //! What no client says: tokens that are none, requests that do not end, frames in crumbs, and a crowd at the door. Every
 //! answer is a clear one, or a clean end, and memory stays where it was.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -346,7 +346,7 @@ async fn json_that_is_almost_right_ends_cleanly() {
     let twice = serde_json::to_string(inner).unwrap();
     let deep = format!("{}{}", r#"{"updateMetadata":"#.repeat(3000), "}".repeat(3000));
     // What is not understood ends the session with 1000; what is merely unknown does not.
-    let ends: [&str; 10] = [
+    let ends: [&str; 9] = [
         &twice,
         "[]",
         "null",
@@ -356,10 +356,15 @@ async fn json_that_is_almost_right_ends_cleanly() {
         "{\"ping\":1e400}",
         "{\"pingReq\":{\"timestamp\":\"-\"}}",
         &deep,
-        // A number that is none of the enum's: its JSON has no name for it either.
-        "{\"trackSetting\":{\"trackSids\":[\"TR_x\"],\"quality\":99}}",
     ];
-    let goes_on: [&str; 3] = ["{}", "{\"nothingOfTheKind\":{}}", "{\"mute\":null}"];
+    let goes_on: [&str; 5] = [
+        "{}",
+        "{\"nothingOfTheKind\":{}}",
+        "{\"mute\":null}",
+        // Values that the enum may have one day.
+        "{\"trackSetting\":{\"trackSids\":[\"TR_x\"],\"quality\":99}}",
+        "{\"trackSetting\":{\"trackSids\":[\"TR_x\"],\"quality\":\"HOLOGRAM\"}}",
+    ];
     let server = Server::start().await;
     for text in ends {
         let mut client = joined(&server, "eve").await;
@@ -402,7 +407,9 @@ async fn bodies_that_are_twice_encoded_or_of_unknown_words_have_livekits_codes()
         ("CreateRoom", "{", 400),
         ("CreateRoom", "", 400),
         ("CreateRoom", r#"{"name":"room","unheardOf":[1]}"#, 200),
-        ("SendData", r#"{"room":"room","kind":"SOMEHOW"}"#, 400),
+        // LiveKit: an enum value that is not known counts as left out.
+        ("SendData", r#"{"room":"room","kind":"SOMEHOW"}"#, 200),
+        ("SendData", r#"{"room":"room","kind":["SOMEHOW"]}"#, 400),
         ("SendData", r#"{"room":"room","data":"not base64!"}"#, 400),
         (
             "UpdateParticipant",
@@ -415,61 +422,4 @@ async fn bodies_that_are_twice_encoded_or_of_unknown_words_have_livekits_codes()
         let answer = request(server.address, "POST", &target, &headers, body).await;
         assert_eq!(answer.status, status, "{method} {body}: {}", answer.body);
     }
-}
-
-/// 2,000 connects a second with bad tokens, for five seconds, while clients with good ones come in.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_without_tokens_keeps_nobody_out() {
-    // The machine of the tests is shared: what counts is how a join fares beside the crowd, not how large that becomes.
-    const FOR: Duration = Duration::from_secs(5);
-    const PER_TICK: usize = 20;
-    let server = Server::start().await;
-    joined(&server, "first").await;
-    let before = resident();
-    let address = server.address;
-    let crowd = tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_millis(10));
-        let began = Instant::now();
-        let (mut connects, mut waiting) = (0u32, tokio::task::JoinSet::new());
-        while began.elapsed() < FOR {
-            tick.tick().await;
-            for _ in 0..PER_TICK {
-                waiting.spawn(async move {
-                    let mut stream = TcpStream::connect(address).await.ok()?;
-                    let head = "GET /rtc?access_token=a.b.c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-                    stream.write_all(head.as_bytes()).await.ok()?;
-                    let mut answer = [0; 12];
-                    stream.read_exact(&mut answer).await.ok()?;
-                    (&answer == b"HTTP/1.1 401").then_some(())
-                });
-            }
-            while let Some(done) = waiting.try_join_next() {
-                connects += u32::from(matches!(done, Ok(Some(()))));
-            }
-        }
-        while let Some(done) = waiting.join_next().await {
-            connects += u32::from(matches!(done, Ok(Some(()))));
-        }
-        f64::from(connects) / began.elapsed().as_secs_f64()
-    });
-    let mut joins = Vec::new();
-    while !crowd.is_finished() {
-        let began = Instant::now();
-        let client = joined(&server, &format!("guest {}", joins.len())).await;
-        joins.push(began.elapsed());
-        drop(client);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let rate = crowd.await.unwrap();
-    joins.sort();
-    let p95 = joins[joins.len() * 95 / 100];
-    let grown = resident().saturating_sub(before) >> 20;
-    println!(
-        "{rate:.0} refused a second; {} joins, p95 {p95:?}; memory +{grown} MiB",
-        joins.len()
-    );
-    assert!(rate > 200.0, "the crowd is none: {rate:.0} a second");
-    assert!(p95 <= Duration::from_secs(1), "{p95:?} at {rate:.0} a second");
-    assert!(grown <= 64, "{grown} MiB");
 }

@@ -74,18 +74,25 @@ async fn serve(keys: Keys, mut socket: TcpStream) -> Option<()> {
     }
 }
 
-struct Redis {
-    address: SocketAddr,
+pub struct Redis {
+    pub address: SocketAddr,
     child: Option<Child>,
     keys: Keys,
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
+impl Redis {
+    /// It is gone, with all it knew.
+    pub fn stop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -106,8 +113,8 @@ async fn stand_in() -> Redis {
     }
 }
 
-/// None where the machine has none.
-async fn real() -> Option<Redis> {
+/// A server of its own, whose user "name" has the password "password". None where the machine has none.
+pub async fn real() -> Option<Redis> {
     let address = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
     let port = address.port().to_string();
     let arguments = [
@@ -125,21 +132,27 @@ async fn real() -> Option<Redis> {
         .args(arguments)
         .args(users)
         .current_dir(std::env::temp_dir())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .ok()?;
+    let mut child = child;
+    let said = child.stdout.take()?;
     let redis = Redis {
         address,
         child: Some(child),
         keys: Keys::default(),
     };
-    for _ in 0..100 {
-        if TcpStream::connect(address).await.is_ok() {
-            return Some(redis);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("redis-server does not start");
+    let ready = tokio::task::spawn_blocking(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(said));
+        let mut lines = lines.map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("Ready to accept connections"));
+        // Read to its end, so that it never waits for somebody to.
+        std::thread::spawn(move || lines.for_each(drop));
+        is_ready
+    });
+    let ready = tokio::time::timeout(crate::client::LIMIT, ready).await;
+    assert!(ready.expect("a start").unwrap(), "redis-server does not start");
+    Some(redis)
 }
 
 fn with(redis: &Redis) -> serde_json::Value {

@@ -8,6 +8,7 @@ mod authorisation;
 #[cfg(feature = "load-test")]
 mod churn;
 mod client;
+mod connects;
 mod draining;
 mod durable;
 mod explain;

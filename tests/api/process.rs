@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use patchbay::proto::claims::{Claims, VideoGrant, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use crate::client::{Answer, LIMIT, Signalling, fetch, join_request, request};
 
@@ -19,6 +20,9 @@ pub const SECRET: &str = "a secret of the tests, long enough";
 /// One life of the server after the other, on the same port and the same files.
 pub struct Process {
     child: Option<Child>,
+    /// Lines of its log, where that is listened to.
+    log: Option<mpsc::UnboundedReceiver<String>>,
+    is_logging: bool,
     pub address: SocketAddr,
     config: serde_json::Value,
     directory: PathBuf,
@@ -30,6 +34,28 @@ impl Process {
         let mut process = Self::prepare(settings);
         process.run().await;
         process
+    }
+
+    /// As `start`, and what it logs can be waited for.
+    pub async fn logging(settings: serde_json::Value) -> Self {
+        let mut process = Self::prepare(settings);
+        process.is_logging = true;
+        process.run().await;
+        process
+    }
+
+    /// Reads its log up to a line with that in it.
+    pub async fn logs(&mut self, text: &str) {
+        let log = self.log.as_mut().unwrap();
+        let found = async {
+            while let Some(line) = log.recv().await {
+                if line.contains(text) {
+                    return;
+                }
+            }
+            panic!("its log ends without {text:?}");
+        };
+        tokio::time::timeout(LIMIT, found).await.expect(text);
     }
 
     /// What a server that does not start with these settings says.
@@ -66,6 +92,8 @@ impl Process {
         }
         Self {
             child: None,
+            log: None,
+            is_logging: false,
             address: port,
             config,
             directory,
@@ -80,6 +108,9 @@ impl Process {
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        if self.is_logging {
+            command.env("RUST_LOG", "info").stderr(Stdio::piped());
+        }
         command
     }
 
@@ -87,6 +118,15 @@ impl Process {
     pub async fn run(&mut self) {
         let mut child = self.command().spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
+        if let Some(stderr) = child.stderr.take() {
+            let (lines, log) = mpsc::unbounded_channel();
+            self.log = Some(log);
+            std::thread::spawn(move || {
+                let said = BufReader::new(stderr).lines().map_while(Result::ok);
+                // Read to its end, so that it never waits for somebody to.
+                said.for_each(|line| drop(lines.send(line)));
+            });
+        }
         self.child = Some(child);
         // It says so when its sockets are open; a server that ends says nothing.
         let line = tokio::task::spawn_blocking(move || {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use patchbay::proto::claims::{Claims, VideoGrant, sign};
 use serde_json::json;
 
-use crate::client::{LIMIT, fetch};
+use crate::client::fetch;
 use crate::process::{KEY, Process, SECRET};
 
 const SECOND: &str = "another secret of the tests, long enough";
@@ -29,16 +29,7 @@ async fn opens(server: &Process, key: &str, secret: &str) -> u16 {
         .status
 }
 
-/// Reading again is the server's own pace: asked until it has.
-async fn becomes(server: &Process, key: &str, secret: &str, status: u16) {
-    let changed = async {
-        while opens(server, key, secret).await != status {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let text = format!("{key} is answered {status}");
-    tokio::time::timeout(LIMIT, changed).await.expect(&text);
-}
+const READ: &str = "have been read again";
 
 #[tokio::test]
 async fn keys_of_a_file_are_read_again() {
@@ -48,7 +39,7 @@ async fn keys_of_a_file_are_read_again() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     };
     write(format!("{KEY}: {SECRET}\n"));
-    let server = Process::start(json!({ "key_file": path })).await;
+    let mut server = Process::logging(json!({ "key_file": path })).await;
     assert_eq!(
         (
             opens(&server, KEY, SECRET).await,
@@ -58,16 +49,23 @@ async fn keys_of_a_file_are_read_again() {
     );
     write(format!("{KEY}: {SECRET}\nsecond: {SECOND}\n"));
     server.signal("HUP");
-    becomes(&server, "second", SECOND, 200).await;
+    server.logs(READ).await;
+    assert_eq!(opens(&server, "second", SECOND).await, 200);
     // Nothing is said this time: the file is looked at.
     write(format!("second: {SECOND}\n"));
-    becomes(&server, KEY, SECRET, 401).await;
+    // Perhaps because of the change before, first.
+    while opens(&server, KEY, SECRET).await != 401 {
+        server.logs(READ).await;
+    }
     // What cannot be read changes nothing.
     write("second: [\n".into());
     server.signal("HUP");
+    server.logs("cannot be read again").await;
     write(format!("second: {SECOND}\nthird: {SECOND}\n"));
     server.signal("HUP");
-    becomes(&server, "third", SECOND, 200).await;
+    while opens(&server, "third", SECOND).await != 200 {
+        server.logs(READ).await;
+    }
     assert_eq!(opens(&server, "second", SECOND).await, 200);
     fs::remove_file(&path).unwrap();
 }

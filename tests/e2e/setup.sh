@@ -51,6 +51,14 @@ if ! cmp -s requirements.txt "$stamp"; then
     cp requirements.txt "$stamp"
 fi
 
+# What tests the voice API against its document.
+stamp=.venv-schema/.patchbay-installed
+if ! cmp -s requirements-schema.txt "$stamp"; then
+    python3 -m venv .venv-schema
+    .venv-schema/bin/pip install --quiet --disable-pip-version-check -r requirements-schema.txt
+    cp requirements-schema.txt "$stamp"
+fi
+
 # LiveKit's agents package, 400 MB of wheels that want an older client than the one above: its story is left out where
 # they cannot be installed.
 stamp=.venv-agents/.patchbay-installed

@@ -8,14 +8,16 @@
 //! Makes a network namespace with one interface whose packets come out of an interface here, and the other way round, through
 //! `tests/sim/impairment.rs`. *up* is from the namespace. Needs root, `/dev/net/tun` and iproute2. First prints where it is:
 //! `{"pid":1,"here":"198.18.0.1","there":"198.18.0.2"}`. From standard input: a line in the form above takes effect at once,
-//! its times counted from then; `report` prints what became of the packets since the report before. Ends, and leaves nothing
-//! behind, when standard input does.
+//! its times counted from then; `report` prints what became of the packets since the report before, and when what came
+//! first since the last change; `rebind` gives every flow of the namespace another port, as an address translator that starts
+//! anew does. Ends, and leaves nothing behind, when standard input does.
 
 // The simulator uses all of it.
 #[allow(dead_code)]
 #[path = "../sim/impairment.rs"]
 mod impairment;
 mod interface;
+mod packet;
 #[path = "../sim/schedule.rs"]
 mod schedule;
 
@@ -29,6 +31,7 @@ use std::{
 };
 
 use impairment::{Conditions, Counts, HEADERS, Impairment};
+use packet::{Marks, Translator};
 use schedule::Step;
 use serde_json::{Value, json};
 
@@ -73,6 +76,8 @@ struct Relay {
     down: Direction,
     /// What was said last, and what it began with; by time.
     steps: Vec<(Instant, Step)>,
+    translator: Translator,
+    marks: Marks,
 }
 
 fn main() -> ExitCode {
@@ -113,6 +118,7 @@ fn run() -> Result<(), String> {
         match arriving.recv_timeout(wait) {
             Ok(Input::Packet(way, at, packet)) => relay.offer(way, at, packet),
             Ok(Input::Line(line)) if line == "report" => println!("{}", relay.report()),
+            Ok(Input::Line(line)) if line == "rebind" => relay.rebind(Instant::now()),
             // Whoever steers a run must not believe in a change that did not come.
             Ok(Input::Line(line)) => relay.follow(Instant::now(), &line)?,
             Ok(Input::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -159,7 +165,14 @@ impl Relay {
             up: direction(up_out, 0),
             down: direction(down_out, 1),
             steps: Vec::new(),
+            translator: Translator::default(),
+            marks: Marks::new(now),
         }
+    }
+
+    fn rebind(&mut self, now: Instant) {
+        self.translator.forget();
+        self.marks = Marks::new(now);
     }
 
     /// The steps of `text` from `now` on, in place of those that are still to come.
@@ -167,6 +180,7 @@ impl Relay {
         let current = self.steps.iter().rev().find(|(at, _)| *at <= now);
         let current = current.map_or(CLEAN, |(_, step)| *step);
         let steps = schedule::parse(text, current)?;
+        self.marks = Marks::new(now);
         self.up.link.set(now, current.up);
         self.down.link.set(now, current.down);
         self.steps = vec![(now, current)];
@@ -179,10 +193,16 @@ impl Relay {
         Ok(())
     }
 
-    fn offer(&mut self, way: Way, at: Instant, packet: Vec<u8>) {
+    fn offer(&mut self, way: Way, at: Instant, mut packet: Vec<u8>) {
         let direction = match way {
-            Way::Up => &mut self.up,
-            Way::Down => &mut self.down,
+            Way::Up => {
+                self.translator.up(&mut packet);
+                &mut self.up
+            }
+            Way::Down => {
+                self.marks.down(at, &packet);
+                &mut self.down
+            }
         };
         // A link adds the headers, which these packets have.
         direction.link.offer(at, packet.len().saturating_sub(HEADERS), packet);
@@ -190,10 +210,14 @@ impl Relay {
 
     /// Lets out what is due. When there is more.
     fn pass(&mut self, now: Instant) -> Option<Instant> {
-        for direction in [&mut self.up, &mut self.down] {
-            while let Some(packet) = direction.link.take(now) {
-                // A device that is going away loses packets as a cable does.
-                let _ = direction.out.write(&packet);
+        // A device that is going away loses packets as a cable does.
+        while let Some(packet) = self.up.link.take(now) {
+            self.marks.up(now, &packet);
+            let _ = self.up.out.write(&packet);
+        }
+        while let Some(mut packet) = self.down.link.take(now) {
+            if self.translator.down(&mut packet) {
+                let _ = self.down.out.write(&packet);
             }
         }
         [self.up.link.next_due(), self.down.link.next_due()]
@@ -203,7 +227,7 @@ impl Relay {
     }
 
     fn report(&mut self) -> Value {
-        json!({ "up": self.up.report(), "down": self.down.report() })
+        json!({ "up": self.up.report(), "down": self.down.report(), "first": self.marks.report() })
     }
 }
 

@@ -220,7 +220,7 @@ fn a_peer_that_falls_silent_is_given_up() {
         ..Conditions::CLEAN
     };
     world.set_link(alice, down);
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_secs(90)); // it is waited for 60 s
     assert!(world.events.iter().any(|(_, event)| matches!(
         event,
         Event::TransportClosed {

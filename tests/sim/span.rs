@@ -126,13 +126,17 @@ impl Story {
         tags.map(|tag| (tag.encoding, tag.frame, tag.part)).collect()
     }
 
-    fn outcome(&self, from: Instant) -> Outcome {
+    fn all_parts(&self) -> BTreeMap<(usize, &'static str), Parts> {
         let subscriptions = self.subscriptions.iter();
+        subscriptions
+            .map(|(subscriber, name, _)| ((*subscriber, *name), self.parts(*subscriber, name)))
+            .collect()
+    }
+
+    fn outcome(&self, from: Instant) -> Outcome {
         let events = self.world.events.iter().filter(|(at, _)| *at >= from);
         Outcome {
-            frames: subscriptions
-                .map(|(subscriber, name, _)| ((*subscriber, *name), self.parts(*subscriber, name)))
-                .collect(),
+            frames: self.all_parts(),
             speakers: events
                 .filter_map(|(_, event)| match event {
                     Event::Speakers { speakers, .. } => Some(speakers.iter().map(|its| its.participant).collect()),
@@ -182,6 +186,64 @@ fn the_loudest_are_chosen_for_the_room_wherever_they_are() {
         for (key, parts) in &one.frames {
             let same = &three.frames[key];
             assert!(parts == same, "{key:?}: {}", difference(parts, same));
+        }
+        Vec::new()
+    });
+}
+
+/// Which encoding of each frame somebody was sent.
+type Shown = BTreeMap<u32, u8>;
+
+/// Cameras of two publishers; some who watch ask for less for a while, and one comes late. What each was sent in the second
+/// after each change has settled: a switch waits for a key frame, which comes when it comes.
+fn cameras_story(seed: u64, shards: u8) -> BTreeMap<(usize, &'static str), Vec<Shown>> {
+    let mut story = Story::new(seed, shards, 0);
+    for (publisher, name) in [(0, "camera 0"), (1, "camera 1")] {
+        story.camera(publisher, name);
+    }
+    for (subscriber, name) in [
+        (1, "camera 0"),
+        (2, "camera 0"),
+        (3, "camera 0"),
+        (0, "camera 1"),
+        (2, "camera 1"),
+    ] {
+        story.subscribe(subscriber, name);
+    }
+    let mut seen: BTreeMap<_, Vec<Shown>> = BTreeMap::new();
+    let mut second = 0;
+    let mut settled = |story: &mut Story| {
+        story.run(4000);
+        second += 4;
+        // Thirty frames a second, of which the first and last may be on their way as it begins or ends.
+        let last = (second - 1) * 30 + 2..second * 30 - 2;
+        for (key, parts) in story.all_parts() {
+            let shown = parts.iter().filter(|part| last.contains(&part.1));
+            let shown = shown.map(|(encoding, frame, _)| (*frame, *encoding)).collect();
+            seen.entry(key).or_default().push(shown);
+        }
+    };
+    settled(&mut story);
+    for subscriber in [1, 2] {
+        story.limit(subscriber, "camera 0", 0);
+    }
+    settled(&mut story);
+    story.limit(2, "camera 0", 2);
+    story.limit(1, "camera 0", 1);
+    story.subscribe(4, "camera 0");
+    settled(&mut story);
+    seen
+}
+
+#[test]
+fn cameras_are_given_as_one_shard_would_give_them() {
+    over_seeds("cameras over shards", |seed| {
+        let one = replayable(seed, || cameras_story(seed, 1));
+        let three = replayable(seed, || cameras_story(seed, 3));
+        assert_eq!(one.len(), 6);
+        for (key, shown) in &one {
+            assert!(shown.iter().all(|shown| shown.len() == 26), "{key:?} {shown:?}");
+            assert_eq!(shown, &three[key], "{key:?}");
         }
         Vec::new()
     });

@@ -212,6 +212,7 @@ impl World {
         let shard = |index: u8| {
             let config = ShardConfig {
                 index: ShardIndex(index.into()),
+                patience: Duration::from_secs(60),
                 ..ShardConfig::new(vec![address_of(index.into())], identity.clone(), seed, wall)
             };
             Shard::new(config, now)

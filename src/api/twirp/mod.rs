@@ -16,6 +16,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method as HttpMethod, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
 
 pub use endpoint::{Method, Right};
 pub use statistics::ApiStatistics;
@@ -79,9 +80,21 @@ pub async fn answer(
         body,
     };
     let began = Instant::now();
-    let outcome = tokio::time::timeout(time_limit(parts), (method.run)(call)).await;
+    let span = tracing::trace_span!(
+        target: "patchbay::trace",
+        "twirp",
+        service = method.service,
+        method = method.name,
+        traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok()),
+        error = tracing::field::Empty,
+    );
+    let running = tokio::time::timeout(time_limit(parts), (method.run)(call));
+    let outcome = running.instrument(span.clone()).await;
     let outcome = outcome.unwrap_or_else(|_| Err(TwirpError::new(Code::DeadlineExceeded, "context deadline exceeded")));
     let code = outcome.as_ref().err().map(|error| error.code);
+    if let Some(code) = code {
+        span.record("error", code.name());
+    }
     statistics.record(method, code, began.elapsed());
     match outcome {
         Ok(answer) => ([(header::CONTENT_TYPE, coding.content_type())], answer).into_response(),

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::openapi::{boolean, list, object, reference, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{boolean, list, object, record_id, reference};
 use crate::voice::{Region, Server, ServerKey, Voice, VoiceError};
 
 macro_rules! admin {
@@ -15,6 +15,7 @@ macro_rules! admin {
             name: $name,
             caller: Caller::Backend,
             summary: $summary,
+            query: &[],
             body: Some($body),
             answer: Some((200, $answer)),
             // Restrictions may list ten thousand guilds.
@@ -71,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
         "servers/create",
         "createServer",
         "Add a server",
-        new_server,
+        || reference("NewServer"),
         server,
         create_server
     ),
@@ -98,26 +99,13 @@ fn empty() -> Value {
 }
 
 fn region_id() -> Value {
-    object(&[("id", text(64))], &["id"])
+    object(&[("id", record_id())], &["id"])
 }
 
 fn server_id() -> Value {
     object(
-        &[("region_id", text(64)), ("server_id", text(64))],
+        &[("region_id", record_id()), ("server_id", record_id())],
         &["region_id", "server_id"],
-    )
-}
-
-fn new_server() -> Value {
-    object(
-        &[
-            ("region_id", text(64)),
-            ("server_id", text(64)),
-            ("endpoint", text(1024)),
-            ("api_key", text(256)),
-            ("api_secret", text(256)),
-        ],
-        &["region_id", "server_id", "endpoint", "api_key", "api_secret"],
     )
 }
 

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::channels::room_of;
-use super::openapi::{boolean, integer, list, object, optional, reference, snowflake, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{boolean, connection_id, integer, list, object, optional, reference, snowflake, text};
 use crate::node::voice::participants;
 use crate::proto::livekit::{ParticipantInfo, participant_info::State};
 use crate::voice::{ChannelId, ConnectionId, Disconnected, Entry, GuildId, Rights, RoomKey, UserId, Voice, VoiceError};
@@ -20,6 +20,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "syncDirectory",
         caller: Caller::Backend,
         summary: "Versioned facts of the backend; older ones are passed over",
+        query: &[],
         body: Some(|| object(&[("entries", list(reference("DirectoryEntry")))], &["entries"])),
         answer: Some((200, || {
             object(
@@ -36,6 +37,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "listParticipants",
         caller: Caller::Backend,
         summary: "Who is connected to the channel's room",
+        query: &["guild_id"],
         body: None,
         answer: Some((200, || {
             object(
@@ -52,6 +54,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateParticipant",
         caller: Caller::Backend,
         summary: "Mute or deafen a user",
+        query: &[],
         body: Some(|| {
             object(
                 &[
@@ -72,11 +75,12 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateParticipantPermissions",
         caller: Caller::Backend,
         summary: "State what a connection may do from now on",
+        query: &[],
         body: Some(|| {
             object(
                 &[
                     ("guild_id", optional(snowflake())),
-                    ("connection_id", text(64)),
+                    ("connection_id", connection_id()),
                     ("can_speak", boolean()),
                     ("can_stream", boolean()),
                     ("can_video", boolean()),
@@ -94,6 +98,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "disconnectParticipant",
         caller: Caller::Backend,
         summary: "Disconnect one connection",
+        query: &[],
         body: None,
         answer: Some((200, || object(&[("success", boolean())], &["success"]))),
         max_body: SMALL,
@@ -105,6 +110,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "disconnectChannel",
         caller: Caller::Backend,
         summary: "Disconnect everybody",
+        query: &[],
         body: Some(|| object(&[("guild_id", optional(snowflake()))], &[])),
         answer: Some((200, || {
             object(

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::openapi::{boolean, list, object, optional, reference, snowflake, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{boolean, list, object, optional, reference, snowflake, text};
 use crate::voice::{ChannelId, Coordinates, UserId};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -14,6 +14,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "getCallEligibility",
         caller: Caller::User,
         summary: "Whether the user may ring here",
+        query: &[],
         body: None,
         answer: Some((200, || {
             object(
@@ -30,6 +31,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "startCall",
         caller: Caller::User,
         summary: "Begin a call without ringing",
+        query: &[],
         body: Some(|| object(&[], &[])),
         answer: Some((200, || reference("Call"))),
         max_body: SMALL,
@@ -41,6 +43,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateCall",
         caller: Caller::User,
         summary: "Another region for the call",
+        query: &[],
         body: Some(|| object(&[("region", optional(text(64)))], &[])),
         answer: None,
         max_body: SMALL,
@@ -52,6 +55,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "ringCall",
         caller: Caller::User,
         summary: "Ring the recipients, all by default",
+        query: &[],
         body: Some(recipients),
         answer: None,
         max_body: SMALL,
@@ -63,6 +67,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "stopRinging",
         caller: Caller::User,
         summary: "Stop ringing, the user's own devices by default",
+        query: &[],
         body: Some(recipients),
         answer: None,
         max_body: SMALL,
@@ -74,6 +79,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "endCall",
         caller: Caller::User,
         summary: "Leave the call; the last one ends it",
+        query: &[],
         body: Some(|| object(&[], &[])),
         answer: None,
         max_body: SMALL,

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::openapi::{boolean, list, object, optional, reference, snowflake, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{
+    boolean, connection_id, coordinate, list, object, optional, reference, short_list, snowflake, stream_key, text,
+};
 use crate::voice::{
     Actor, ChannelId, ConnectionId, Coordinates, GuildId, Join, Moderation, RoomKey, SelfState, SessionId, StateUpdate,
     Ticket, UnixMillis, Updated, UserId, Voice, VoiceError,
@@ -17,6 +19,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "createVoiceToken",
         caller: Caller::User,
         summary: "A token for a voice channel or conversation",
+        query: &[],
         body: Some(token_request),
         answer: Some((200, || reference("VoiceToken"))),
         max_body: SMALL,
@@ -28,6 +31,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateOwnVoiceState",
         caller: Caller::User,
         summary: "Join, change or leave voice; a null channel leaves",
+        query: &[],
         body: Some(own_state),
         answer: Some((200, || reference("VoiceState"))),
         max_body: SMALL,
@@ -39,6 +43,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "moderateMember",
         caller: Caller::User,
         summary: "Mute, deafen, move or (null channel) disconnect a member",
+        query: &[],
         body: Some(moderation),
         answer: Some((200, || reference("Member"))),
         max_body: SMALL,
@@ -50,6 +55,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "listChannelRegions",
         caller: Caller::User,
         summary: "Regions that may be chosen for a channel",
+        query: &[],
         body: None,
         answer: Some((200, || list(reference("RegionName")))),
         max_body: 0,
@@ -61,6 +67,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateChannelRegion",
         caller: Caller::User,
         summary: "Set a channel's region; null is automatic",
+        query: &[],
         body: Some(|| object(&[("rtc_region", optional(text(64)))], &["rtc_region"])),
         answer: Some((200, || reference("Channel"))),
         max_body: SMALL,
@@ -69,7 +76,6 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 fn token_request() -> Value {
-    let coordinate = || optional(json!({"type": "string", "minLength": 1, "maxLength": 32}));
     object(
         &[
             ("channel_id", optional(snowflake())),
@@ -87,14 +93,14 @@ fn own_state() -> Value {
     object(
         &[
             ("channel_id", optional(snowflake())),
-            ("connection_id", optional(text(64))),
+            ("connection_id", optional(connection_id())),
             ("session_id", optional(text(64))),
             ("self_mute", optional(boolean())),
             ("self_deaf", optional(boolean())),
             ("self_video", optional(boolean())),
             ("self_stream", optional(boolean())),
             ("is_mobile", optional(boolean())),
-            ("viewer_stream_keys", optional(list(text(256)))),
+            ("viewer_stream_keys", optional(short_list(stream_key(), 32))),
         ],
         &[],
     )
@@ -106,7 +112,7 @@ fn moderation() -> Value {
             ("mute", optional(boolean())),
             ("deaf", optional(boolean())),
             ("channel_id", optional(snowflake())),
-            ("connection_id", optional(text(64))),
+            ("connection_id", optional(connection_id())),
         ],
         &[],
     )

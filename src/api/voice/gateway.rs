@@ -12,9 +12,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::SinkExt;
 use tokio::time::timeout;
 
-use super::VoiceSite;
 use super::route::{ApiError, decoded};
-use crate::node::voice::{ToSocket, VoiceSocket};
+use crate::node::voice::{ToSocket, VoiceLink, VoiceSocket};
 use crate::voice::MAX_FRAME;
 
 const PATHS: [&str; 2] = ["/gateway", "/gateway/"];
@@ -53,7 +52,7 @@ fn query(parts: &Parts, name: &str) -> Option<String> {
     found.next().and_then(|(_, value)| decoded(value))
 }
 
-pub(super) async fn connect(site: &VoiceSite, parts: &mut Parts) -> Response {
+pub(super) async fn connect(link: VoiceLink, parts: &mut Parts) -> Response {
     let version = query(parts, "v");
     let compression = match query(parts, "compress").as_deref() {
         Some("zstd-stream") => Compression::Zstd,
@@ -62,7 +61,6 @@ pub(super) async fn connect(site: &VoiceSite, parts: &mut Parts) -> Response {
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
         return ApiError::new(426, "UPGRADE_REQUIRED", "The gateway speaks WebSocket").into_response();
     };
-    let link = site.link().clone();
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)

@@ -8,11 +8,13 @@ mod admin;
 mod backend;
 mod calls;
 mod channels;
+mod elsewhere;
 mod gateway;
 mod openapi;
 mod previews;
 mod route;
 mod rpc;
+mod schemas;
 mod webhook;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use self::route::{Answer, ApiError, Call, Caller, Route};
 use crate::node::Node;
-use crate::node::voice::{UserTokens, VoiceLink, Who};
+use crate::node::voice::{Https, Place, PlaceWatch, Told, UserTokens, VoiceLink, VoiceStatistics, Who};
 use crate::voice::{UserId, VoiceError};
 
 /// How long a body may take to arrive.
@@ -55,11 +57,13 @@ pub struct VoiceSite {
 
 struct Inner {
     node: Node,
-    link: VoiceLink,
+    place: PlaceWatch,
+    https: Https,
     users: UserTokens,
     /// SHA-256 of the backend's secret; None: nobody is the backend.
     secret: Option<[u8; 32]>,
     previews: previews::Previews,
+    statistics: Arc<VoiceStatistics>,
 }
 
 impl std::fmt::Debug for VoiceSite {
@@ -70,39 +74,61 @@ impl std::fmt::Debug for VoiceSite {
 
 impl VoiceSite {
     /// An empty secret is nobody's.
-    pub fn new(node: Node, link: VoiceLink, users: UserTokens, secret: &str) -> Self {
+    pub fn new(
+        node: Node,
+        place: PlaceWatch,
+        users: UserTokens,
+        secret: &str,
+        statistics: Arc<VoiceStatistics>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 node,
-                link,
+                place,
+                https: Https::default(),
                 users,
                 secret: (!secret.is_empty()).then(|| hash(secret)),
                 previews: previews::Previews::default(),
+                statistics,
             }),
         }
     }
 
     /// Everything of the voice API; None: the path is somebody else's.
     pub async fn answer(&self, path: &str, parts: &mut Parts, body: &mut Body) -> Option<Response> {
-        if gateway::is_wanted(path, parts) {
-            return Some(gateway::connect(self, parts).await);
-        }
+        let is_gateway = gateway::is_wanted(path, parts);
         let found: Vec<_> = routes()
             .filter_map(|route| Some((route, route.matches(path)?)))
             .collect();
+        if found.is_empty() && !is_gateway {
+            return None;
+        }
+        let place = self.inner.place.borrow().clone();
+        let link = match place {
+            Place::Here(link) => link,
+            Place::There(url) => return Some(elsewhere::answer(&self.inner.https, &url, parts, body).await),
+            Place::Nowhere => return Some(ApiError::from(VoiceError::StorageDown).into_response()),
+        };
+        if is_gateway {
+            return Some(gateway::connect(link, parts).await);
+        }
+        // The first path that fits is the most exact one.
+        let path = found.first().map(|(route, _)| route.path);
+        let found = found.into_iter().filter(|(route, _)| Some(route.path) == path);
+        let found: Vec<_> = found.collect();
         let allowed: Vec<&str> = found.iter().map(|(route, _)| route.method).collect();
         let mut fitting = found
             .into_iter()
             .filter(|(route, _)| route.method == parts.method.as_str());
         if let Some((route, parameters)) = fitting.next() {
             let body = std::mem::take(body);
-            return Some(match self.run(route, parameters, parts, body).await {
+            return Some(match self.run(route, link, parameters, parts, body).await {
                 Ok(answer) => answer.into_response(),
-                Err(error) => error.into_response(),
+                Err(error) => {
+                    self.inner.statistics.refused(Told::Http, error.code);
+                    error.into_response()
+                }
             });
-        }
-        if allowed.is_empty() {
-            return None;
         }
         let mut refusal = ApiError::new(405, "METHOD_NOT_ALLOWED", "Method not allowed").into_response();
         if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
@@ -114,6 +140,7 @@ impl VoiceSite {
     async fn run(
         &self,
         route: &'static Route,
+        link: VoiceLink,
         parameters: Vec<(&'static str, String)>,
         parts: &Parts,
         body: Body,
@@ -126,6 +153,7 @@ impl VoiceSite {
         };
         let call = Call {
             site: self.clone(),
+            link,
             user,
             parameters,
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -155,10 +183,6 @@ impl VoiceSite {
         let known = self.inner.secret.as_ref();
         known.is_some_and(|known| verify_slices_are_equal(known, &hash(token)).is_ok())
     }
-
-    fn link(&self) -> &VoiceLink {
-        &self.inner.link
-    }
 }
 
 fn hash(secret: &str) -> [u8; 32] {
@@ -173,7 +197,10 @@ fn authorization(parts: &Parts) -> &str {
 }
 
 fn bearer(authorization: &str) -> &str {
-    authorization.strip_prefix("Bearer ").unwrap_or(authorization).trim()
+    match authorization.strip_prefix("Bearer") {
+        Some(token) if token.is_empty() || token.starts_with(' ') => token.trim(),
+        _ => authorization.trim(),
+    }
 }
 
 async fn read(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, ApiError> {
@@ -199,7 +226,27 @@ fn object(raw: &Bytes) -> Result<Map<String, Value>, ApiError> {
     if raw.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(raw).map_err(|_| VoiceError::InvalidParameters.into())
+    let mut object: Map<String, Value> = serde_json::from_slice(raw).map_err(|_| VoiceError::InvalidParameters)?;
+    object.values_mut().for_each(whole_numbers);
+    Ok(object)
+}
+
+/// `1.0` is an integer (RFC 8259 §6 knows one kind of numbers, and so does JSON Schema), up to where such are exact.
+fn whole_numbers(value: &mut Value) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && number.abs() <= EXACT);
+            if let Some(whole) = whole {
+                *value = Value::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 impl IntoResponse for Answer {

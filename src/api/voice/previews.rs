@@ -7,9 +7,10 @@ use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::json;
 
-use super::openapi::{object, optional, snowflake, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{object, optional, snowflake, text};
 use crate::voice::{ChannelId, Permissions, RoomKey, StreamKey, UserId, Voice, VoiceError};
 
 /// Characters of a picture, base64-coded.
@@ -24,6 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
         name: "updateStream",
         caller: Caller::User,
         summary: "The region of a stream, which is that of its room",
+        query: &[],
         body: Some(|| object(&[("region", optional(text(64)))], &[])),
         answer: None,
         max_body: SMALL,
@@ -35,8 +37,9 @@ pub(super) const ROUTES: &[Route] = &[
         name: "getStreamPreview",
         caller: Caller::User,
         summary: "The stream's picture",
+        query: &[],
         body: None,
-        answer: Some((200, || serde_json::json!({}))),
+        answer: Some((200, || json!({}))),
         max_body: 0,
         run: |call| Box::pin(show(call)),
     },
@@ -46,12 +49,16 @@ pub(super) const ROUTES: &[Route] = &[
         name: "putStreamPreview",
         caller: Caller::User,
         summary: "A new picture of the user's own stream",
+        query: &[],
         body: Some(|| {
             object(
                 &[
                     ("channel_id", snowflake()),
                     ("thumbnail", text(MAX_THUMBNAIL)),
-                    ("content_type", optional(text(64))),
+                    (
+                        "content_type",
+                        optional(json!({"enum": ["image/jpeg", "image/png", "image/webp"]})),
+                    ),
                 ],
                 &["channel_id", "thumbnail"],
             )

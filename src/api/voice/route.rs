@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::VoiceSite;
-use crate::node::voice::VoiceGone;
+use crate::node::voice::{VoiceGone, VoiceLink};
 use crate::voice::{Limit, UnixMillis, UserId, Voice, VoiceError};
 
 /// Bytes of an ordinary body.
@@ -37,6 +37,8 @@ pub(super) struct Route {
     pub name: &'static str,
     pub caller: Caller,
     pub summary: &'static str,
+    /// Ids that the query may name.
+    pub query: &'static [&'static str],
     /// Of the request; None: it has no JSON body.
     pub body: Option<Schema>,
     /// Of a good answer; None: without a body.
@@ -140,6 +142,7 @@ impl From<VoiceGone> for ApiError {
 /// A request on its way to its route.
 pub(super) struct Call {
     pub site: VoiceSite,
+    pub link: VoiceLink,
     /// Who asks, of routes for users.
     pub user: Option<UserId>,
     pub parameters: Vec<(&'static str, String)>,
@@ -190,7 +193,7 @@ impl Call {
         &self,
         question: impl FnOnce(&mut Voice, UnixMillis) -> R + Send + 'static,
     ) -> Result<R, ApiError> {
-        Ok(self.site.link().ask(question).await?)
+        Ok(self.link.ask(question).await?)
     }
 
     /// As `ask`, for what may be refused.

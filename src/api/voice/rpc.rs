@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::backend::room;
-use super::openapi::{object, text};
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::schemas::{boolean, connection_id, coordinate, object, optional, snowflake, tagged, text};
 use crate::voice::{
     Authority, ChannelId, ConnectionId, Coordinates, GuildId, Join, Rights, SelfState, UserId, VoiceError,
 };
@@ -16,13 +16,65 @@ pub(super) const ROUTES: &[Route] = &[Route {
     name: "rpc",
     caller: Caller::Backend,
     summary: "Assertion calls of the backend's gateway",
-    body: Some(|| object(&[("type", text(64))], &["type"])),
+    query: &[],
+    body: Some(asks),
     answer: Some((200, || {
         object(&[("type", text(64)), ("data", object(&[], &[]))], &["type", "data"])
     })),
     max_body: SMALL,
     run: |call| Box::pin(rpc(call)),
 }];
+
+fn asks() -> Value {
+    let place = || vec![("guild_id", optional(snowflake())), ("channel_id", snowflake())];
+    let person = || [place(), vec![("user_id", snowflake())]].concat();
+    let connection = || [person(), vec![("connection_id", connection_id())]].concat();
+    let may = |may: fn() -> Value| vec![("can_speak", may()), ("can_stream", may()), ("can_video", may())];
+    let maybe = || optional(boolean());
+    let token = vec![
+        ("connection_id", optional(connection_id())),
+        ("latitude", coordinate()),
+        ("longitude", coordinate()),
+        ("mute", maybe()),
+        ("deaf", maybe()),
+        ("region", optional(text(64))),
+        (
+            "token_nonce",
+            optional(json!({"type": "string", "minLength": 1, "maxLength": 32})),
+        ),
+    ];
+    let in_channel: &[&str] = &["channel_id"];
+    let of_person: &[&str] = &["channel_id", "user_id"];
+    let of_connection: &[&str] = &["channel_id", "user_id", "connection_id"];
+    let rights: &[&str] = &[
+        "channel_id",
+        "user_id",
+        "connection_id",
+        "can_speak",
+        "can_stream",
+        "can_video",
+    ];
+    let state = [person(), vec![("mute", boolean()), ("deaf", boolean())]].concat();
+    tagged(
+        "type",
+        vec![
+            ("voice_get_token", [person(), token, may(maybe)].concat(), of_person),
+            ("voice_force_disconnect_participant", connection(), of_connection),
+            (
+                "voice_update_participant",
+                state,
+                &["channel_id", "user_id", "mute", "deaf"],
+            ),
+            ("voice_force_disconnect_channel", place(), in_channel),
+            (
+                "voice_update_participant_permissions",
+                [connection(), may(boolean)].concat(),
+                rights,
+            ),
+            ("call_ended", Vec::new(), &[]),
+        ],
+    )
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

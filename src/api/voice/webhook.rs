@@ -22,6 +22,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     name: "livekitWebhook",
     caller: Caller::Anybody,
     summary: "Events of LiveKit servers, signed with their keys",
+    query: &[],
     body: None,
     answer: Some((200, || serde_json::json!({}))),
     max_body: MAX_EVENT,

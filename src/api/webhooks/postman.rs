@@ -14,6 +14,7 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::client::Client;
 use super::event::write;
@@ -362,7 +363,8 @@ impl Shared {
             ..Claims::default()
         };
         let token = sign(&claims, &self.settings.api_key, secret, now, TOKEN_TTL);
-        match self.client.post(target, &token, body).await {
+        let span = tracing::trace_span!(target: "patchbay::trace", "webhook", url = target.url);
+        match self.client.post(target, &token, body).instrument(span).await {
             Ok(status) if status.is_success() => Ok(Fate::Delivered),
             // LiveKit: a receiver that does not want it is not asked again; one that is in trouble is.
             Ok(status) if is_passing(status) => Err(status.to_string()),

@@ -9,7 +9,7 @@ use livekit_protocol::{DisconnectReason, SyncState, TrackPublishedResponse, Upda
 use super::world::{World, camera, entry, name};
 use crate::control::RoomEvent;
 use crate::media::edge::{Command, Event};
-use crate::types::{CloseReason, TransportHandle};
+use crate::types::{CloseReason, Identity, TransportHandle};
 
 fn transports(world: &World) -> Vec<TransportHandle> {
     world.commands(|command| match command {
@@ -313,6 +313,61 @@ fn what_went_with_a_transport_is_not_named_again() {
             })
             .collect();
         assert!(named.is_empty(), "{named:?}");
+    }
+}
+
+fn silence(world: &mut World, transport: TransportHandle, silent: bool) {
+    world.event(Event::TransportSilent { transport, silent });
+}
+
+#[test]
+fn a_silent_network_is_waited_for_and_a_client_that_is_gone_is_not() {
+    for single in [true, false] {
+        let mut world = World::new();
+        let in_form = |name: &str| if single { entry(name) } else { entry(name).dual() };
+        let bob = world.join(in_form("bob"));
+        let sid = world.client(bob).join_response().participant.unwrap().sid;
+        let its = transports(&world);
+        its.iter().for_each(|transport| silence(&mut world, *transport, true));
+        // Offered while nobody can answer.
+        let alice = world.join(in_form("alice"));
+        world.publish(alice, camera("cam"));
+        world.after_ms(40_000);
+        assert_eq!(world.states().len(), 2, "single form: {single}");
+        assert!(!world.client(bob).closed);
+        // Its old socket ends when the network is back, a moment before its next try.
+        let lost = crate::media::edge::ConnectionScore { mos: 1.0, lost: true };
+        let participant = world.room.identities[&Identity("bob".into())];
+        world.event(Event::Quality {
+            participant,
+            score: lost,
+        });
+        world.drop_socket(bob);
+        world.after_ms(8_000);
+        let again = world
+            .try_join(in_form("bob").parameters(|it| it.reconnect = true))
+            .unwrap();
+        assert_eq!(world.client(again).names()[0], "reconnect");
+        its.iter().for_each(|transport| silence(&mut world, *transport, false));
+        assert!(
+            world.room.participants[&participant].score.is_none(),
+            "of the time before"
+        );
+        world.after_ms(14_000);
+        assert!(world.room.participants().iter().any(|info| info.sid == sid));
+
+        // Its process has ended: nothing comes, and the socket is closed.
+        world.drop_socket(again);
+        its.iter().for_each(|transport| silence(&mut world, *transport, true));
+        world.after_ms(9_000);
+        assert_eq!(world.states().len(), 2);
+        world.after_ms(2_000);
+        assert_eq!(world.states(), [("alice".into(), State::Active)]);
+        let left = world
+            .happened
+            .iter()
+            .filter(|event| matches!(event, RoomEvent::ParticipantLeft { .. }));
+        assert_eq!(left.count(), 1, "once");
     }
 }
 

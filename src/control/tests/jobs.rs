@@ -1,7 +1,7 @@
 //! Agents that a room asks for, and what it keeps of them.
 
 use livekit_protocol::{
-    CreateAgentDispatchRequest, Job, JobRestartPolicy, JobState, JobStatus, JobType, RoomAgentDispatch,
+    CreateAgentDispatchRequest, Job, JobRestartPolicy, JobState, JobStatus, JobType, ParticipantInfo, RoomAgentDispatch,
 };
 
 use super::world::{World, camera, entry};
@@ -147,6 +147,75 @@ fn a_job_that_fails_is_asked_for_again_unless_it_must_not_be() {
     world.room.job_updated("AJ_1", failed);
     world.pump();
     assert_eq!(asked(&mut world), []);
+}
+
+#[test]
+fn an_agent_that_is_lost_is_looked_for_again() {
+    let mut world = World::with(RoomSettings {
+        agents: vec![RoomAgentDispatch {
+            agent_name: "greeter".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    asked(&mut world);
+    let again = [of(JobType::JtRoom, "greeter", "")];
+    let lose = |world: &mut World, id: &str| {
+        world.room.job_lost(world.now, id);
+        world.pump();
+        asked(world)
+    };
+
+    assign(&mut world, "AJ_1", "one");
+    assert_eq!(lose(&mut world, "AJ_1"), again, "its worker went before the agent came");
+    assert_eq!(state(&world, 0).status(), JobStatus::JsFailed);
+    assert_eq!(lose(&mut world, "AJ_1"), [], "once");
+
+    assign(&mut world, "AJ_2", "two");
+    let mut agent = entry("two");
+    agent.kind = "agent";
+    let two = world.join(agent);
+    assert_eq!(lose(&mut world, "AJ_2"), [], "the agent is well without its worker");
+    assert_eq!(state(&world, 1).status(), JobStatus::JsRunning);
+    world.drop_socket(two);
+    assert_eq!(asked(&mut world), [], "it may resume");
+    assert_eq!(lose(&mut world, "AJ_2"), again, "both are gone");
+    assert_eq!(state(&world, 1).status(), JobStatus::JsFailed);
+    assert_eq!(world.states(), []);
+}
+
+#[test]
+fn after_a_restart_agents_come_back_or_others_are_looked_for() {
+    let mut world = World::new();
+    world.join(entry("alice"));
+    assign(&mut world, "AJ_room", "one");
+    let dispatch_id = world.room.dispatches("")[0].id.clone();
+    world.room.job_assigned(Job {
+        id: "AJ_alice".into(),
+        dispatch_id,
+        r#type: JobType::JtParticipant as i32,
+        participant: Some(ParticipantInfo {
+            identity: "alice".into(),
+            ..Default::default()
+        }),
+        state: Some(JobState {
+            status: JobStatus::JsRunning as i32,
+            participant_identity: "two".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    world.restart();
+    assert_eq!(world.followed, ["AJ_room", "AJ_alice"]);
+    assert_eq!(asked(&mut world), []);
+    world.join(entry("alice"));
+    assert_eq!(asked(&mut world), [], "she has an agent, who may come too");
+    for job in ["AJ_room", "AJ_alice"] {
+        world.room.job_lost(world.now, job);
+    }
+    world.pump();
+    let again = [of(JobType::JtRoom, "", ""), of(JobType::JtParticipant, "", "alice")];
+    assert_eq!(asked(&mut world), again);
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) struct World {
     /// Agents that were asked for, and jobs that ended (with a failure).
     pub jobs: Vec<Job>,
     pub ended_jobs: Vec<(String, bool)>,
+    pub followed: Vec<String>,
     pub over: bool,
     /// False: transports stay unconnected.
     pub network: bool,
@@ -232,6 +233,7 @@ impl World {
             answers: Vec::new(),
             jobs: Vec::new(),
             ended_jobs: Vec::new(),
+            followed: Vec::new(),
             over: false,
             network: true,
             next_connection: 0,
@@ -398,6 +400,15 @@ impl World {
         self.pump();
     }
 
+    /// The process has ended without a word, and another has made the room from what was written down.
+    pub(super) fn restart(&mut self) {
+        let record = self.room.take_record().expect("something new");
+        let (settings, wall) = (self.room.settings.clone(), self.room.wall);
+        self.room = Room::restore(record, RoomHandle(2), settings, wall, 43, self.now);
+        self.clients.clear();
+        self.pump();
+    }
+
     pub(super) fn drop_socket(&mut self, connection: ConnectionHandle) {
         self.client(connection).closed = true;
         self.room.handle_connection_closed(self.now, connection);
@@ -436,6 +447,7 @@ impl World {
                 Output::RpcAnswered { call, answer } => self.answers.push((call, answer.map_err(|error| error.code))),
                 Output::LaunchJob(job) => self.jobs.push(*job),
                 Output::EndJob { job, failed } => self.ended_jobs.push((job, failed)),
+                Output::FollowJob(job) => self.followed.push(job.id),
                 Output::WithdrawJobs { .. } => {}
                 Output::Closed => self.over = true,
             }

@@ -190,8 +190,13 @@ impl Workers {
         };
         self.send(handle, Say::Assignment(assignment));
         if self.running.len() < MAX_RUNNING {
-            let worker = Some(handle);
-            self.running.insert(job.id.clone(), Running { worker, room, state });
+            let running = Running {
+                worker: Some(handle),
+                lost_at: None,
+                room,
+                state,
+            };
+            self.running.insert(job.id.clone(), running);
             if let Some(worker) = self.workers.get_mut(&handle) {
                 worker.jobs += 1;
             }

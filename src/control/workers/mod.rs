@@ -29,6 +29,10 @@ const REGISTER_LIMIT: Duration = Duration::from_secs(10);
 /// … and to say whether it takes a job.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a worker may be away before its jobs count as lost, and a new process waits for the workers of the one before.
+/// LiveKit: workers of its Python package try again after 0, 2, 4 and 6 seconds.
+const RETURN_LIMIT: Duration = Duration::from_secs(15);
+
 /// Workers of one node. They hold API keys, so this guards against a deployment gone wild. More are turned away.
 const MAX_WORKERS: usize = 4096;
 /// Jobs that wait for a worker's answer. They come from joins and the server API; further ones are not launched.
@@ -61,6 +65,11 @@ pub enum WorkersOutput {
         job: String,
         state: Box<JobState>,
     },
+    /// Its worker has not come back. The agent itself may be well, which the room knows.
+    Lost {
+        room: RoomHandle,
+        job: String,
+    },
 }
 
 pub(super) struct Worker {
@@ -86,6 +95,8 @@ pub(super) struct Registration {
 struct Running {
     /// None: its worker has gone; the agent itself may be well.
     worker: Option<WorkerHandle>,
+    /// Its worker is to be back by then.
+    lost_at: Option<Instant>,
     room: Option<RoomHandle>,
     state: JobState,
 }
@@ -145,7 +156,9 @@ impl Workers {
             return;
         }
         for running in self.running.values_mut() {
-            running.worker.take_if(|worker| *worker == handle);
+            if running.worker.take_if(|worker| *worker == handle).is_some() {
+                running.lost_at = Some(now + RETURN_LIMIT);
+            }
         }
         let asked = self.asking.iter().filter(|(_, asking)| asking.worker == handle);
         let asked: Vec<String> = asked.map(|(job, _)| job.clone()).collect();
@@ -185,7 +198,7 @@ impl Workers {
                 // After a reconnect it goes on with what it had.
                 for job in request.job_ids {
                     if let Some(running) = self.running.get_mut(&job).filter(|running| running.worker.is_none()) {
-                        running.worker = Some(handle);
+                        (running.worker, running.lost_at) = (Some(handle), None);
                         worker.jobs += 1;
                     }
                 }
@@ -262,6 +275,19 @@ impl Workers {
         }
     }
 
+    /// A job of an earlier process, whose worker may be on its way back.
+    pub fn handle_restored(&mut self, now: Instant, room: RoomHandle, job: Job) {
+        if self.running.len() < MAX_RUNNING {
+            let running = Running {
+                worker: None,
+                lost_at: Some(now + RETURN_LIMIT),
+                room: Some(room),
+                state: job.state.unwrap_or_default(),
+            };
+            self.running.insert(job.id, running);
+        }
+    }
+
     /// Nobody needs agents of this dispatch any more.
     pub fn handle_withdraw(&mut self, dispatch: &str) {
         self.waiting.retain(|request| request.job.dispatch_id != dispatch);
@@ -299,12 +325,21 @@ impl Workers {
         for job in late {
             self.refused(now, &job);
         }
+        for (job, running) in &mut self.running {
+            let is_lost = running.lost_at.take_if(|lost_at| *lost_at <= now).is_some();
+            if let (true, Some(room)) = (is_lost, running.room) {
+                let job = job.clone();
+                self.out.push_back(WorkersOutput::Lost { room, job });
+            }
+        }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let registering = self.workers.values().filter(|worker| worker.registration.is_none());
         let asking = self.asking.values().map(|asking| asking.until);
-        registering.map(|worker| worker.register_by).chain(asking).min()
+        let lost = self.running.values().filter_map(|running| running.lost_at);
+        let registering = registering.map(|worker| worker.register_by);
+        registering.chain(asking).chain(lost).min()
     }
 
     pub fn poll_output(&mut self) -> Option<WorkersOutput> {

@@ -16,6 +16,7 @@ struct Pool {
     closed: Vec<WorkerHandle>,
     assigned: Vec<Job>,
     updated: Vec<(String, JobState)>,
+    lost: Vec<String>,
 }
 
 fn pool() -> Pool {
@@ -29,6 +30,7 @@ fn pool() -> Pool {
         closed: Vec::new(),
         assigned: Vec::new(),
         updated: Vec::new(),
+        lost: Vec::new(),
     }
 }
 
@@ -40,6 +42,7 @@ impl Pool {
                 WorkersOutput::Close { worker } => self.closed.push(worker),
                 WorkersOutput::Assigned { job, .. } => self.assigned.push(*job),
                 WorkersOutput::Updated { job, state, .. } => self.updated.push((job, *state)),
+                WorkersOutput::Lost { job, .. } => self.lost.push(job),
             }
         }
     }
@@ -296,6 +299,34 @@ fn jobs_end_with_their_rooms_and_survive_their_workers_socket() {
     pool.pump();
     assert!(matches!(pool.said.pop(), Some((to, Say::Termination(end))) if to == again && end.job_id == second));
     assert!(pool.said.is_empty());
+}
+
+#[test]
+fn jobs_of_a_worker_that_does_not_come_back_are_lost_once() {
+    let mut pool = pool();
+    let worker = pool.register(1, "", JobType::JtRoom);
+    let (first, second) = (pool.assign(worker, ""), pool.assign(worker, ""));
+    pool.workers.handle_disconnected(pool.now, worker);
+    let restored = Job {
+        id: "AJ_before".into(),
+        ..Default::default()
+    };
+    pool.workers.handle_restored(pool.now, RoomHandle(1), restored);
+    let again = pool.register(2, "", JobType::JtRoom);
+    let job_ids = vec![second, "AJ_unknown".into()];
+    pool.say(again, Ask::MigrateJob(MigrateJobRequest { job_ids }));
+    pool.pass(RETURN_LIMIT);
+    pool.lost.sort();
+    let mut expected = ["AJ_before".to_owned(), first.clone()];
+    expected.sort();
+    assert_eq!(pool.lost, expected);
+    assert_eq!(pool.workers.poll_timeout(), None, "once");
+    // Where the agent itself was well its worker may still come.
+    let job_ids = vec![first.clone()];
+    pool.say(again, Ask::MigrateJob(MigrateJobRequest { job_ids }));
+    pool.workers.handle_end(&first);
+    pool.pump();
+    assert!(matches!(pool.said.pop(), Some((to, Say::Termination(end))) if to == again && end.job_id == first));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn class(descriptor: &Descriptor) -> Class {
 
 /// 4 Mbit/s: a packet of 1,000 bytes each 2 ms.
 const PACE: Pace = Pace {
+    bypass: BYPASS,
     rate: Bitrate(4_000_000),
     quantum: QUANTUM,
     is_probe: false,
@@ -58,6 +59,10 @@ impl World {
 
     /// One turn: what leaves, as kind and number.
     fn turn(&mut self, queued: &[(Kind, u64)]) -> Vec<(Kind, u64)> {
+        self.turn_at(PACE, queued)
+    }
+
+    fn turn_at(&mut self, pace: Pace, queued: &[(Kind, u64)]) -> Vec<(Kind, u64)> {
         let mut queued: Vec<_> = queued
             .iter()
             .map(|(kind, n)| descriptor(self.slot, *n, *kind))
@@ -65,9 +70,9 @@ impl World {
         let size = |_: &Descriptor| Some(1000);
         self.refused += self
             .queue
-            .admit(self.now, PACE, &mut queued, &mut self.scratch, class, size);
+            .admit(self.now, pace, &mut queued, &mut self.scratch, class, size);
         queued.iter().for_each(|_| self.queue.spend(Share::Picture, 1000));
-        self.queue.plan(self.now, Some(PACE), Duration::from_millis(1));
+        self.queue.plan(self.now, Some(pace), Duration::from_millis(1));
         queued.iter().map(|gone| (gone.kind, gone.sequence_out)).collect()
     }
 
@@ -87,6 +92,55 @@ fn an_ordinary_frame_leaves_in_its_turn() {
     assert_eq!(world.queue.poll_timeout(), None);
     world.now += Duration::from_millis(33);
     assert_eq!(world.turn(&frame), frame);
+}
+
+#[test]
+fn a_path_without_a_queue_takes_a_frame_of_40_ms_at_once() {
+    let mut world = World::new();
+    let frame: Vec<_> = (0..20).map(|n| (Kind::Media, n)).collect();
+    let calm = Pace {
+        bypass: CALM_BYPASS,
+        ..PACE
+    };
+    assert_eq!(world.turn_at(calm, &frame), frame);
+    // What it owes is paid before the next leaves so.
+    world.now += Duration::from_millis(33);
+    assert_ne!(world.turn_at(calm, &frame), frame);
+}
+
+#[test]
+fn a_busy_server_keeps_the_rate_and_fills_a_probe_though_its_turns_are_long() {
+    let mut world = World::new();
+    let turn = Duration::from_millis(20);
+    // 1,000 bytes each 2 ms: what a turn lets leave of a queue that is never empty.
+    let frame: Vec<_> = (0..300).map(|n| (Kind::Media, n)).collect();
+    let mut left = world.turn(&frame).len();
+    for _ in 0..10 {
+        world.now += turn;
+        left += world.turn(&[]).len();
+    }
+    assert!((100..=106).contains(&left), "{left} in 200 ms");
+
+    let mut world = World::new();
+    let probe = Pace {
+        is_probe: true,
+        quantum: PROBE_QUANTUM,
+        ..PACE
+    };
+    world.now += Duration::from_secs(1); // nothing of this is made up for
+    let mut filled = Vec::new();
+    for _ in 0..4 {
+        world.turn_at(probe, &[]);
+        let mut fills = 0;
+        while world.queue.wants_fill(probe) {
+            world.queue.spend(Share::Probe, 1000);
+            fills += 1;
+        }
+        world.queue.plan(world.now, Some(probe), Duration::from_millis(1));
+        filled.push(fills);
+        world.now += turn;
+    }
+    assert_eq!(filled, [1, 10, 10, 10]);
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl Shard {
             local_addresses: self.config.addresses.clone(),
             open_channels: open.open_channels,
         };
-        let rtc = rtc::Transport::new(config, &self.config.identity, now);
+        let mut rtc = rtc::Transport::new(config, &self.config.identity, now);
+        rtc.set_patience(self.config.patience);
         let timers = &mut self.timers;
         let slot = self.transports.insert_with(|slot| {
             let timer = timers.insert(TimerKey::Transport(slot));

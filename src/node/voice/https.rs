@@ -1,10 +1,11 @@
-//! A POST to a server that the operator has named: a media server's RoomService, or the backend.
+//! Requests to servers that the operator has named: a media server's RoomService, the backend, another node.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Method, Uri, header};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +19,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of an answer: a thousand participants with their tracks.
 const MAX_ANSWER: usize = 8 << 20;
+
+/// For the head of an answer to a request that is passed on, whose body may take half a minute to arrive.
+const PASS_LIMIT: Duration = Duration::from_secs(45);
+
+/// The answer to a request that was passed on.
+pub type Passed = axum::http::Response<Incoming>;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a URL of http or https")]
@@ -90,8 +100,6 @@ impl Https {
     }
 
     async fn exchange(&self, url: &Url, path: &str, request: Request) -> Result<(u16, Bytes), ExchangeError> {
-        let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
-        let _ = stream.set_nodelay(true);
         let target = match path {
             "" if url.path.is_empty() => "/".to_owned(),
             path => format!("{}{path}", url.path.trim_end_matches('/')),
@@ -105,14 +113,34 @@ impl Https {
             .header(header::AUTHORIZATION, request.authorization)
             .header(header::CONNECTION, "close")
             .body(Body::from(request.body))?;
+        send(self.connect(url).await?, request).await
+    }
+
+    /// A whole request passed on as it is; the answer's body comes as it arrives, and an upgrade can be taken up.
+    ///
+    /// # Errors
+    /// The other end cannot be reached, or does not answer in time.
+    pub async fn pass(&self, url: &Url, mut request: axum::http::Request<Body>) -> Result<Passed, ExchangeError> {
+        let stream = tokio::time::timeout(LIMIT, self.connect(url)).await;
+        let stream = stream.map_err(|_| ExchangeError::Late)??;
+        let host = url.authority.parse().map_err(axum::http::Error::from)?;
+        request.headers_mut().insert(header::HOST, host);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let answer = tokio::time::timeout(PASS_LIMIT, sender.send_request(request)).await;
+        Ok(answer.map_err(|_| ExchangeError::Late)??)
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, ExchangeError> {
+        let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
+        let _ = stream.set_nodelay(true);
         if !url.secure {
-            return send(stream, request).await;
+            return Ok(Box::new(stream));
         }
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
         let tls = self.tls.get_or_init(connector).as_ref().ok_or(ExchangeError::Late)?;
-        let stream = tls.connect(name, stream).await?;
-        send(stream, request).await
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 }
 
@@ -124,10 +152,7 @@ fn connector() -> Option<TlsConnector> {
     Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()).into())
 }
 
-async fn send<S>(stream: S, request: axum::http::Request<Body>) -> Result<(u16, Bytes), ExchangeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn send(stream: Box<dyn Stream>, request: axum::http::Request<Body>) -> Result<(u16, Bytes), ExchangeError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let answer = sender.send_request(request).await?;

@@ -6,6 +6,7 @@
 
 mod https;
 mod lanes;
+mod statistics;
 mod task;
 mod tokens;
 mod users;
@@ -13,13 +14,14 @@ mod users;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::room_task::Happening;
 use crate::control::RoomEvent;
 use crate::voice::{Frame, RoomKey, Seen, ServerKey, SocketId, UnixMillis, Voice};
-pub use https::{Https, UrlError};
+pub use https::{Https, Passed, Url, UrlError};
 pub use lanes::participants;
+pub use statistics::{Told, VoiceCounts, VoiceStatistics};
 pub use task::{PreparedInbox, StartError, VoiceConfig, VoiceTask};
 pub use tokens::nonce_of;
 pub use users::{UserTokens, Who};
@@ -71,6 +73,19 @@ pub enum ToSocket {
     Frame(Frame),
     Close { code: u16, reason: &'static str },
 }
+
+/// Which process the voice system runs in, of those that serve its API.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Here(VoiceLink),
+    /// In that of the node with this URL.
+    There(Url),
+    /// In none for now.
+    Nowhere,
+}
+
+/// Where the voice system is, at any moment.
+pub type PlaceWatch = watch::Receiver<Place>;
 
 /// The voice system is not running any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The task that owns the domain.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 
 use super::https::Https;
 use super::lanes::{Lanes, seen};
+use super::statistics::{Told, VoiceCounts, VoiceStatistics};
 use super::tokens::Jwt;
 use super::users::{UserTokens, Who};
 use super::{Input, ToSocket, VoiceLink};
@@ -17,8 +19,8 @@ use crate::control::RoomEvent;
 use crate::node::{Happening, Node};
 use crate::store::{StoreError, VoiceStore};
 use crate::voice::{
-    Change, CloseCode, Effect, Region, RoomKey, Server, ServerKey, SocketId, Table, UnixMillis, Voice, VoiceError,
-    VoiceSettings,
+    Change, CloseCode, Effect, Frame, Region, RoomKey, Server, ServerKey, SocketId, Table, UnixMillis, Voice,
+    VoiceError, VoiceSettings,
 };
 
 /// Inputs handled before what they led to is carried out.
@@ -33,6 +35,7 @@ pub struct VoiceConfig {
     /// Made where there are no regions yet, or changed to what they say.
     pub regions: Vec<Region>,
     pub servers: Vec<Server>,
+    pub statistics: Arc<VoiceStatistics>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,7 @@ struct Task {
     /// Not written yet, the latest of each; as many as there are things to keep.
     unwritten: BTreeMap<(Table, String), Change>,
     writer: Writer,
+    statistics: Arc<VoiceStatistics>,
 }
 
 /// The store is with the task that writes, or here.
@@ -134,6 +138,7 @@ impl VoiceTask {
                 returns,
                 not_before: Instant::now(),
             },
+            statistics: config.statistics,
         };
         let task = tokio::spawn(task.run(inbox.0));
         Ok(Self { link, task })
@@ -159,8 +164,10 @@ impl Task {
         loop {
             self.carry_out();
             self.write_down();
+            self.statistics.look_at(&self.voice);
             if let Some(done) = stopping.take() {
                 self.write_all().await;
+                self.statistics.set(VoiceCounts::default());
                 let _ = done.send(());
                 return;
             }
@@ -290,11 +297,15 @@ impl Task {
     }
 
     fn tell(&mut self, socket: SocketId, what: ToSocket) {
+        if let ToSocket::Frame(Frame::Error { code, .. }) = &what {
+            self.statistics.refused(Told::Gateway, code);
+        }
         let Some(outbox) = self.sockets.get(&socket) else {
             return;
         };
         if outbox.try_send(what).is_err() {
             // It does not read. Dropping the queue cuts it off; its session waits for another socket.
+            self.statistics.cut();
             self.sockets.remove(&socket);
             self.voice.handle_socket_closed(unix(&self.node), socket);
         }

@@ -253,3 +253,37 @@ fn held_chunks_return_to_zero() {
     assert_eq!(pair.ends[1].held_chunks, 0);
     assert!(!pair.lost[0] && !pair.lost[1]);
 }
+
+/// More than may wait is dropped, counted, and sent again.
+#[test]
+fn what_finds_no_place_among_the_waiting_is_counted_and_comes_later() {
+    let mut pair = Pair::new();
+    let message = vec![1; 60_000];
+    for _ in 0..8 {
+        pair.ends[0].send(ChannelId(0), true, &message).expect("sent"); // the window opens
+        pair.ends[0].send(ChannelId(0), true, &message).expect("sent");
+        pair.settle();
+        pair.wait(Duration::from_millis(250));
+    }
+    let received = |pair: &Pair| {
+        let events = pair.events[1].iter();
+        events
+            .filter(|event| matches!(event, TransportEvent::ChannelData { .. }))
+            .count()
+    };
+    let before = received(&pair);
+    assert_eq!(pair.ends[0].take_refused(), 0);
+    pair.ends[0].set_allowance(Some(0));
+    for _ in 0..2 {
+        pair.ends[0].send(ChannelId(0), true, &message).expect("sent");
+    }
+    pair.settle();
+    assert!(pair.ends[0].is_held());
+    assert!(pair.ends[0].take_refused() > 0);
+    assert_eq!(received(&pair), before);
+    pair.ends[0].set_allowance(None);
+    for _ in 0..40 {
+        pair.wait(Duration::from_millis(500));
+    }
+    assert_eq!(received(&pair), before + 2);
+}

@@ -49,6 +49,32 @@ fn a_client_changes_its_network_in_the_middle() {
     assert_eq!(late, Err(DropReason::IceUnverified));
 }
 
+/// The network of before is gone: after an ICE restart the first check shows where media is to go, long before the client names
+/// that path. While the old one is alive it goes on being used until then.
+#[test]
+fn a_restart_leaves_a_silent_path_at_the_first_check() {
+    for (away, taken) in [(Duration::from_secs(4), MOBILE), (Duration::from_secs(1), WIFI)] {
+        let mut now = Instant::now();
+        let client = DtlsIdentity::generate().expect("an identity");
+        let (mut transport, _) = transport(now, &client);
+        check(&mut transport, now, path(SERVER, WIFI), true);
+        now += away;
+        transport.restart_ice(now, credentials("two"), Some(credentials("new")));
+        let mobile = path(SERVER, MOBILE);
+        for nominate in [false, true] {
+            let mut request = binding_request(&credentials("two"), "ufragnew", nominate);
+            let answered = transport.handle_datagram(now, mobile, &mut request);
+            assert_eq!(answered, Ok(Received::Consumed));
+            let expected = if nominate { MOBILE } else { taken };
+            assert_eq!(
+                transport.path(),
+                Some(path(SERVER, expected)),
+                "after {away:?}, named: {nominate}"
+            );
+        }
+    }
+}
+
 /// A full agent checks what the peer names; names of mDNS, other protocols and nonsense are nobody, and ten thousand
 /// candidates are as good as the first few.
 #[test]

@@ -646,6 +646,34 @@ fn silence_ends_the_transport() {
     }
 }
 
+/// With patience asked for, a network may be away for longer than consent lasts: nothing is sent, and everything goes on when
+/// it is back.
+#[test]
+fn a_peer_whose_network_is_away_is_waited_for() {
+    for comes_back in [true, false] {
+        let mut world = world(config(true, SERVER), DtlsRole::Passive);
+        world.transport.set_patience(Duration::from_secs(60));
+        ready(&mut world);
+        world.link = Box::new(|_| false);
+        let silent_since = world.now;
+        let has = |event: TransportEvent| move |world: &mut World<Str0m>| world.events.contains(&event);
+        world.until("silent", Duration::from_secs(30), has(TransportEvent::Silent));
+        assert!(world.now - silent_since < Duration::from_secs(17));
+        if comes_back {
+            world.link = Box::new(|_| true);
+            world.until("heard", Duration::from_secs(10), has(TransportEvent::Heard));
+            world.run_for(Duration::from_secs(40));
+            assert_eq!(world.closed(), None);
+            exchange(&mut world);
+        } else {
+            world.until("closed", Duration::from_secs(90), |world| world.closed().is_some());
+            assert_eq!(world.closed(), Some(CloseReason::IceFailed));
+            let silence = (world.now - silent_since).as_secs();
+            assert!((55..=61).contains(&silence), "after {silence} s");
+        }
+    }
+}
+
 #[test]
 fn never_connecting_ends_the_transport() {
     let mut world = world(config(true, SERVER), DtlsRole::Passive);

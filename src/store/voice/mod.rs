@@ -1,4 +1,5 @@
-//! What the voice system keeps: in the SQLite file or in PostgreSQL, with the same tables.
+//! What the voice system keeps: in the SQLite file or in PostgreSQL, with the same tables; pins in Redis where several nodes
+//! serve.
 
 mod postgres;
 
@@ -6,6 +7,7 @@ use rusqlite::params;
 
 use super::StoreError;
 use super::database::SharedDatabase;
+use super::seat::SharedPins;
 use crate::voice::{Change, Table};
 pub use postgres::Postgres;
 
@@ -41,6 +43,11 @@ fn change(kind: &str, id: String, body: String) -> Option<Change> {
 pub enum VoiceStore {
     Sqlite(SharedDatabase),
     Postgres(Box<Postgres>),
+    /// Of several nodes: pins are where the right to write them is.
+    Shared {
+        rest: Box<Self>,
+        pins: Box<SharedPins>,
+    },
 }
 
 impl VoiceStore {
@@ -53,12 +60,13 @@ impl VoiceStore {
         Ok(Self::Sqlite(database))
     }
 
-    /// `postgres://user:password@host:port/name`; connects when it is first needed.
+    /// `postgres://user:password@host:port/name`; connects when it is first needed. With `?sslmode=require` under TLS, to a
+    /// server whose certificate `authority` (a PEM file; empty = the machine's authorities) has signed.
     ///
     /// # Errors
-    /// The URL cannot be read.
-    pub fn postgres(url: &str) -> Result<Self, StoreError> {
-        Ok(Self::Postgres(Box::new(Postgres::new(url)?)))
+    /// The URL or the file cannot be read.
+    pub fn postgres(url: &str, authority: &str) -> Result<Self, StoreError> {
+        Ok(Self::Postgres(Box::new(Postgres::new(url, authority)?)))
     }
 
     /// # Errors
@@ -67,10 +75,16 @@ impl VoiceStore {
         match self {
             Self::Sqlite(database) => database.call(|database| load(&database.connection)).await,
             Self::Postgres(postgres) => postgres.load().await,
+            Self::Shared { rest, pins } => {
+                let mut found = Box::pin(rest.load()).await?;
+                found.retain(|change| change.table != Table::Pins);
+                found.extend(pins.load().await?);
+                Ok(found)
+            }
         }
     }
 
-    /// All of it or nothing.
+    /// All of it or nothing; of several nodes pins first, by themselves.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -82,6 +96,15 @@ impl VoiceStore {
                     .await
             }
             Self::Postgres(postgres) => postgres.write(&changes).await,
+            Self::Shared { rest, pins } => {
+                let (own, others): (Vec<_>, Vec<_>) =
+                    changes.into_iter().partition(|change| change.table == Table::Pins);
+                pins.write(&own).await?;
+                match others.is_empty() {
+                    true => Ok(()),
+                    false => Box::pin(rest.write(others)).await,
+                }
+            }
         }
     }
 }

@@ -1,12 +1,17 @@
 //! PostgreSQL: one connection, made again when it is lost.
 
+mod tls;
+
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, Socket};
 
 use super::{DONE, ENTER, LOAD, MIGRATIONS, PUT, REMOVE, VERSIONS, change};
 use crate::store::StoreError;
 use crate::voice::Change;
+use tls::Tls;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For one transaction; a server that hangs is as good as away.
@@ -14,17 +19,38 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Two processes that start at once make the tables one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7014257)";
 
-#[derive(Debug)]
 pub struct Postgres {
     config: Config,
+    /// None: in the clear, as the URL asks.
+    tls: Option<Tls>,
     client: Option<Client>,
 }
 
+/// The password must not reach a log.
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres")
+            .field("hosts", &self.config.get_hosts())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Postgres {
-    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &str, authority: &str) -> Result<Self, StoreError> {
         let mut config: Config = url.parse()?;
         config.connect_timeout(CONNECT_LIMIT);
-        Ok(Self { config, client: None })
+        let tls = match config.get_ssl_mode() {
+            SslMode::Require => Some(Tls::trusting(authority).map_err(StoreError::Certificates)?),
+            _ => {
+                config.ssl_mode(SslMode::Disable);
+                None
+            }
+        };
+        Ok(Self {
+            config,
+            tls,
+            client: None,
+        })
     }
 
     pub(super) async fn load(&mut self) -> Result<Vec<Change>, StoreError> {
@@ -61,17 +87,29 @@ impl Postgres {
 
     async fn client(&mut self) -> Result<&mut Client, StoreError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            let (mut client, connection) = self.config.connect(NoTls).await?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::warn!(%error, "the connection to PostgreSQL has ended");
-                }
-            });
+            let mut client = match &self.tls {
+                Some(tls) => connect(&self.config, tls.clone()).await?,
+                None => connect(&self.config, NoTls).await?,
+            };
             migrate(&mut client).await?;
             self.client = Some(client);
         }
         self.client.as_mut().ok_or(StoreError::Late)
     }
+}
+
+async fn connect<T>(config: &Config, tls: T) -> Result<Client, StoreError>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(%error, "the connection to PostgreSQL has ended");
+        }
+    });
+    Ok(client)
 }
 
 async fn migrate(client: &mut Client) -> Result<(), StoreError> {

@@ -14,6 +14,8 @@ use crate::voice::permissions::Permissions;
 const MAX_PARTS: usize = 1000;
 /// Bytes of a name.
 const MAX_NAME: usize = 512;
+/// Characters of a guild's feature and of a region's id, as in the records of regions.
+const MAX_ID: usize = 64;
 
 /// One fact of the backend. Ids only in a deletion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,14 +179,24 @@ impl Fact {
     fn check(&self) -> Result<(), SyncError> {
         let (name, parts) = match self {
             Self::User { username, .. } => (username.len(), 0),
+            Self::Guild { features, .. } if features.iter().any(|feature| feature.chars().count() > MAX_ID) => {
+                return Err(SyncError::TooLarge);
+            }
             Self::Guild { name, features, .. } => (name.len(), features.len()),
             Self::Member { nick, roles, .. } => (nick.as_ref().map_or(0, String::len), roles.len()),
             Self::Channel {
                 name,
+                rtc_region,
                 permission_overwrites,
                 recipients,
                 ..
             } => {
+                if rtc_region
+                    .as_ref()
+                    .is_some_and(|region| region.chars().count() > MAX_ID)
+                {
+                    return Err(SyncError::TooLarge);
+                }
                 if permission_overwrites.iter().any(|overwrite| overwrite.kind > 1) {
                     return Err(SyncError::OverwriteType);
                 }

@@ -188,6 +188,15 @@ impl Voice {
     ) -> Result<(), VoiceError> {
         let update = read_update(data)?;
         if let (None, Some(channel)) = (update.guild, update.channel) {
+            let own = |id: &ConnectionId| self.connection(id).filter(|connection| connection.user == user);
+            if update
+                .connection
+                .as_ref()
+                .and_then(own)
+                .is_some_and(|own| own.room.guild().is_some())
+            {
+                return Err(VoiceError::GuildIdMissing);
+            }
             // A guild's channel must be asked for with its guild.
             let found = self.directory.channel(channel);
             if found.is_some_and(|found| found.guild.is_some()) {

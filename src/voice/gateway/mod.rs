@@ -154,14 +154,17 @@ impl Voice {
         }
         let id = self.new_session_id();
         let ready = self.ready(user, &id);
-        let session = Session::new(now, user, socket, identify.ignored_events);
+        let mut session = Session::new(now, user, socket, identify.ignored_events);
+        let ready = session.begin("READY", Arc::from(ready.to_string()));
         self.gateway.sessions.insert(id.clone(), session);
         self.gateway.by_user.entry(user).or_default().insert(id.clone());
         if let Some(socket) = self.gateway.sockets.get_mut(&socket) {
             socket.phase = Phase::Ready(id.clone());
         }
         self.at(now, Timer::Socket(socket));
-        self.dispatch(now, id.clone(), "READY", Arc::from(ready.to_string()));
+        if let Some((socket, frame)) = ready {
+            self.send(socket, frame);
+        }
         let conversations: Vec<_> = self
             .directory
             .conversations_of(user)

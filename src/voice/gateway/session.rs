@@ -52,6 +52,15 @@ impl Session {
         }
     }
 
+    /// What comes first. Not remembered: a client that has not got it does not know the session's name, and it is the
+    /// longest there is.
+    pub fn begin(&mut self, event: &'static str, data: Arc<str>) -> Option<(SocketId, Frame)> {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let frame = Frame::Dispatch { event, sequence, data };
+        self.socket.map(|socket| (socket, frame))
+    }
+
     /// Remembers it; where to send it now, if anywhere.
     pub fn dispatch(&mut self, event: &'static str, data: Arc<str>) -> Option<(SocketId, Frame)> {
         if self.ignored.contains(event) {

@@ -1,6 +1,8 @@
 //! Stories of the whole domain, in virtual time.
 
+mod anything;
 mod calls;
+mod errors;
 mod gateway;
 mod joining;
 mod moderation;

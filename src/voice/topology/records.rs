@@ -24,7 +24,7 @@ const VIP_FEATURE: &str = "VIP_VOICE";
 pub enum RecordError {
     #[error("ids have 1 to 64 characters out of letters, digits, '-', '_' and '.'")]
     Id,
-    #[error("a name has at most 100 bytes")]
+    #[error("a name has at most 100 characters")]
     Name,
     #[error("latitude is between -90 and 90, longitude between -180 and 180, and both are given or neither")]
     Coordinates,
@@ -32,7 +32,7 @@ pub enum RecordError {
     Endpoint,
     #[error("keys and secrets have 1 to 256 bytes")]
     Key,
-    #[error("a list of restrictions is too long")]
+    #[error("a list of restrictions, or a feature in it, is too long")]
     List,
     #[error("the region does not exist")]
     NoRegion,
@@ -82,7 +82,9 @@ impl Restrictions {
             .len()
             .max(self.allowed_guild_ids.len())
             .max(self.allowed_user_ids.len());
-        match longest > MAX_LIST {
+        let mut features = self.required_guild_features.iter();
+        let is_long = |feature: &String| feature.chars().count() > MAX_ID;
+        match longest > MAX_LIST || features.any(is_long) {
             true => Err(RecordError::List),
             false => Ok(()),
         }
@@ -261,7 +263,7 @@ fn check_id(id: &str) -> Result<(), RecordError> {
 }
 
 fn check_name(name: &str) -> Result<(), RecordError> {
-    match name.len() > MAX_NAME {
+    match name.chars().count() > MAX_NAME {
         true => Err(RecordError::Name),
         false => Ok(()),
     }

@@ -1,10 +1,11 @@
 //! The gateway over a real socket.
 
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::town::{GUILD, Gateway, Town, user_token};
+use crate::client::fetch;
 
 #[tokio::test]
 async fn frames_may_be_compressed_and_the_root_leads_there_too() {
@@ -118,4 +119,54 @@ async fn errors_leave_the_socket_open_and_the_end_of_the_server_is_told() {
         assert_eq!(ann.next().await, json!({"op": 7, "d": null}));
     };
     tokio::join!(town.server.stop(), told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_cut_off_and_holds_nobody_up() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let town = Town::with(|config| config.prometheus.port = port).await;
+    // Frames as large as they may be, so that what lies between the two is soon full.
+    let roles: Vec<String> = (1..=1000u64)
+        .map(|role| (1_000_000_000_000_000 + role).to_string())
+        .collect();
+    town.sync(
+        2,
+        vec![json!({"kind": "member", "guild_id": GUILD, "user_id": "3", "roles": roles})],
+    )
+    .await;
+    let (mut lazy, mut bob) = (town.gateway(4).await, town.gateway(5).await);
+    lazy.event("READY").await;
+    bob.event("READY").await;
+    town.join(3, "10").await;
+    bob.event("VOICE_STATE_UPDATE").await;
+    let cut = async || {
+        let page = fetch(town.server.measured()[0], "/metrics").await.body;
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("patchbay_voice_sockets_cut_total"))
+            .unwrap();
+        line.ends_with(" 1")
+    };
+    let mut updates = 0;
+    while !cut().await {
+        for _ in 0..20 {
+            let mute = json!({"type": "voice_update_participant", "guild_id": GUILD, "channel_id": "10", "user_id": "3",
+                "mute": updates % 2 == 0, "deaf": false});
+            assert_eq!(town.backend("POST", "/_rpc", mute).await.0, 200);
+            bob.event("VOICE_STATE_UPDATE").await;
+            updates += 1;
+        }
+        assert!(updates < 20_000, "it is never cut off");
+    }
+    // It ends without a farewell, and short of the last news.
+    let mut read = 0;
+    while let Some(Ok(message)) = lazy.socket.next().await {
+        assert!(!message.is_close());
+        read += 1;
+    }
+    assert!(read < updates);
 }

@@ -3,8 +3,13 @@
 mod admin;
 mod calls;
 mod channels;
+mod errors;
+mod fluxer;
 mod gateway;
+mod introspection;
+mod metrics;
 mod moderation;
+mod nodes;
 mod postgres;
 mod storage;
 mod town;

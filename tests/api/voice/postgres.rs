@@ -1,41 +1,87 @@
-//! A PostgreSQL of its own, in a directory of its own, on a port of its own.
+//! A PostgreSQL of its own, in a directory of its own, on a port of its own. Also used by the unit tests of the store.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Postgres {
     process: Option<Child>,
     programs: PathBuf,
     directory: PathBuf,
     port: u16,
+    encrypted: bool,
 }
 
 impl Postgres {
     /// None: it is not installed here.
     pub fn start() -> Option<Self> {
+        let mut server = Self::prepare()?;
+        server.run();
+        Some(server)
+    }
+
+    /// One that takes nothing but TLS, with a certificate for `localhost` that `authority` has signed: itself.
+    #[allow(dead_code, reason = "the other tests that use this file have no need of it")]
+    pub fn start_encrypted() -> Option<Self> {
+        let mut server = Self::prepare()?;
+        let (certificate, key) = (server.authority(), server.directory.join("key.pem"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-keyout",
+            ])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .ok()?;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let rules = "hostssl all all 127.0.0.1/32 trust\nhostssl all all ::1/128 trust\n";
+        std::fs::write(server.directory.join("data/pg_hba.conf"), rules).unwrap();
+        server.encrypted = true;
+        server.run();
+        Some(server)
+    }
+
+    fn prepare() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
         let newest = versions.filter_map(Result::ok).map(|entry| entry.path()).max()?;
-        let directory = std::env::temp_dir().join(format!("patchbay-api-postgres-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("patchbay-postgres-{}-{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self {
+        let server = Self {
             process: None,
             programs: newest.join("bin"),
             directory,
             port,
+            encrypted: false,
         };
-        let data = server.directory.join("data");
         let mut initdb = server.program("initdb");
-        let made = initdb
-            .args(["-A", "trust", "-U", "voice", "-D"])
-            .arg(&data)
-            .output()
-            .unwrap();
+        let data = server.directory.join("data");
+        let made = initdb.args(["-A", "trust", "-U", "voice", "-D"]).arg(&data).output();
+        let made = made.unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        server.run();
         Some(server)
     }
 
@@ -60,16 +106,22 @@ impl Postgres {
     pub fn run(&mut self) {
         let mut command = self.program("postgres");
         command.arg("-D").arg(self.directory.join("data"));
-        command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
-        self.process = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let port = self.port.to_string();
-        let mut ready = Command::new(self.programs.join("pg_isready"));
-        ready.args(["-h", "127.0.0.1", "-p", &port]).stdout(Stdio::null());
-        let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !ready.status().unwrap().success() {
-            assert!(std::time::Instant::now() < limit, "PostgreSQL does not start");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        command.args(["-p", &self.port.to_string(), "-h", "localhost", "-k", ""]);
+        if self.encrypted {
+            let file = |name: &str, path: PathBuf| format!("{name}={}", path.display());
+            let certificate = file("ssl_cert_file", self.authority());
+            let key = file("ssl_key_file", self.directory.join("key.pem"));
+            command.args(["-c", "ssl=on", "-c", &certificate, "-c", &key]);
         }
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        self.process = Some(process);
+        let ready = said.by_ref().any(|line| line.contains("ready to accept connections"));
+        assert!(ready, "PostgreSQL does not start");
+        // Whatever else it says must not stop it.
+        std::thread::spawn(move || said.for_each(drop));
     }
 
     pub fn stop(&mut self) {
@@ -81,7 +133,13 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://voice@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://voice@localhost:{}/postgres", self.port)
+    }
+
+    /// The certificate's file.
+    #[allow(dead_code, reason = "the other tests that use this file have no need of it")]
+    pub fn authority(&self) -> PathBuf {
+        self.directory.join("certificate.pem")
     }
 }
 

@@ -37,6 +37,46 @@ async fn directory_regions_and_pins_are_there_after_a_restart() {
     assert_eq!(regions["regions"].as_array().unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn an_installation_without_a_backend_has_its_directory_in_a_file() {
+    let path = std::env::temp_dir().join(format!("patchbay-directory-{}.json", std::process::id()));
+    let write = |version: u64, permissions: &str| {
+        let facts = json!({"entries": [
+            {"kind": "user", "version": 1, "id": "3"},
+            {"kind": "guild", "version": 1, "id": GUILD},
+            {"kind": "role", "version": version, "guild_id": GUILD, "id": GUILD, "permissions": permissions},
+            {"kind": "member", "version": 1, "guild_id": GUILD, "user_id": "3"},
+            {"kind": "channel", "version": 1, "id": "10", "guild_id": GUILD, "type": 2},
+        ]});
+        std::fs::write(&path, facts.to_string()).unwrap();
+    };
+    write(2, "3146752");
+    let voice = json!({"enabled": true, "token_secret": USERS, "directory_file": path});
+    let mut process = Process::start(json!({"voice": voice})).await;
+    let ask = async |process: &Process| {
+        let authorization = format!("Authorization: Bearer {}", user_token(3));
+        let path = "/channels/10/voice/token";
+        request(process.address, "POST", path, &[&authorization], "{}")
+            .await
+            .status
+    };
+    assert_eq!(ask(&process).await, 200);
+    // Read at every start; what is older than what is known changes nothing.
+    for (version, permissions, status) in [(1, "0", 200), (3, "0", 403)] {
+        write(version, permissions);
+        process.signal("TERM");
+        process.ended().await;
+        process.run().await;
+        assert_eq!(ask(&process).await, status);
+    }
+    process.signal("TERM");
+    process.ended().await;
+    std::fs::write(&path, "[{]").unwrap();
+    let said = Process::refused(json!({"voice": {"enabled": true, "directory_file": path}})).await;
+    assert!(said.contains("voice.directory_file"), "{said}");
+    let _ = std::fs::remove_file(&path);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_calls_go_on_and_nobody_new_comes() {
     let Some(mut database) = Postgres::start() else {

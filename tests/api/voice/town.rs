@@ -1,8 +1,8 @@
 //! A server with the voice system, a backend with a small directory, a media server elsewhere, and gateway clients.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::ops::Deref;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use patchbay::proto::claims::{Claims, sign};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -28,8 +29,22 @@ const EVERYONE: u64 = (1 << 9) | (1 << 10) | (1 << 20) | (1 << 21) | (1 << 25);
 
 pub struct Town {
     pub server: Server,
-    pub address: SocketAddr,
     pub far: Far,
+    backend: Backend,
+}
+
+/// Whoever speaks to a node of the town.
+#[derive(Clone, Copy)]
+pub struct Backend {
+    pub address: SocketAddr,
+}
+
+impl Deref for Town {
+    type Target = Backend;
+
+    fn deref(&self) -> &Backend {
+        &self.backend
+    }
 }
 
 /// A media server elsewhere: what it was asked, by method and body (protobuf).
@@ -40,19 +55,19 @@ pub struct Far {
 }
 
 /// Method and body.
-type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+type Asked = watch::Sender<Vec<(String, Vec<u8>)>>;
 
 impl Far {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = Self {
             url: format!("ws://{}", listener.local_addr().unwrap()),
-            asked: Arc::default(),
+            asked: Asked::default(),
         };
-        let asked = Arc::clone(&far.asked);
+        let asked = far.asked.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&asked)));
+                tokio::spawn(answer(stream, asked.clone()));
             }
         });
         far
@@ -60,18 +75,14 @@ impl Far {
 
     /// Waits until it has been asked `method` about somebody or something; the bodies of all such so far.
     pub async fn asked(&self, method: &str, about: &str) {
-        let limit = tokio::time::Instant::now() + LIMIT;
         let is_it = |(name, body): &(String, Vec<u8>)| {
             name == method && body.windows(about.len()).any(|window| window == about.as_bytes())
         };
-        while !self.asked.lock().unwrap().iter().any(is_it) {
-            assert!(
-                tokio::time::Instant::now() < limit,
-                "{method} about {about} was never asked"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        self.asked.lock().unwrap().retain(|asked| !is_it(asked));
+        let mut asked = self.asked.subscribe();
+        let wanted = asked.wait_for(|asked| asked.iter().any(is_it));
+        let found = tokio::time::timeout(LIMIT, wanted).await;
+        drop(found.unwrap_or_else(|_| panic!("{method} about {about} was never asked")));
+        self.asked.send_modify(|asked| asked.retain(|asked| !is_it(asked)));
     }
 }
 
@@ -97,7 +108,7 @@ async fn answer(mut stream: TcpStream, asked: Asked) {
         .unwrap_or_default()
         .to_owned();
     let method = target.rsplit('/').next().unwrap_or_default().to_owned();
-    asked.lock().unwrap().push((method, read[end..].to_vec()));
+    asked.send_modify(|asked| asked.push((method, read[end..].to_vec())));
     let _ = stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         .await;
@@ -108,8 +119,7 @@ impl Town {
         Self::with(|_| {}).await
     }
 
-    /// Guild 900 of owner 1 with voice channels 10 and 11, text 12, hidden 13; members 1 to 6, moderator 2;
-    /// conversations 20 (3, 4) and 21 (3, 4, 5). Region us is elsewhere, eu here.
+    /// Region us is elsewhere, eu here.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let far = Far::start().await;
         let mut config = Config {
@@ -136,8 +146,18 @@ impl Town {
         .unwrap();
         change(&mut config);
         let server = Server::start(&config).await.unwrap();
-        let address = server.listening()[0];
-        let town = Self { server, address, far };
+        let backend = Backend {
+            address: server.listening()[0],
+        };
+        backend.found().await;
+        Self { server, far, backend }
+    }
+}
+
+impl Backend {
+    /// Guild 900 of owner 1 with voice channels 10 and 11, text 12, hidden 13; members 1 to 6, moderator 2;
+    /// conversations 20 (3, 4) and 21 (3, 4, 5).
+    pub async fn found(&self) {
         let channel = |id: &str, kind: u16, overwrites: Value| json!({"kind": "channel", "id": id, "guild_id": GUILD, "type": kind, "permission_overwrites": overwrites});
         let mut facts = vec![
             json!({"kind": "guild", "id": GUILD, "owner_id": "1"}),
@@ -157,8 +177,7 @@ impl Town {
                 facts.push(json!({"kind": "member", "guild_id": GUILD, "user_id": user.to_string(), "roles": roles}));
             }
         }
-        town.sync(1, facts).await;
-        town
+        self.sync(1, facts).await;
     }
 
     pub async fn sync(&self, version: u64, mut facts: Vec<Value>) -> Value {
@@ -224,7 +243,8 @@ impl Town {
             sha256: STANDARD.encode(digest),
             ..Claims::default()
         };
-        let token = sign(&claims, key, secret, self.server.node().unix(), Duration::from_secs(60));
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let token = sign(&claims, key, secret, now, Duration::from_secs(60));
         let authorization = format!("Authorization: {token}");
         request(self.address, "POST", "/webhooks/livekit", &[&authorization], body)
             .await
@@ -246,10 +266,7 @@ impl Town {
     pub async fn gateway(&self, user: u64) -> Gateway {
         let mut gateway = Gateway::open(self.address, "/gateway?v=1&encoding=json").await;
         assert_eq!(gateway.next().await["op"], 10);
-        let properties = json!({"os": "", "browser": "", "device": ""});
-        gateway
-            .send(json!({"op": 2, "d": {"token": user_token(user), "properties": properties}}))
-            .await;
+        gateway.identify(&user_token(user)).await;
         gateway
     }
 }
@@ -279,6 +296,7 @@ pub fn claims(token: &str) -> Value {
 
 pub struct Gateway {
     pub socket: WebSocketStream<TcpStream>,
+    sequence: u64,
 }
 
 impl Gateway {
@@ -287,7 +305,18 @@ impl Gateway {
         let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}{target}"), stream)
             .await
             .unwrap();
-        Self { socket }
+        Self { socket, sequence: 0 }
+    }
+
+    /// Of the last dispatch.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub async fn identify(&mut self, token: &str) {
+        let properties = json!({"os": "", "browser": "", "device": ""});
+        self.send(json!({"op": 2, "d": {"token": token, "properties": properties}}))
+            .await;
     }
 
     pub async fn send(&mut self, frame: Value) {
@@ -302,11 +331,13 @@ impl Gateway {
     }
 
     pub async fn next(&mut self) -> Value {
-        match self.message().await {
+        let frame: Value = match self.message().await {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
             Message::Binary(bytes) => serde_json::from_slice(&zstd::decode_all(bytes.as_ref()).unwrap()).unwrap(),
             other => panic!("{other:?}"),
-        }
+        };
+        self.sequence = frame["s"].as_u64().unwrap_or(self.sequence);
+        frame
     }
 
     /// The data of the next dispatch of a kind; others before it are passed over.

@@ -57,7 +57,17 @@ class Link {
     this.#child.stdin.write(`${conditions}\n`);
   }
 
-  /** What became of the packets of both directions since the report before. */
+  /** Whoever translates addresses at the far end forgets every flow: the next packet of each has another port. */
+  rebind() {
+    this.check();
+    this.#child.stdin.write('rebind\n');
+  }
+
+  /**
+   * What became of the packets of both directions since the report before; and in `first`, in ms since the conditions last
+   * changed, when a connection was accepted, when a connectivity check of the client came, when it was answered and when
+   * media went to where it came from.
+   */
   report() {
     this.check();
     this.#child.stdin.write('report\n');

@@ -78,9 +78,9 @@ export async function startServer(label, more = null, { inside = null, host = '1
   // JSON is YAML: the body needs no writer of its own.
   const command = [binary(), '--dev', '--config-body', JSON.stringify(config)];
   const [program, ...args] = inside ? ['nsenter', `--net=/proc/${inside}/ns/net`, '--', ...command] : command;
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const launch = () => spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const scheme = rtc.single_port && config.tls ? 'https' : 'http';
-  const server = new Server(`${scheme}://${host}:${rtc.single_port ?? port}`, 'devkey', 'secret', child, `${ARTEFACTS}${label}.server.log`);
+  const server = new Server(`${scheme}://${host}:${rtc.single_port ?? port}`, 'devkey', 'secret', launch, `${ARTEFACTS}${label}.server.log`);
   await (inside ? server.announced() : server.ready());
   return server;
 }
@@ -89,27 +89,42 @@ export async function startServer(label, more = null, { inside = null, host = '1
 export const binary = () => process.env.PATCHBAY_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `${REPOSITORY}target`}/debug/patchbay`;
 
 class Server {
+  #launch;
+  #file;
   #child;
   #exited;
   #panic = null;
   #log = [];
 
-  constructor(url, key, secret, child = null, logPath = null) {
+  constructor(url, key, secret, launch = null, logPath = null) {
     this.url = url;
     this.signal = url.replace(/^http/, 'ws');
     this.key = key;
     this.secret = secret;
-    this.#child = child;
-    if (!child) return;
-    const file = createWriteStream(logPath);
+    this.#launch = launch;
+    if (!launch) return;
+    this.#file = createWriteStream(logPath);
+    this.#start();
+  }
+
+  #start() {
+    const child = (this.#child = this.#launch());
     for (const stream of [child.stdout, child.stderr]) {
-      stream.pipe(file, { end: false });
+      stream.pipe(this.#file, { end: false });
       stream.setEncoding('utf8').on('data', (text) => this.#read(text));
     }
     this.#exited = new Promise((resolve) => {
       child.once('error', (error) => resolve({ error }));
       child.once('exit', (code, signal) => resolve({ code, signal }));
     });
+  }
+
+  /** Kills it in the middle of everything, and starts it anew at the same ports. Returns when it answers. */
+  async restart() {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+    this.#start();
+    await this.ready();
   }
 
   #read(text) {

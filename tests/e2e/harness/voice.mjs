@@ -16,13 +16,36 @@ export const VOICE = { enabled: true, secret: SECRET, token_secret: USERS };
 
 const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
-function userToken(user) {
+export function userToken(user) {
   const message = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode({ sub: user, exp: Math.floor(Date.now() / 1000) + 600 })}`;
   return `${message}.${createHmac('sha256', USERS).update(message).digest('base64url')}`;
 }
 
 export const role = (permissions) => ({ kind: 'role', guild_id: GUILD, id: GUILD, permissions: String(permissions) });
-export const SILENT = EVERYONE & ~(1n << 21n);
+const SPEAK = 1n << 21n;
+export const SILENT = EVERYONE & ~SPEAK;
+
+const member = (more) => ({ kind: 'member', guild_id: GUILD, user_id: '3', ...more });
+const channel = (overwrites) => ({ kind: 'channel', id: '10', guild_id: GUILD, type: 2, permission_overwrites: overwrites });
+const denied = (id, type) => [channel([{ id, type, deny: String(SPEAK) }])];
+
+/** Every way in which 3 may lose the right to speak in channel 10: how it is taken, and how it is given back. */
+export const LOSSES = {
+  'a role': { take: (town) => town.sync([role(SILENT)]), give: (town) => town.sync([role(EVERYONE)]) },
+  'an overwrite for a role': { take: (town) => town.sync(denied(GUILD, 0)), give: (town) => town.sync([channel([])]) },
+  'an overwrite for the member': { take: (town) => town.sync(denied('3', 1)), give: (town) => town.sync([channel([])]) },
+  'a timeout': { take: (town) => town.sync([member({ communication_disabled_until: Date.now() + 60_000 })]), give: (town) => town.sync([member({})]) },
+  'a kick': { take: (town) => town.sync([member({ deleted: true })]), give: (town) => town.sync([member({})]) },
+  'a mute in the directory': { take: (town) => town.sync([member({ mute: true })]), give: (town) => town.sync([member({})]) },
+  'a moderator who mutes': { take: (town) => town.moderate('3', { mute: true }), give: (town) => town.moderate('3', { mute: false }) },
+  'a moderator who moves': { take: (town) => town.moderate('3', { channel_id: '11' }), give: () => null },
+  'a moderator who disconnects': { take: (town) => town.moderate('3', { channel_id: null }), give: () => null },
+  'the backend': {
+    take: (town, connection) =>
+      town.backend('PATCH', '/channels/10/voice/participants/3/permissions', { connection_id: connection, can_speak: false, can_stream: true, can_video: true }),
+    give: () => null,
+  },
+};
 
 export class Town {
   #version = 0;
@@ -128,7 +151,7 @@ export class Gateway {
   /** Op 4 into a channel; what VOICE_SERVER_UPDATE says. */
   async ask(channel, guild = GUILD) {
     await this.send({ guild_id: guild, channel_id: channel, connection_id: null }, 4);
-    return this.event('VOICE_SERVER_UPDATE');
+    return this.event('VOICE_SERVER_UPDATE', { channel_id: channel });
   }
 
   close() {
@@ -149,4 +172,39 @@ export async function enter(world, name, update) {
   return peer;
 }
 
+export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
 export const identity = (user, update) => `user_${user}_${update.connection_id}`;
+
+const CLIENT = { options: { adaptiveStream: true, dynacast: true }, connect: { autoSubscribe: false } };
+/** Rooms of different forms do not meet. */
+const CHANNELS = { single: '10', dual: '11' };
+
+/**
+ * How long it takes from the request for a token to sound: 4 is in the channel and listens, 3 comes with an open
+ * microphone, is heard and leaves, `rounds` times after one that does not count. `open(name)` gives a page as
+ * `(method, ...args)`. Of each time, measured from the request, a list in ms.
+ */
+export async function timeVoice(town, open, form, rounds, how = {}) {
+  const [speaker, listener] = [await open(`${form} speaker`), await open(`${form} listener`)];
+  const enter = async (user) => {
+    const path = `/channels/${CHANNELS[form]}/voice/token`;
+    const { token, endpoint, connection_id: connection } = await town.user(user, 'POST', path, { guild_id: GUILD });
+    return { who: `user_${user}_${connection}`, wishes: { url: endpoint, token, form, ...CLIENT } };
+  };
+  await listener('connect', (await enter('4')).wishes);
+  const times = { token: [], connected: [], published: [], known: [], subscribed: [], heard: [] };
+  for (let round = 0; round <= rounds; round += 1) {
+    await speaker('prepareTone', 440);
+    const asked = Date.now();
+    const { who, wishes } = await enter('3');
+    const token = Date.now();
+    const [spoken, listened] = await Promise.all([speaker('timeSpeaking', wishes, how), listener('timeHearing', who)]);
+    await speaker('leave');
+    await listener('waitForOthers', []);
+    if (round === 0) continue;
+    for (const [name, at] of Object.entries({ token, ...spoken, ...listened })) times[name]?.push(at - asked);
+  }
+  await listener('leave');
+  return times;
+}

@@ -38,6 +38,14 @@ story('participants on different shards see and hear each other', {}, async (wor
   // Who comes late finds a picture at once, wherever it is served.
   const carol = await world.join('carol');
   await Promise.all([carol.sees('alice', 'red'), carol.sees('bob', 'green'), carol.hears('bob', 660)]);
+  // Who publishes nothing is announced in a batch, as by LiveKit: what they say may be there before.
+  for (const other of [alice, bob]) await other.expect('participantConnected', { identity: 'carol' });
+  await carol.sendData('from carol', { reliable: true });
+  for (const other of [alice, bob]) await other.expect('dataReceived', { text: 'from carol', identity: 'carol' });
+  for (const [identity, other] of [['alice', alice], ['bob', bob]]) {
+    await other.sendData('to carol', { reliable: true });
+    await carol.expect('dataReceived', { text: 'to carol', identity });
+  }
 });
 
 story('a session that crosses shards resumes, and begins anew', {}, async (world) => {

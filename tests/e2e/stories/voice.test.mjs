@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after } from 'node:test';
 import { startServer } from '../harness/server.mjs';
 import { configure, story } from '../harness/story.mjs';
-import { enter, identity, role, SILENT, Town, VOICE } from '../harness/voice.mjs';
+import { enter, identity, LOSSES, median, role, SILENT, timeVoice, Town, VOICE } from '../harness/voice.mjs';
 
 configure(() => ({ voice: VOICE }));
 
@@ -17,14 +17,12 @@ async function talk(world) {
   const town = await Town.found(world.server);
   const [ann, bob] = await Promise.all([town.gateway('3'), town.gateway('4')]);
   gateways.push(ann, bob);
-  const began = performance.now();
   const [hers, his] = [await ann.ask('10'), await bob.ask('10')];
   const [alice, ben] = await Promise.all([enter(world, 'alice', hers), enter(world, 'ben', his)]);
   await bob.event('VOICE_STATE_UPDATE', { connection_id: hers.connection_id });
   const who = identity('3', hers);
   await alice.publishTone({ hz: 440 });
   await hear(ben, who);
-  world.context.diagnostic(`both ask for tokens, connect, one is heard: ${Math.round(performance.now() - began)} ms`);
   return { town, ann, bob, hers, his, alice, ben, who };
 }
 
@@ -33,6 +31,17 @@ async function hear(listener, who, after = 0, wanted = MICROPHONE, hz = 440) {
   await listener.setSubscribed(who, wanted, true);
   await listener.hears(who, hz, wanted);
 }
+
+story('from the request for a token to sound', {}, async (world, form) => {
+  const town = await Town.found(world.server);
+  const open = async (name) => {
+    const peer = await world.page(name);
+    return (method, ...args) => peer[method](...args);
+  };
+  const times = await timeVoice(town, open, form, 10);
+  const steps = Object.entries(times).map(([step, values]) => `${step} ${median(values)}`);
+  world.context.diagnostic(`ms since the request, medians of 10: ${steps.join(', ')}`);
+});
 
 story('a moderator mutes, and the voice is gone at once', {}, async (world) => {
   const { town, bob, alice, ben, who } = await talk(world);
@@ -59,6 +68,29 @@ story('what a role loses is lost in the room', { forms: ['single'] }, async (wor
   await ben.expect('trackUnpublished', { identity: who, source: 'microphone' }, { after: mark });
   await town.sync([{ kind: 'member', guild_id: '900', user_id: '3', deleted: true }]);
   await ben.waitForOthers([]);
+});
+
+story('whoever takes the right to speak, the voice is gone at once', { forms: ['single'] }, async (world) => {
+  const town = await Town.found(world.server);
+  const [ann, bob] = await Promise.all([town.gateway('3'), town.gateway('4')]);
+  gateways.push(ann, bob);
+  const ben = await enter(world, 'ben', await bob.ask('10'));
+  const times = [];
+  for (const [way, { take, give }] of Object.entries(LOSSES)) {
+    const hers = await ann.ask('10');
+    const [alice, who, mark] = [await enter(world, way, hers), identity('3', hers), await ben.mark()];
+    await alice.publishTone({ hz: 440 });
+    await hear(ben, who, mark);
+    await ben.watchPackets(who);
+    const asked = Date.now();
+    await take(town, hers.connection_id);
+    await ben.expect('trackUnpublished', { identity: who, source: 'microphone' }, { after: mark });
+    times.push([way, Math.max(0, Math.round((await ben.lastPacket()) - asked))]);
+    await give(town);
+    await alice.leave();
+    await ben.waitForOthers([]);
+  }
+  world.context.diagnostic(`ms from the request to the last packet: ${times.map((time) => time.join(' ')).join(', ')}`);
 });
 
 story('a moderator moves and disconnects', { forms: ['single'] }, async (world) => {
@@ -93,6 +125,24 @@ story('muting oneself unpublishes, and two microphones sound at once', {}, async
   await alice.publishTone({ hz: 880, name: 'entrance-sound' });
   await hear(ben, who, mark, { name: 'entrance-sound' }, 880);
   await ben.hears(who, 440, { name: 'microphone' });
+});
+
+story('a camera is received while it is on the screen', { forms: ['single'] }, async (world) => {
+  const { alice, ben, who } = await talk(world);
+  const camera = { source: 'camera' };
+  const mark = await ben.mark();
+  await alice.publishPicture({ colour: 'red', width: 640, height: 360, simulcast: true });
+  await ben.expect('trackPublished', { identity: who, source: 'camera' }, { after: mark });
+  assert.equal((await ben.publication(who, camera)).subscribed, false, 'nobody has looked yet');
+  await ben.setSubscribed(who, camera, true);
+  await ben.sees(who, 'red');
+  await ben.show(who, camera);
+  await ben.still(who);
+  await ben.show(who, camera, 320, 180);
+  await ben.sees(who, 'red');
+  await ben.setSubscribed(who, camera, false);
+  await ben.expect('trackUnsubscribed', { identity: who, source: 'camera' }, { after: mark });
+  await ben.hears(who, 440);
 });
 
 story('a call rings, is taken and ends with the last one', { forms: ['single'] }, async (world) => {

@@ -492,3 +492,34 @@ fn numbers_and_keys_hold_over_the_end_of_the_sequence_space() {
     }
     assert_eq!(world.shard.stats().rtp_sent, 69_951);
 }
+
+#[test]
+fn a_turn_that_holds_a_whole_key_frame_gives_each_packet_once_and_in_order() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (world.join(), world.join(), world.join());
+    let camera = world.publish_video(alice, "1", &[]);
+    let voice = world.publish_audio(alice, "0");
+    for peer in [bob, carol] {
+        world.subscribe(peer, camera);
+        world.subscribe(peer, voice);
+    }
+    // Nothing is delivered between: all of it is one turn.
+    world.video(alice, 7, 100, "", &vp8(true, true, 1, 900));
+    world.opus(alice, 5, 1);
+    world.video(alice, 7, 102, "", &vp8(true, false, 1, 900));
+    world.opus(alice, 5, 2);
+    world.video(alice, 7, 101, "", &vp8(true, false, 1, 900));
+    world.video(alice, 7, 103, "", &vp8(false, true, 2, 900));
+    world.deliver();
+    for peer in [bob, carol] {
+        let got = world.take(peer);
+        let of = |is_voice: bool| {
+            let packets = got.iter().filter(|packet| (packet.rtp().pt() == Pt(109)) == is_voice);
+            let mut numbers: Vec<u16> = packets.map(Got::sequence).collect();
+            numbers.sort_unstable();
+            numbers.iter().map(|number| number - numbers[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(of(true), [0, 1]);
+        assert_eq!(of(false), [0, 1, 2, 3]);
+    }
+}

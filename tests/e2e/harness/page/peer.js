@@ -56,6 +56,7 @@ const peer = (() => {
   const watched = new Map(); // remote track sid → what is watched of it
   const received = []; // texts, files and data-track frames that reached a handler
   const waiting = new Set();
+  let packets = null; // of the microphone that is watched
 
   const nudge = () => waiting.forEach((check) => check());
   setInterval(nudge, TICK_MS);
@@ -113,7 +114,7 @@ const peer = (() => {
   }
 
   function record(event, args) {
-    const entry = { event, values: [] };
+    const entry = { event, values: [], at: Date.now() };
     for (const arg of args) {
       const { values = [], ...rest } = describe(arg);
       Object.assign(entry, { ...rest, ...entry });
@@ -227,6 +228,56 @@ const peer = (() => {
       return { connected, firstFrame: firstFrame - start };
     },
 
+    /**
+     * Joins and publishes the prepared microphone: when each step was done, ms since the epoch. `ahead`: the track is
+     * offered while the connection is being made.
+     */
+    async timeSpeaking(wishes, { ahead = false } = {}) {
+      const times = { begun: Date.now() };
+      const connecting = this.connect(wishes).then(() => (times.connected = Date.now()));
+      if (!ahead) await connecting;
+      const { track } = sources.get('microphone');
+      await room.localParticipant.publishTrack(track, { name: 'microphone', source: Track.Source.Microphone });
+      times.published = Date.now();
+      await connecting;
+      return times;
+    },
+    /**
+     * Subscribes to the first microphone of `identity` as soon as it is known, as Fluxer's client does: when it was known,
+     * when its track came, and when its first decoded sound was played, ms since the epoch.
+     */
+    async timeHearing(identity) {
+      const wanted = { source: Track.Source.Microphone };
+      const times = {};
+      const publication = await until(`${identity}'s microphone`, () => room.remoteParticipants.has(identity) && remotePublication(identity, wanted));
+      times.known = Date.now();
+      publication.setSubscribed(true);
+      const { track } = await until(`${identity}'s track`, () => find(identity, wanted));
+      times.subscribed = Date.now();
+      // What has been played of a receiver has no event.
+      while (!track.receiver.getSynchronizationSources().length) await new Promise((resolve) => setTimeout(resolve));
+      times.heard = Date.now();
+      return times;
+    },
+
+    /** From now on it is remembered when the last packet of `identity`'s microphone came. */
+    watchPackets(identity) {
+      const { receiver } = find(identity, { source: Track.Source.Microphone }).track;
+      const own = { last: 0 };
+      own.timer = setInterval(async () => {
+        for (const { type, lastPacketReceivedTimestamp: last } of (await receiver.getStats()).values()) {
+          if (type === 'inbound-rtp' && last > own.last) own.last = last;
+        }
+      }, 10);
+      packets = own;
+    },
+    /** When the last one came, ms since the epoch, `forMs` after anybody could know that it was the last. */
+    async lastPacket(forMs = 300) {
+      await new Promise((resolve) => setTimeout(resolve, forMs));
+      clearInterval(packets.timer);
+      return packets.last;
+    },
+
     /** The clock of everything below that is in ms. */
     now: () => performance.now(),
     /** `identity`'s frames since the call before: when it was subscribed to, and [when, lines] of each frame. */
@@ -285,10 +336,13 @@ const peer = (() => {
     },
 
     async publishTone({ hz, name = 'microphone', source = Track.Source.Microphone, ...options }) {
-      const tone = openTone(hz);
-      sources.set(name, tone);
-      const publication = await room.localParticipant.publishTrack(tone.track, { name, source, ...options });
+      this.prepareTone(hz, name);
+      const publication = await room.localParticipant.publishTrack(sources.get(name).track, { name, source, ...options });
       return { sid: publication.trackSid, mime: publication.mimeType };
+    },
+    /** A track for `republish`: a microphone that is open before anybody connects. */
+    prepareTone(hz, name = 'microphone') {
+      sources.set(name, openTone(hz));
     },
 
     async unpublish(name) {

@@ -1,0 +1,146 @@
+//! The seat of the voice system: which of the nodes that share a Redis serves it, and which server each of its rooms is on.
+//!
+//! A key with a short life, renewed for as long as its holder serves, names the node that the others lead to. Pins are
+//! written by the holder and by nobody else: a node that was cut off and comes back changes nothing. Owned by `app`,
+//! which starts and ends the voice system by it. Never decides where a room is.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::StoreError;
+use super::redis::{Redis, RedisError, RedisSettings, Reply};
+use crate::voice::{Change, Table};
+
+// The braces keep them together in a cluster.
+const SEAT: &str = "{patchbay:voice}:seat";
+const LAST: &str = "{patchbay:voice}:last";
+const PINS: &str = "{patchbay:voice}:pins";
+
+/// How long a node that was killed keeps the others waiting.
+const LIFE: Duration = Duration::from_secs(6);
+/// Between two looks, which renew it or find it free.
+pub const SEAT_LOOK: Duration = Duration::from_secs(1);
+/// A Redis that is away lets it end by itself.
+const RELEASE_LIMIT: Duration = Duration::from_millis(500);
+/// Pins in one command.
+const BATCH: usize = 100;
+
+const TAKE: &str = "local held=redis.call('get',KEYS[1]) if held and held~=ARGV[1] then return held end \
+                    redis.call('set',KEYS[1],ARGV[1],'px',ARGV[2]) local last=redis.call('get',KEYS[2]) \
+                    redis.call('set',KEYS[2],ARGV[1]) if last and last~=ARGV[1] then return 'anew' end return 'still'";
+const RELEASE: &str = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
+const WRITE: &str = "if redis.call('get',KEYS[1])~=ARGV[1] then return 0 end for i=2,#ARGV,2 do if ARGV[i+1]=='' then \
+                     redis.call('hdel',KEYS[2],ARGV[i]) else redis.call('hset',KEYS[2],ARGV[i],ARGV[i+1]) end end return 1";
+const READ: &str = "local found=redis.call('hscan',KEYS[1],ARGV[1],'count',50) table.insert(found[2],1,found[1]) \
+                    return found[2]";
+
+/// What a look at the seat has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sat {
+    /// Ours, and nobody else has had it since.
+    Still,
+    /// Ours, after somebody else has had it.
+    Anew,
+    /// The node that has it is at this URL.
+    Elsewhere(String),
+}
+
+#[derive(Debug)]
+pub struct Seat {
+    redis: Redis,
+    settings: RedisSettings,
+    /// Who we are, unique to this process, and where.
+    holder: String,
+}
+
+impl Seat {
+    /// `id` has no space in it. Connects when it is first looked at.
+    pub fn new(settings: RedisSettings, id: &str, url: &str) -> Self {
+        Self {
+            redis: Redis::new(settings.clone()),
+            settings,
+            holder: format!("{id} {url}"),
+        }
+    }
+
+    /// Takes the seat where it is free, and keeps it where it is ours.
+    ///
+    /// # Errors
+    /// Redis does not say. After more than 6 s of that another node may have it.
+    pub async fn look(&mut self) -> Result<Sat, RedisError> {
+        let life = LIFE.as_millis().to_string();
+        let take = ["EVAL", TAKE, "2", SEAT, LAST, &self.holder, &life];
+        match self.redis.call(&take).await? {
+            Reply::Text(text) if text == "still" => Ok(Sat::Still),
+            Reply::Text(text) if text == "anew" => Ok(Sat::Anew),
+            Reply::Text(text) => match text.split_once(' ') {
+                Some((_, url)) => Ok(Sat::Elsewhere(url.to_owned())),
+                None => Err(RedisError::NotRedis),
+            },
+            _ => Err(RedisError::NotRedis),
+        }
+    }
+
+    /// The next node need not wait.
+    pub async fn release(&mut self) {
+        let release = ["EVAL", RELEASE, "1", SEAT, &self.holder];
+        let _ = timeout(RELEASE_LIMIT, self.redis.call(&release)).await;
+    }
+
+    /// Where pins are kept, for as long as the seat is ours.
+    pub fn pins(&self) -> SharedPins {
+        SharedPins {
+            redis: Redis::new(self.settings.clone()),
+            holder: self.holder.clone(),
+        }
+    }
+}
+
+/// The pins that all nodes share.
+#[derive(Debug)]
+pub struct SharedPins {
+    redis: Redis,
+    holder: String,
+}
+
+impl SharedPins {
+    pub(super) async fn load(&mut self) -> Result<Vec<Change>, StoreError> {
+        let mut found = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let Reply::List(list) = self.redis.call(&["EVAL", READ, "1", PINS, &cursor]).await? else {
+                return Err(RedisError::NotRedis.into());
+            };
+            let mut texts = list.into_iter().map(|reply| match reply {
+                Reply::Text(text) => Ok(text),
+                _ => Err(RedisError::NotRedis),
+            });
+            cursor = texts.next().ok_or(RedisError::NotRedis)??;
+            while let (Some(id), Some(body)) = (texts.next(), texts.next()) {
+                found.push(Change {
+                    table: Table::Pins,
+                    id: id?,
+                    body: Some(body?),
+                });
+            }
+            if cursor == "0" {
+                return Ok(found);
+            }
+        }
+    }
+
+    pub(super) async fn write(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        for batch in changes.chunks(BATCH) {
+            let mut write = vec!["EVAL", WRITE, "2", SEAT, PINS, &self.holder];
+            for change in batch {
+                write.extend([change.id.as_str(), change.body.as_deref().unwrap_or_default()]);
+            }
+            match self.redis.call(&write).await? {
+                Reply::Number(1) => {}
+                _ => return Err(StoreError::Unseated),
+            }
+        }
+        Ok(())
+    }
+}
