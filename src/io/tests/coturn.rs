@@ -72,8 +72,9 @@ async fn coturns_clients_lose_nothing() {
         );
         assert!(!done, "{more:?}: {text}");
     };
-    for peer in [&here, &there] {
-        for length in ["171", "172", "801"] {
+    // Each takes a second: all of them here, and for the shard beside it one that is not padded.
+    for (peer, lengths) in [(&here, &["171", "172", "801"][..]), (&there, &["171"])] {
+        for length in lengths {
             good(&udp, peer, &["-n", "20", "-l", length]);
             good(&udp, peer, &["-n", "20", "-l", length, "-s"]);
             good(&tcp, peer, &["-n", "20", "-l", length, "-t"]);
