@@ -26,7 +26,7 @@ use super::reload::{self, Reload};
 use super::voice::{self, RunningVoice, VoiceStartError};
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
-use crate::control::{Limits, RoomSettings, playout_delay};
+use crate::control::{Limits, MediaAddresses, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
     WayEnd, local_addresses, peers, way,
@@ -41,6 +41,10 @@ use crate::types::{ShardIndex, WallClock};
 
 /// How often a server that waits for its participants to leave looks whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
+/// When the outside, which had no answer at the start, is asked again; twice as long after each time.
+const FIRST_ASK: Duration = Duration::from_secs(5);
+const LAST_ASK: Duration = Duration::from_secs(300);
 
 /// How long open HTTP requests get to end after everybody has been told.
 const HTTP_DRAIN: Duration = Duration::from_secs(1);
@@ -176,6 +180,7 @@ impl Server {
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let wall = WallClock::new(Instant::now(), unix);
         let mut links = Vec::new();
+        let mut ports = Vec::new();
         let mut shards: Vec<(ShardHandle, JoinHandle<()>)> = Vec::new();
         // Which shard has which media address, for the TURN server; the first shard is its home.
         let mut routes: Vec<(SocketAddr, Option<ShardHandle>)> = Vec::new();
@@ -184,7 +189,8 @@ impl Server {
             port => advertised.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
         };
         for (index, sockets) in bind_shards(&config.rtc)?.into_iter().enumerate() {
-            let udp_candidates = candidates(&advertised, &sockets);
+            let bound: Vec<SocketAddr> = sockets.iter().map(UdpSocket::local).collect();
+            let udp_candidates = candidates(&advertised, &bound);
             let (events_out, events) = mpsc::channel(EVENT_QUEUE);
             let thread = ThreadConfig {
                 name: format!("shard-{index}"),
@@ -193,13 +199,14 @@ impl Server {
             };
             let shard = ShardConfig {
                 index: ShardIndex(u16::try_from(index).unwrap_or(u16::MAX)),
-                ..shard_config(config, &identity, &sockets, &local, &udp_candidates, wall)
+                ..shard_config(config, &identity, &bound, &local, &udp_candidates, wall)
             };
             let media = shard.addresses.clone();
             let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
             let elsewhere = (index > 0).then(|| handle.clone());
             routes.extend(media.into_iter().map(|address| (address, elsewhere.clone())));
             shards.push((handle.clone(), join));
+            ports.push(bound);
             links.push(ShardLink {
                 handle,
                 events,
@@ -297,6 +304,21 @@ impl Server {
                 Some(_) => http.spawn(http::serve_handed(handed, site.clone(), ToHttps, stopped.clone())),
                 None => http.spawn(http::serve_handed(handed, site.clone(), site.clone(), stopped.clone())),
             };
+        }
+        if external.is_none() && asks_outside(&config.rtc) {
+            let late = Late {
+                config: config.clone(),
+                local,
+                ports,
+            };
+            let finding = late.find(node.clone());
+            let mut stopped = stopped.clone();
+            http.spawn(async move {
+                tokio::select! {
+                    () = finding => {}
+                    () = async { drop(stopped.wait_for(|stopping| *stopping).await) } => {}
+                }
+            });
         }
         if let (Some(tls), Some(Some(acme))) = (&tls, acme) {
             http.spawn(acme.keep(tls.clone(), stopped.clone()));
@@ -510,24 +532,69 @@ async fn listeners(config: &Config, port: u16) -> Result<Vec<TcpListener>, Serve
     Ok(listeners)
 }
 
-/// What the outside sees, where that is asked for and `node_ip` does not say it.
-async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
-    if !rtc.use_external_ip || !rtc.node_ip.is_empty() {
-        return None;
-    }
-    let servers = match rtc.stun_servers.as_slice() {
+/// Whether the outside is to be asked what it sees: `node_ip` does not say it.
+fn asks_outside(rtc: &RtcConfig) -> bool {
+    rtc.use_external_ip && rtc.node_ip.is_empty()
+}
+
+fn stun_servers(rtc: &RtcConfig) -> Vec<String> {
+    match rtc.stun_servers.as_slice() {
         [] => DEFAULT_STUN.map(str::to_owned).to_vec(),
         servers => servers.to_vec(),
-    };
-    match external_address(&servers).await {
+    }
+}
+
+/// What the outside sees.
+async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
+    if !asks_outside(rtc) {
+        return None;
+    }
+    match external_address(&stun_servers(rtc)).await {
         Ok(address) => {
             tracing::info!(%address, "the outside sees this server at");
             Some(address)
         }
         Err(error) => {
-            tracing::warn!(%error, "no STUN server told the external address; offering the machine's own");
+            tracing::warn!(%error, "no STUN server told the external address; offering the machine's own, and asking again");
             None
         }
+    }
+}
+
+/// What is needed to tell clients of an address that the outside has told late.
+struct Late {
+    config: Config,
+    local: Vec<LocalAddress>,
+    /// The media sockets of each shard.
+    ports: Vec<Vec<SocketAddr>>,
+}
+
+impl Late {
+    /// Asks until there is an answer; rooms from then on are reached by it.
+    async fn find(self, node: Node) {
+        let rtc = &self.config.rtc;
+        let servers = stun_servers(rtc);
+        let mut pause = FIRST_ASK;
+        let address = loop {
+            tokio::time::sleep(pause).await;
+            match external_address(&servers).await {
+                Ok(address) => break address,
+                Err(error) => tracing::debug!(%error, "still no external address"),
+            }
+            pause = (2 * pause).min(LAST_ASK);
+        };
+        let advertised = addresses::advertised(rtc, self.config.development, &self.local, Some(address));
+        let tcp: Vec<SocketAddr> = match rtc.tcp_port {
+            0 => Vec::new(),
+            port => advertised.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+        };
+        let udp = self.ports.iter().map(|bound| match rtc.force_tcp {
+            true => Vec::new(),
+            false => candidates(&advertised, bound),
+        });
+        let fresh = udp.map(|udp| MediaAddresses { udp, tcp: tcp.clone() });
+        node.replace_addresses(fresh.collect());
+        tracing::info!(%address, "the outside sees this server at; new rooms are told, TURN after the next start");
     }
 }
 
@@ -600,11 +667,11 @@ fn bind_port(port: u16) -> io::Result<Vec<UdpSocket>> {
 }
 
 /// Every advertised address with the port of the socket of its family.
-fn candidates(ips: &[IpAddr], sockets: &[UdpSocket]) -> Vec<SocketAddr> {
+fn candidates(ips: &[IpAddr], bound: &[SocketAddr]) -> Vec<SocketAddr> {
     ips.iter()
         .filter_map(|ip| {
-            let socket = sockets.iter().find(|socket| socket.local().is_ipv4() == ip.is_ipv4())?;
-            Some(SocketAddr::new(*ip, socket.local().port()))
+            let socket = bound.iter().find(|socket| socket.is_ipv4() == ip.is_ipv4())?;
+            Some(SocketAddr::new(*ip, socket.port()))
         })
         .collect()
 }
@@ -612,7 +679,7 @@ fn candidates(ips: &[IpAddr], sockets: &[UdpSocket]) -> Vec<SocketAddr> {
 fn shard_config(
     config: &Config,
     identity: &DtlsIdentity,
-    sockets: &[UdpSocket],
+    bound: &[SocketAddr],
     local: &[LocalAddress],
     advertised: &[SocketAddr],
     wall: WallClock,
@@ -620,7 +687,7 @@ fn shard_config(
     // Behind a translated address packets arrive on the machine's own: transports must know those too.
     let own: Vec<IpAddr> = local.iter().map(|address| address.ip).collect();
     let mut addresses = advertised.to_vec();
-    for address in candidates(&own, sockets) {
+    for address in candidates(&own, bound) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }

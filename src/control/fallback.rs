@@ -127,7 +127,11 @@ impl Room {
         since: Option<Instant>,
         reason: CloseReason,
     ) {
-        if matches!(reason, CloseReason::IceFailed | CloseReason::DtlsFailed) {
+        let is_there = self
+            .participants
+            .get(&handle)
+            .is_some_and(|participant| participant.connection.is_some());
+        if is_there && matches!(reason, CloseReason::IceFailed | CloseReason::DtlsFailed) {
             let was_short = since.is_some_and(|since| now.duration_since(since) < SHORT_CONNECTION);
             self.way_failed(now, handle, was_short);
         }
@@ -145,6 +149,7 @@ impl Room {
             _ => return,
         };
         let since = peer.connected_at.take();
+        participant.heard_at = now;
         if since.is_some_and(|since| now.duration_since(since) < SHORT_CONNECTION) {
             self.way_failed(now, handle, true);
         }
@@ -176,7 +181,7 @@ impl Room {
         let Some(participant) = self.participants.get(&handle) else {
             return;
         };
-        let is_heard = participant.connection.is_some() && now.duration_since(participant.heard_at) < SIGNAL_WITHIN;
+        let is_heard = now.duration_since(participant.heard_at) < SIGNAL_WITHIN;
         if !self.settings.tcp_fallback || !is_heard {
             return;
         }

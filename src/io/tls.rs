@@ -135,14 +135,16 @@ impl Tls {
     /// What an authority is shown that checks `name`.
     ///
     /// # Errors
-    /// When the two do not belong together.
+    /// When the key cannot be used.
     pub fn add_challenge(
         &self,
         name: &str,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(), TlsError> {
-        let key = CertifiedKey::from_der(chain, key, &self.certificates.provider)?;
+        // Not compared: the extension that makes it a challenge is critical, and nobody's verifier knows it.
+        let key = self.certificates.provider.key_provider.load_private_key(key)?;
+        let key = CertifiedKey::new(chain, key);
         let mut challenges = self
             .certificates
             .challenges

@@ -21,7 +21,8 @@ use super::room_task::{self, MAILBOX, RoomInput, Telling};
 use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput, WorkerConnection};
 use crate::control::{
-    ConnectionHandle, Join, JoinError, Room, RoomSettings, Signer, WorkerHandle, Workers, playout_delay, server_info,
+    ConnectionHandle, Join, JoinError, MediaAddresses, Room, RoomSettings, Signer, WorkerHandle, Workers,
+    playout_delay, server_info,
 };
 use crate::io::ShardHandle;
 use crate::media::edge::Event;
@@ -492,6 +493,11 @@ impl Node {
             };
             self.inner.registry.find_or_create(&name, create);
         }
+    }
+
+    /// How clients of rooms that are made from now on reach the shards, in their order.
+    pub fn replace_addresses(&self, fresh: Vec<MediaAddresses>) {
+        placement::replace_addresses(&self.inner.shards, fresh);
     }
 
     fn spawn_room(

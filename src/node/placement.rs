@@ -5,8 +5,8 @@
 //! is placed.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::connection::LoadShare;
@@ -49,8 +49,8 @@ pub struct ShardLoad {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) handle: ShardHandle,
-    pub(super) udp_candidates: Vec<SocketAddr>,
-    pub(super) tcp_candidates: Vec<SocketAddr>,
+    /// Read for each room, written when the outside's view of this machine is learned late.
+    addresses: RwLock<MediaAddresses>,
     connections: Arc<AtomicUsize>,
     /// As of the last look. Thousandths.
     share: AtomicU32,
@@ -59,11 +59,10 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(handle: ShardHandle, udp_candidates: Vec<SocketAddr>, tcp_candidates: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(handle: ShardHandle, udp: Vec<SocketAddr>, tcp: Vec<SocketAddr>) -> Self {
         Self {
             handle,
-            udp_candidates,
-            tcp_candidates,
+            addresses: RwLock::new(MediaAddresses { udp, tcp }),
             connections: Arc::default(),
             share: AtomicU32::new(0),
             packets: AtomicU32::new(0),
@@ -195,10 +194,15 @@ pub(super) fn for_participant(shards: &[Shard], seat: &Seat, spill: f64) -> Shar
 
 /// How a client reaches that shard.
 pub(super) fn addresses(shards: &[Shard], index: ShardIndex) -> Option<MediaAddresses> {
-    shard(shards, index).map(|shard| MediaAddresses {
-        udp: shard.udp_candidates.clone(),
-        tcp: shard.tcp_candidates.clone(),
-    })
+    let known = &shard(shards, index)?.addresses;
+    Some(known.read().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Clients of rooms that are made from now on are told these, shard by shard.
+pub(super) fn replace_addresses(shards: &[Shard], fresh: Vec<MediaAddresses>) {
+    for (shard, fresh) in shards.iter().zip(fresh) {
+        *shard.addresses.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
 }
 
 /// Looks at the shards until they are gone. Must be spawned where tokio's timers run.

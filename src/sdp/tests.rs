@@ -98,7 +98,8 @@ fn what_is_not_acted_on_is_not_kept() {
     assert_eq!(description.media[0].max_message_size, Some(u32::MAX));
     assert_eq!(description.media[0].sctp_init, Some(vec![1, 0, 0]));
     let written = description.to_string();
-    assert!(!written.contains("secret") && !written.contains("x-promise") && !written.contains("ice-options"));
+    assert!(!written.contains("secret") && !written.contains("x-promise") && !written.contains("trickle"));
+    assert_eq!(description.media[0].transport.ice_options, ["goog-sped-v1"]);
     let broken = SessionDescription::parse(&text.replace("AQAA", "not base64")).unwrap();
     assert_eq!(broken.media[0].sctp_init, None);
 }

@@ -16,13 +16,13 @@ use super::relay::{Framed, World, call, check};
 use super::*;
 
 /// A certificate of its own in a folder of its own.
-pub(super) struct Files {
+struct Files {
     folder: PathBuf,
-    pub(super) files: CertificateFiles,
+    files: CertificateFiles,
 }
 
 impl Files {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("patchbay-door-{}-{number}", std::process::id()));

@@ -331,24 +331,23 @@ fn after_the_end_nothing_is_taken() {
     assert_eq!(transport.poll_event(), None);
 }
 
-/// Two full agents of ours, the server controlling, as in a subscriber connection where the server offers.
-#[test]
-fn a_controlling_full_agent_nominates() {
+/// Two full agents of ours, which think of themselves what `controlling` says; until both are connected.
+fn full_agents(controlling: [bool; 2]) -> [Transport; 2] {
     let mut now = Instant::now();
     let identity = DtlsIdentity::generate().expect("an identity");
     let ends = [
-        (SERVER, CLIENT, true, DtlsRole::Passive),
-        (CLIENT, SERVER, false, DtlsRole::Active),
+        (SERVER, CLIENT, controlling[0], ["s", "c"], DtlsRole::Passive),
+        (CLIENT, SERVER, controlling[1], ["c", "s"], DtlsRole::Active),
     ];
-    let mut transports = ends.map(|(local, remote, controlling, dtls_role)| {
+    let mut transports = ends.map(|(local, remote, controlling, [own, other], dtls_role)| {
         let mut config = config(false, local);
         config.ice_controlling = controlling;
-        config.local = credentials(if controlling { "s" } else { "c" });
+        config.local = credentials(own);
         let mut transport = Transport::new(config, &identity, now);
         transport.set_remote(
             now,
             &RemoteParameters {
-                ice: credentials(if controlling { "c" } else { "s" }),
+                ice: credentials(other),
                 fingerprint: identity.fingerprint(),
                 dtls_role,
                 sctp_max_message_size: None,
@@ -384,8 +383,24 @@ fn a_controlling_full_agent_nominates() {
             }
         }
     }
+    transports
+}
+
+/// As in a subscriber connection, where the server offers.
+#[test]
+fn a_controlling_full_agent_nominates() {
+    let transports = full_agents([true, false]);
     assert_eq!(transports[0].path(), Some(path(SERVER, CLIENT)));
     assert_eq!(transports[1].path(), Some(path(CLIENT, SERVER)));
+}
+
+/// RFC 8445 §7.3.1.1: one of them gives way.
+#[test]
+fn a_conflict_of_roles_is_settled() {
+    for both in [true, false] {
+        let transports = full_agents([both, both]);
+        assert_eq!(transports[0].path(), Some(path(SERVER, CLIENT)), "both {both}");
+    }
 }
 
 /// A TCP connection is a path of its own; its check proves nothing about UDP between the same addresses.
