@@ -205,6 +205,7 @@ fn after_a_restart_agents_come_back_or_others_are_looked_for() {
         }),
         ..Default::default()
     });
+    asked(&mut world);
     world.restart();
     assert_eq!(world.followed, ["AJ_room", "AJ_alice"]);
     assert_eq!(asked(&mut world), []);
