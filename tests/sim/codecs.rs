@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use patchbay::types::{Codec, MediaKind};
+use patchbay::{
+    media::edge::{Command, SubscriptionSettings},
+    types::{Codec, Layer, MediaKind},
+};
 
-use crate::{media::VOICE_PAYLOAD, world::World};
+use crate::{
+    media::{Shape, VOICE_PAYLOAD},
+    oracles::check_numbers,
+    world::World,
+};
 
 fn arrives_whole_and_in_order(codec: Codec) {
     let mut world = World::new(codec as u64);
@@ -129,6 +136,62 @@ fn h265() {
 #[test]
 fn av1() {
     arrives_whole_and_in_order(Codec::Av1);
+}
+
+/// Neither says in its payload which temporal layer a picture belongs to: the dependency descriptor does.
+#[test]
+fn temporal_layers_of_h264_and_h265_are_left_out_where_fewer_are_asked_for() {
+    for codec in [Codec::H264, Codec::H265] {
+        let mut world = World::new(80);
+        let alice = world.join_connected("alice");
+        let bob = world.join_connected("bob");
+        let carol = world.join_connected("carol");
+        let shape = Shape {
+            described: true,
+            ..Shape::camera(1)
+        };
+        let track = world.publish_shapes(alice, codec, vec![shape], false);
+        let subscription = world.subscribe(bob, &track);
+        let untouched = world.subscribe(carol, &track);
+        world.run(Duration::from_secs(3));
+        // A quarter, half and all of 30 frames a second.
+        for (temporal, frames) in [(0, 15), (1, 30), (3, 60)] {
+            let settings = SubscriptionSettings {
+                max_layer: Layer { spatial: 2, temporal },
+                ..Default::default()
+            };
+            world.command(Command::UpdateSubscription {
+                subscription: subscription.handle,
+                settings,
+            });
+            world.run(Duration::from_millis(500));
+            let from = world.now;
+            world.run(Duration::from_secs(2));
+            let incoming = world.received(&subscription);
+            let highest = incoming.packets.iter().filter(|packet| packet.at >= from);
+            let highest = highest.filter_map(|packet| Some(packet.tag?.temporal)).max();
+            assert_eq!(highest, Some(temporal.min(2)), "{codec:?}");
+            let shown = incoming.receiver.shown_in(from..world.now).count();
+            assert!(
+                shown.abs_diff(frames) <= 1,
+                "{shown} pictures of {codec:?} up to {temporal}"
+            );
+        }
+        let incoming = world.received(&subscription);
+        assert_eq!(incoming.receiver.requests.len(), 0, "nothing was missed");
+        for subscription in [&subscription, &untouched] {
+            let incoming = world.received(subscription);
+            assert_eq!(incoming.missing(), Vec::<u64>::new());
+            if let Err(why) = check_numbers(incoming, codec, Duration::ZERO) {
+                panic!("{codec:?}: {why}");
+            }
+        }
+        let tags = world.received(&untouched).tags();
+        assert!(
+            tags.windows(2).all(|pair| pair[1].frame <= pair[0].frame + 1),
+            "the other sees all of it"
+        );
+    }
 }
 
 #[test]

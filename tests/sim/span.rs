@@ -17,7 +17,7 @@ use prost::Message;
 use crate::{
     oracles::check_numbers,
     randomness::replayable,
-    seeds::over_seeds,
+    seeds::{at_least, at_most, over_seeds},
     world::{Published, Subscribed, World},
 };
 
@@ -217,6 +217,36 @@ fn a_late_subscriber_elsewhere_is_shown_the_last_key_frame() {
         // Of the layers above, which come to it as its bandwidth is known.
         assert!(asked_since <= 2, "{asked_since}");
         Vec::new()
+    });
+}
+
+/// Key frames are asked for at home only, whoever asks: five subscribers on three shards cost no more than one.
+#[test]
+fn requests_from_everywhere_are_throttled_together() {
+    over_seeds("30 PLI/s from each of four subscribers on three shards", |seed| {
+        let mut story = Story::new(seed, 3, 0);
+        story.camera(0, "camera");
+        (1..5).for_each(|subscriber| story.subscribe(subscriber, "camera"));
+        story.run(4000);
+        let since = story.world.now;
+        let seconds = 5;
+        for _ in 0..seconds * 30 {
+            for subscriber in 1..5 {
+                let ssrc = story.subscription(subscriber, "camera").ssrc;
+                story.world.peers[subscriber].request_keyframe(ssrc);
+            }
+            story.run(33);
+        }
+        let requests = &story.world.peers[0].requested_keyframes;
+        let per_layer = ["q", "h", "f"].map(|layer| {
+            let asked = |(at, rid): &&(_, Option<str0m::media::Rid>)| *at >= since && *rid == Some(layer.into());
+            requests.iter().filter(asked).count() as f64 / f64::from(seconds)
+        });
+        let most = per_layer.into_iter().fold(0.0, f64::max);
+        vec![
+            at_most("PLI/s at the publisher, worst layer", most, 2.2),
+            at_least("the same, asked at all", most, 1.0),
+        ]
     });
 }
 
