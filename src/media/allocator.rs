@@ -411,7 +411,7 @@ impl Allocator {
         self.forget(now, spend);
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.importance()));
         candidates.iter_mut().for_each(|candidate| candidate.prepare(now));
-        self.protect(now, budget, (spend, keep), candidates);
+        self.protect(now, budget, keep, candidates);
 
         // What would be best, and who may rise to it now.
         let mut order = Order {
@@ -513,14 +513,13 @@ impl Allocator {
     }
 
     /// Whose lowest layer stays for now although it does not fit.
-    fn protect(&mut self, now: Instant, budget: &Budget, (spend, keep): (u64, u64), candidates: &mut [Candidate]) {
+    fn protect(&mut self, now: Instant, budget: &Budget, keep: u64, candidates: &mut [Candidate]) {
         let lowest = candidates.iter().filter(|candidate| candidate.held > 0);
         let lowest: u64 = lowest.map(|candidate| candidate.ladder.cost(1)).sum();
         let measured = budget.is_measured();
         if measured && lowest > keep {
             self.short_since.get_or_insert(now);
-        } else if !measured || lowest <= spend {
-            // What is just within what is kept goes on, but has not come to fit by that: costs go up and down as well.
+        } else {
             self.short_since = None;
         }
         let patient = self

@@ -245,22 +245,6 @@ fn what_was_a_mistake_is_not_tried_again_soon_unless_the_path_is_another() {
 }
 
 #[test]
-fn a_moment_that_fits_nearly_does_not_begin_the_wait_anew() {
-    for (moment, paused) in [(87, true), (91, false)] {
-        let mut bench = Bench::new(500);
-        bench.camera();
-        bench.pass(1000);
-        bench.estimate(84);
-        bench.pass(800);
-        bench.estimate(moment);
-        bench.pass(200);
-        bench.estimate(84);
-        bench.pass(400);
-        assert_eq!(bench.targets()[0].is_none(), paused, "90 kbit/s, once with {moment}");
-    }
-}
-
-#[test]
 fn a_guess_pauses_nothing_and_a_measurement_only_after_a_while() {
     let mut bench = Bench::new(100);
     bench.budget.measured = false;
