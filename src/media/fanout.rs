@@ -13,7 +13,6 @@ use super::encoding::Arrived;
 use super::estimator::Acknowledged;
 use super::loudest::Loudest;
 use super::outside::Outside;
-use super::recovery::Cause;
 use super::repairs::Lost;
 use super::replay::{begin, note_layer};
 use super::rewrite::Source;
@@ -61,7 +60,7 @@ pub struct Fanout {
     /// Reused between calls.
     pub acknowledged: Vec<Acknowledged>,
     /// Reused between calls.
-    pub lost: Vec<(Lost, Cause)>,
+    pub lost: Vec<Lost>,
     /// Reused between calls.
     pub candidates: Vec<Candidate>,
     pub speakers: Speakers,

@@ -14,7 +14,6 @@ use super::fanout::Fanout;
 use super::generated;
 use super::layers::Cut;
 use super::outside::{Events, MIN_DELAY};
-use super::repairs::Watched;
 use super::resend::Mark;
 use super::rewrite::Source;
 use super::ring::{PictureNumbers, Stored};
@@ -232,11 +231,7 @@ impl Release<'_> {
         let sealed = transport
             .rtc
             .seal_rtp(buf, written.header_len, written.len, written.rollover())?;
-        let what = match descriptor.kind {
-            Kind::Retransmission => Watched::Copy,
-            _ => Watched::Other,
-        };
-        self.handle_sent(subscription, transport, (descriptor, what), &written, sealed);
+        self.handle_sent(subscription, transport, descriptor, &written, sealed);
         Ok((path, sealed))
     }
 
@@ -245,20 +240,16 @@ impl Release<'_> {
         &mut self,
         subscription: &Subscription,
         transport: &mut MediaTransport,
-        (descriptor, what): (&Descriptor, Watched),
+        descriptor: &Descriptor,
         written: &Written,
         sealed: usize,
     ) {
-        let is_watched = match (descriptor.kind, what) {
-            (Kind::Retransmission, _) => true,
-            (Kind::Media, _) if transport.waiting.is_lossy => true,
-            (Kind::Media, Watched::Base) => transport.waiting.loses(self.now),
-            _ => false,
-        };
+        let is_copy = descriptor.kind == Kind::Retransmission;
+        let is_watched = is_copy || transport.waiting.is_lossy && descriptor.kind == Kind::Media;
         if written.numbered && is_watched && subscription.kind == MediaKind::Video {
             let number = transport.sending_rate.next_sequence();
             let of = (descriptor.subscription, descriptor.sequence_out);
-            transport.waiting.in_flight.handle_sent(self.now, number, of, what);
+            transport.waiting.in_flight.handle_sent(self.now, number, of, is_copy);
         }
         transport.sending_rate.handle_sent(self.now, sealed, written.numbered);
         if descriptor.kind == Kind::Media {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
 use super::pacer::Kind;
-use super::repairs::Report;
 use super::send_queue::RepairBudget;
 use super::slots::Slot;
 use super::subscription::Subscription;
@@ -18,9 +17,8 @@ use crate::types::{DropReason, MediaKind, Ssrc};
 
 /// A picture followed by nothing for so long may be missing without its receiver knowing: two frames at 20 a second.
 const QUIET: Duration = Duration::from_millis(100);
-/// So long after a packet and its report should have crossed it is doubted no more: the receiver has asked for it by then,
-/// again and again, or an uplink that loses runs of packets has taken its requests with the reports.
-const DOUBT: Duration = Duration::from_millis(100);
+/// For so long after a loss the ends of pictures are watched.
+const LOSS_MEMORY: Duration = Duration::from_secs(10);
 /// Loss within the last second from which reports are believed before the receiver asks. Below, most of what they have as
 /// lost was only overtaken.
 const LOSSY: f64 = 0.03;
@@ -34,7 +32,7 @@ const CALM: Duration = Duration::from_millis(50);
 
 /// Why a packet is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+enum Cause {
     /// The receiver asked.
     Asked,
     /// The receiver has reported that it did not arrive.
@@ -43,8 +41,6 @@ pub enum Cause {
     CopyLost,
     /// The report on the last copy did not come.
     CopyUnknown,
-    /// Of a packet of the base layer nothing is known, and the receiver has not asked for it.
-    Doubted,
     /// Nothing has followed it for a while that would show the receiver that it is missing.
     Tail,
 }
@@ -130,7 +126,7 @@ impl Fanout {
             .and_then(|encoding| encoding.stored(encoding.sequence_from_low(descriptor.sequence_in)?, now))
             .is_some_and(|stored| stored.info.temporal == 0);
         let target = outside.transports.get_mut(subscription.transport).ok_or(gone)?;
-        if !matches!(cause, Cause::Tail | Cause::Doubted) {
+        if cause != Cause::Tail {
             target.waiting.last_loss = Some(now);
         }
         let rtt = match target.sending_rate.rtt() {
@@ -190,37 +186,32 @@ impl Fanout {
             return;
         }
         let mut lost = std::mem::take(&mut self.lost);
-        // Somebody may have asked for it meanwhile.
-        lost.extend(waiting.in_flight.take_owed().map(|lost| (lost, Cause::Lost)));
-        let not_received = if waiting.is_lossy {
-            Report::Lost
-        } else {
-            Report::PerhapsLost
-        };
-        lost.extend(feedback.statuses().filter_map(|status| {
-            let report = status.arrival.map_or(not_received, |_| Report::Received);
-            let lost = waiting.in_flight.handle_report(status.sequence, report)?;
-            let cause = if lost.is_copy { Cause::CopyLost } else { Cause::Lost };
-            Some((lost, cause))
+        lost.extend(waiting.in_flight.take_owed());
+        let owed = lost.len();
+        let reports = feedback.statuses();
+        lost.extend(reports.filter_map(|status| {
+            let received = status.arrival.is_some();
+            waiting.in_flight.handle_report(status.sequence, received)
         }));
+        let reported = lost.len();
         let unreported = std::iter::from_fn(|| waiting.in_flight.take_unreported(feedback.base_sequence));
-        lost.extend(unreported.map(|unreported| (unreported, Cause::CopyUnknown)));
-        let crossing = source.sending_rate.rtt().unwrap_or_default() + DOUBT;
-        if let Some(until) = outside.now.checked_sub(crossing) {
-            let doubted = std::iter::from_fn(|| waiting.in_flight.take_doubted(until));
-            lost.extend(doubted.map(|doubted| (doubted, Cause::Doubted)));
+        if waiting.is_lossy {
+            lost.extend(unreported);
         }
         let mut keyframe = None;
-        for (lost, cause) in lost.drain(..) {
+        for (at, lost) in lost.drain(..).enumerate() {
+            let cause = match lost.is_copy {
+                // Somebody may have asked for it meanwhile.
+                _ if at < owed => Cause::Lost,
+                _ if at >= reported => Cause::CopyUnknown,
+                true => Cause::CopyLost,
+                false => Cause::Lost,
+            };
             let (slot, sequence_out) = (lost.subscription, lost.sequence_out);
-            let asked = |subscription: &Subscription| subscription.requests.times(sequence_out) > 0;
-            if cause == Cause::Doubted && self.subscriptions.get(slot).is_none_or(asked) {
-                continue;
-            }
             if let Err(reason) = self.repair(outside, slot, sequence_out, cause) {
                 outside.stats.count_drop(reason);
                 if reason == DropReason::RtxBudget
-                    && !matches!(cause, Cause::CopyUnknown | Cause::Doubted)
+                    && cause != Cause::CopyUnknown
                     && let Some(source) = outside.transports.get_mut(transport)
                 {
                     source.waiting.in_flight.owe(lost);
@@ -241,7 +232,8 @@ impl Fanout {
             return;
         }
         let transport = outside.transports.get(subscription.transport);
-        let loses = transport.is_some_and(|transport| transport.waiting.loses(outside.now));
+        let last_loss = transport.and_then(|transport| transport.waiting.last_loss);
+        let loses = last_loss.is_some_and(|at| outside.now.saturating_duration_since(at) < LOSS_MEMORY);
         // A report on it takes a round trip.
         let wait = QUIET
             + transport

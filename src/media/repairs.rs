@@ -1,8 +1,7 @@
 //! What is on its way to a receiver that reports arrivals: which transport-wide number carries which packet.
 //!
 //! Owned by a `SendQueue`; the pacer says what leaves, transport-wide feedback what became of it. So a lost packet is
-//! followed by another copy even when the request for it is lost too, and after the receiver has stopped asking. A packet of
-//! the base layer of which nothing is known for sure is doubted for a while first: mostly its report alone was lost. Holds no
+//! followed by another copy even when the request for it is lost too, and after the receiver has stopped asking. Holds no
 //! packets and never decides whether one is sent again.
 
 use std::collections::VecDeque;
@@ -11,8 +10,7 @@ use std::time::{Duration, Instant};
 use super::slots::Slot;
 
 /// Packets that are watched, 10 KiB of them: where much is lost, a quarter of a second of 10 Mbit/s; elsewhere only
-/// retransmissions are, and for a while after a loss the base layer. Beyond, the oldest is forgotten: the receiver still asks
-/// for it.
+/// retransmissions are. Beyond, the oldest is forgotten: the receiver still asks for it.
 const MAX_IN_FLIGHT: usize = 256;
 /// Packets that the budget had no room for when they were reported as lost; the oldest is forgotten. As many as a key frame
 /// has; 1.5 KiB, from the first on.
@@ -24,8 +22,7 @@ const LIFE: Duration = Duration::from_secs(1);
 struct Sent {
     /// Transport-wide.
     number: u16,
-    what: Watched,
-    is_doubted: bool,
+    is_copy: bool,
     at: Instant,
     subscription: Slot,
     /// Extended, of the original.
@@ -38,25 +35,6 @@ impl Sent {
     fn is_same(&self, other: &Self) -> bool {
         self.subscription == other.subscription && self.sequence_out == other.sequence_out
     }
-}
-
-/// Why a packet is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// A retransmission.
-    Copy,
-    /// All later pictures refer to it.
-    Base,
-    Other,
-}
-
-/// What a report says of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    Received,
-    Lost,
-    /// Lost, but so little is lost that most of what is reported so was only overtaken.
-    PerhapsLost,
 }
 
 /// A packet that was reported as not received.
@@ -94,15 +72,14 @@ impl InFlight {
     }
 
     /// A packet leaves under a transport-wide number; numbers ascend.
-    pub fn handle_sent(&mut self, now: Instant, number: u16, (subscription, sequence_out): (Slot, u64), what: Watched) {
+    pub fn handle_sent(&mut self, now: Instant, number: u16, (subscription, sequence_out): (Slot, u64), is_copy: bool) {
         let is_old = |sent: &Sent| now.saturating_duration_since(sent.at) > LIFE;
         while self.sent.len() >= MAX_IN_FLIGHT || self.sent.front().is_some_and(is_old) {
             self.sent.pop_front();
         }
         self.sent.push_back(Sent {
             number,
-            what,
-            is_doubted: false,
+            is_copy,
             at: now,
             subscription,
             sequence_out,
@@ -117,21 +94,16 @@ impl InFlight {
 
     /// The packet with this transport-wide number was reported on. What is lost with it, unless another copy was received
     /// or may still be.
-    pub fn handle_report(&mut self, number: u16, report: Report) -> Option<Lost> {
+    pub fn handle_report(&mut self, number: u16, received: bool) -> Option<Lost> {
         let first = self.sent.front()?.number;
         let place = number.wrapping_sub(first);
         let at = self
             .sent
             .binary_search_by_key(&place, |sent| sent.number.wrapping_sub(first))
             .ok()?;
-        let sent = self.sent.get_mut(at)?;
-        if report == Report::PerhapsLost && sent.what == Watched::Base {
-            sent.is_doubted = true;
-            return None;
-        }
         let sent = self.sent.remove(at)?;
-        if report == Report::Received {
-            if sent.what == Watched::Copy {
+        if received {
+            if sent.is_copy {
                 self.sent.retain(|other| !sent.is_same(other));
             }
             return None;
@@ -139,31 +111,13 @@ impl InFlight {
         self.lost(sent)
     }
 
-    /// Reports of everything before this number have come or will not: the base layer of it is doubted. The next
-    /// retransmission of which that leaves nothing known; call it until there is none.
+    /// Reports of everything before this number have come or will not. The next retransmission of which that leaves nothing
+    /// known; call it until there is none.
     pub fn take_unreported(&mut self, before: u16) -> Option<Lost> {
-        let is_before = |sent: &&mut Sent| (sent.number.wrapping_sub(before) as i16) < 0;
-        let mut at = 0;
-        while let Some(sent) = self.sent.get_mut(at).filter(is_before) {
-            if sent.what == Watched::Base {
-                sent.is_doubted = true;
-                at += 1;
-                continue;
-            }
+        let is_before = |sent: &mut Sent| (sent.number.wrapping_sub(before) as i16) < 0;
+        while let Some(sent) = self.sent.pop_front_if(is_before) {
             // Most originals arrive.
-            let lost = self.sent.remove(at).and_then(|sent| self.lost(sent));
-            if let Some(lost) = lost.filter(|lost| lost.is_copy) {
-                return Some(lost);
-            }
-        }
-        None
-    }
-
-    /// The next packet that was doubted, sent before `until`, and that neither a later report nor a copy of it has cleared
-    /// up; call it until there is none.
-    pub fn take_doubted(&mut self, until: Instant) -> Option<Lost> {
-        while let Some(at) = self.sent.iter().position(|sent| sent.is_doubted && sent.at <= until) {
-            if let Some(lost) = self.sent.remove(at).and_then(|sent| self.lost(sent)) {
+            if let Some(lost) = self.lost(sent).filter(|lost| lost.is_copy) {
                 return Some(lost);
             }
         }
@@ -174,10 +128,9 @@ impl InFlight {
         let lost = Lost {
             subscription: sent.subscription,
             sequence_out: sent.sequence_out,
-            is_copy: sent.what == Watched::Copy,
+            is_copy: sent.is_copy,
         };
-        let may_arrive = |other: &Sent| sent.is_same(other) && !other.is_doubted;
-        (!self.sent.iter().any(may_arrive)).then_some(lost)
+        (!self.sent.iter().any(|other| sent.is_same(other))).then_some(lost)
     }
 
     pub fn clear(&mut self) {
@@ -197,7 +150,7 @@ mod tests {
         let now = Instant::now();
         let mut in_flight = InFlight::default();
         for (number, original) in [(65_530, 1), (65_535, 2), (3, 3)] {
-            in_flight.handle_sent(now, number, (slot, original), Watched::Copy);
+            in_flight.handle_sent(now, number, (slot, original), true);
         }
         let lost = |sequence_out| {
             Some(Lost {
@@ -206,11 +159,11 @@ mod tests {
                 is_copy: true,
             })
         };
-        assert_eq!(in_flight.handle_report(65_531, Report::Lost), None, "not watched");
-        assert_eq!(in_flight.handle_report(65_535, Report::Lost), lost(2));
-        assert_eq!(in_flight.handle_report(65_535, Report::Lost), None);
-        assert_eq!(in_flight.handle_report(65_530, Report::Received), None);
-        assert_eq!(in_flight.handle_report(3, Report::Lost), lost(3));
+        assert_eq!(in_flight.handle_report(65_531, false), None, "not watched");
+        assert_eq!(in_flight.handle_report(65_535, false), lost(2));
+        assert_eq!(in_flight.handle_report(65_535, false), None);
+        assert_eq!(in_flight.handle_report(65_530, true), None);
+        assert_eq!(in_flight.handle_report(3, false), lost(3));
         assert!(in_flight.is_empty());
     }
 
@@ -219,12 +172,12 @@ mod tests {
         let slot = Slots::default().insert(());
         let now = Instant::now();
         let mut in_flight = InFlight::default();
-        in_flight.handle_sent(now, 1, (slot, 7), Watched::Other);
-        (2..6).for_each(|number| in_flight.handle_sent(now, number, (slot, 7), Watched::Copy));
-        assert_eq!(in_flight.handle_report(1, Report::Lost), None);
-        assert_eq!(in_flight.handle_report(2, Report::Lost), None);
-        assert_eq!(in_flight.handle_report(3, Report::Received), None);
-        assert_eq!(in_flight.handle_report(4, Report::Lost), None);
+        in_flight.handle_sent(now, 1, (slot, 7), false);
+        (2..6).for_each(|number| in_flight.handle_sent(now, number, (slot, 7), true));
+        assert_eq!(in_flight.handle_report(1, false), None);
+        assert_eq!(in_flight.handle_report(2, false), None);
+        assert_eq!(in_flight.handle_report(3, true), None);
+        assert_eq!(in_flight.handle_report(4, false), None);
         assert!(in_flight.is_empty());
     }
 
@@ -233,60 +186,13 @@ mod tests {
         let slot = Slots::default().insert(());
         let now = Instant::now();
         let mut in_flight = InFlight::default();
-        in_flight.handle_sent(now, 65_534, (slot, 1), Watched::Other);
-        in_flight.handle_sent(now, 65_535, (slot, 2), Watched::Copy);
-        in_flight.handle_sent(now, 1, (slot, 3), Watched::Copy);
+        in_flight.handle_sent(now, 65_534, (slot, 1), false);
+        in_flight.handle_sent(now, 65_535, (slot, 2), true);
+        in_flight.handle_sent(now, 1, (slot, 3), true);
         let lost = in_flight.take_unreported(1).map(|lost| lost.sequence_out);
         assert_eq!(lost, Some(2));
         assert_eq!(in_flight.take_unreported(1), None);
-        assert_eq!(in_flight.handle_report(1, Report::Received), None);
-        assert!(in_flight.is_empty());
-    }
-
-    #[test]
-    fn the_base_layer_is_doubted_before_it_is_taken_for_lost() {
-        let slot = Slots::default().insert(());
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut in_flight = InFlight::default();
-        (0..6).for_each(|number| {
-            in_flight.handle_sent(
-                at(u64::from(number)),
-                number,
-                (slot, 10 + u64::from(number)),
-                Watched::Base,
-            )
-        });
-        in_flight.handle_sent(at(6), 6, (slot, 16), Watched::Other);
-        in_flight.handle_sent(at(7), 7, (slot, 17), Watched::Base);
-        // Of two nothing is reported, one was overtaken perhaps.
-        assert_eq!(in_flight.take_doubted(at(100)), None);
-        assert_eq!(in_flight.take_unreported(2), None);
-        assert_eq!(in_flight.handle_report(2, Report::PerhapsLost), None);
-        assert_eq!(in_flight.handle_report(3, Report::PerhapsLost), None);
-        assert_eq!(in_flight.handle_report(3, Report::Received), None, "it was");
-        let lost = |sequence_out| {
-            Some(Lost {
-                subscription: slot,
-                sequence_out,
-                is_copy: false,
-            })
-        };
-        assert_eq!(in_flight.take_doubted(at(0)), lost(10), "old enough");
-        assert_eq!(in_flight.take_doubted(at(0)), None);
-        // A copy of the second is on its way, and is lost too.
-        in_flight.handle_sent(at(8), 8, (slot, 11), Watched::Copy);
-        assert_eq!(in_flight.take_doubted(at(2)), lost(12));
-        assert_eq!(in_flight.take_doubted(at(2)), None);
-        let copy = lost(11).map(|lost| Lost { is_copy: true, ..lost });
-        assert_eq!(in_flight.handle_report(8, Report::Lost), copy);
-        assert_eq!(in_flight.take_unreported(7), None);
-        let doubted: Vec<_> = std::iter::from_fn(|| in_flight.take_doubted(at(100))).collect();
-        assert_eq!(
-            doubted.iter().map(|lost| lost.sequence_out).collect::<Vec<_>>(),
-            [14, 15]
-        );
-        assert_eq!(in_flight.handle_report(7, Report::Received), None);
+        assert_eq!(in_flight.handle_report(1, true), None);
         assert!(in_flight.is_empty());
     }
 
@@ -311,10 +217,10 @@ mod tests {
         let slot = Slots::default().insert(());
         let now = Instant::now();
         let mut in_flight = InFlight::default();
-        (0..1000).for_each(|number| in_flight.handle_sent(now, number, (slot, u64::from(number)), Watched::Copy));
+        (0..1000).for_each(|number| in_flight.handle_sent(now, number, (slot, u64::from(number)), true));
         assert_eq!(in_flight.sent.len(), MAX_IN_FLIGHT);
-        assert_eq!(in_flight.handle_report(1, Report::Lost), None);
-        in_flight.handle_sent(now + LIFE * 2, 1000, (slot, 1000), Watched::Copy);
+        assert_eq!(in_flight.handle_report(1, false), None);
+        in_flight.handle_sent(now + LIFE * 2, 1000, (slot, 1000), true);
         assert_eq!(in_flight.sent.len(), 1);
     }
 }

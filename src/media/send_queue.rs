@@ -37,8 +37,6 @@ const FEW_PACKETS: usize = 6;
 const MAX_OWNERS: usize = 32;
 /// Retransmissions that wait; the newest is dropped, and asked for again if it still matters.
 const MAX_REPAIRS: usize = 256;
-/// For so long after a loss the ends of pictures and the base layer are watched.
-const LOSS_MEMORY: Duration = Duration::from_secs(10);
 /// First guess of a packet's size, sealed.
 const PACKET: f64 = 1150.0;
 /// Weight of a new size in the mean.
@@ -137,12 +135,6 @@ impl SendQueue {
 
     pub fn len(&self) -> usize {
         self.repairs.len() + self.video.len()
-    }
-
-    /// Something was lost lately.
-    pub fn loses(&self, now: Instant) -> bool {
-        let age = |at| now.saturating_duration_since(at);
-        self.last_loss.is_some_and(|at| age(at) < LOSS_MEMORY)
     }
 
     pub fn is_empty(&self) -> bool {

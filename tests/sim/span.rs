@@ -213,8 +213,8 @@ fn cameras_story(seed: u64, shards: u8) -> BTreeMap<(usize, &'static str), Vec<S
     let mut seen: BTreeMap<_, Vec<Shown>> = BTreeMap::new();
     let mut second = 0;
     let mut settled = |story: &mut Story| {
-        story.run(4000);
-        second += 4;
+        story.run(6000);
+        second += 6;
         // Thirty frames a second, of which the first and last may be on their way as it begins or ends.
         let last = (second - 1) * 30 + 2..second * 30 - 2;
         for (key, parts) in story.all_parts() {

@@ -9,7 +9,6 @@ use super::{
 use crate::media::beside::Share;
 use crate::media::encoding::Encoding;
 use crate::media::fanout::Fanout;
-use crate::media::repairs::Watched;
 use crate::media::resend::Mark;
 use crate::media::ring::Stored;
 use crate::media::subscription::Subscription;
@@ -142,16 +141,12 @@ impl Release<'_> {
             padding,
             ..Mark::default()
         };
-        let what = match stored.info.temporal {
-            0 => Watched::Base,
-            _ => Watched::Other,
-        };
         let written = primary(subscription, &output, descriptor, stored, &mark, Some(before), packet)?;
         self.note(subscription, descriptor, &written, output, mark);
         let sealed = transport
             .rtc
             .seal_rtp(buf, written.header_len, written.len, written.rollover())?;
-        self.handle_sent(subscription, transport, (descriptor, what), &written, sealed);
+        self.handle_sent(subscription, transport, descriptor, &written, sealed);
         batch.commit(path, sealed);
         let share = match subscription.kind {
             MediaKind::Video => Share::Picture,

@@ -85,65 +85,6 @@ fn a_copy_that_is_reported_lost_is_followed_by_another() {
     assert!(world.take(bob).is_empty(), "once for each copy");
 }
 
-/// An uplink that loses runs of packets takes the requests with the reports.
-#[test]
-fn of_what_the_reports_leave_out_the_base_layer_is_sent_again() {
-    let (mut world, alice, bob, ssrc) = watched();
-    let report = |world: &mut World, base: u16, arrivals: &[Option<i64>]| {
-        world.send_rtcp(bob, |writer| {
-            writer.transport_feedback(Ssrc(9), ssrc, base, 0, arrivals).map(|_| ())
-        });
-        world.deliver();
-        world.take(bob).iter().filter_map(original).collect::<Vec<u16>>()
-    };
-    let numbers: Vec<u16> = world.take(bob).iter().map(Got::sequence).collect();
-    // Nothing was lost yet: that the first five are left out means nothing.
-    assert_eq!(report(&mut world, 6, &[Some(0), Some(40)]), [0u16; 0]);
-    world.pass(300);
-    assert_eq!(report(&mut world, 8, &[Some(1200)]), [0u16; 0]);
-    // The tenth was; it is asked for.
-    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(numbers[9])));
-    world.deliver();
-    assert_eq!(
-        world.take(bob).iter().filter_map(original).collect::<Vec<_>>(),
-        [numbers[9]]
-    );
-    // Numbers 12 to 17: pictures of which every second is none that others refer to.
-    let picture = |world: &mut World, sequence: u16, is_base: bool| {
-        let mut payload = vp8(false, true, sequence, 500);
-        payload[5] |= u8::from(!is_base) << 6;
-        world.video(alice, 7, sequence, "", &payload);
-    };
-    for sequence in 10..16 {
-        picture(&mut world, sequence, sequence % 2 == 0);
-        world.pass(10);
-    }
-    let numbers: Vec<u16> = world.take(bob).iter().map(Got::sequence).collect();
-    assert_eq!(numbers.len(), 6);
-    // The first three are left out; the third is asked for.
-    assert_eq!(report(&mut world, 15, &[Some(1300)]), [0u16; 0]);
-    world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(numbers[2])));
-    world.deliver();
-    assert_eq!(
-        world.take(bob).iter().filter_map(original).collect::<Vec<_>>(),
-        [numbers[2]]
-    );
-    for sequence in 16..20 {
-        picture(&mut world, sequence, false);
-        world.pass(50);
-    }
-    // Then the fifth and sixth; the copy arrived.
-    let arrivals = [Some(1400), Some(1410), Some(1600), Some(1800), Some(2000)];
-    assert_eq!(report(&mut world, 18, &arrivals), [numbers[0], numbers[4]]);
-    for sequence in 20..24 {
-        picture(&mut world, sequence, false);
-        world.pass(50);
-    }
-    // One of the copies has arrived; of the other nothing is known.
-    let arrivals = [Some(2100), Some(2300), Some(2500), Some(2700), Some(2900)];
-    assert_eq!(report(&mut world, 24, &arrivals), [numbers[0]]);
-}
-
 #[test]
 fn the_end_of_a_picture_that_nothing_follows_is_sent_once_more() {
     let (mut world, alice, bob, ssrc) = watched();
