@@ -297,7 +297,7 @@ impl Voice {
             server,
             version: 0,
             participant: String::new(),
-            enforced: MediaGrant::token(old.rights, old.deaf),
+            enforced: Some(MediaGrant::token(old.rights, old.deaf)),
             ..old
         };
         self.expect(now, connection);

@@ -129,7 +129,7 @@ impl Voice {
             version: 0,
             since: now,
             participant: String::new(),
-            enforced: MediaGrant::token(standing.rights, standing.deaf),
+            enforced: Some(MediaGrant::token(standing.rights, standing.deaf)),
         };
         Ok(self.expect(now, connection))
     }

@@ -96,9 +96,9 @@ impl Voice {
         }
         if let Some(connection) = self.states.find_mut(id) {
             fits(connection)?;
-            // It came again with its token, which says what it did at first.
+            // It came again with a token that may say more than is so by now.
             connection.participant.clone_from(&seen.participant);
-            connection.enforced = MediaGrant::token(connection.rights, connection.deaf);
+            connection.enforced = None;
             self.enforce(id);
             return Ok(());
         }
@@ -110,6 +110,7 @@ impl Voice {
         };
         fits(left)?;
         let mut connection = left.clone();
+        connection.enforced = None;
         if self.pins.find(room).is_some_and(|pin| pin.server != *server) {
             return Err(VoiceError::ConnectionNotFound);
         }
@@ -151,11 +152,11 @@ impl Voice {
             return;
         };
         let grant = MediaGrant::live(connection.rights, connection.mute, connection.deaf);
-        if grant == connection.enforced {
+        if connection.enforced == Some(grant) {
             return;
         }
-        let silenced = connection.enforced.microphone && !grant.microphone;
-        connection.enforced = grant;
+        let silenced = connection.enforced.is_none_or(|before| before.microphone) && !grant.microphone;
+        connection.enforced = Some(grant);
         let (server, room) = (connection.server.clone(), connection.room);
         let identity = identity(connection.user, id);
         if silenced {
@@ -362,7 +363,6 @@ impl Voice {
         let Ok(standing) = self.standing(now, user, room) else {
             return false;
         };
-        let live = MediaGrant::live(standing.rights, standing.mute, standing.deaf);
         let connection = Connection {
             id: id.clone(),
             user,
@@ -378,11 +378,7 @@ impl Voice {
             version: 0,
             since: now,
             participant: seen.participant.clone(),
-            // Not known: the room is told, whatever it is.
-            enforced: MediaGrant {
-                subscribe: !live.subscribe,
-                ..live
-            },
+            enforced: None,
         };
         self.confirm(now, connection, seen);
         true

@@ -45,8 +45,8 @@ pub struct Connection {
     pub since: UnixMillis,
     /// LiveKit's id of the session in the room; empty where it was not told.
     pub participant: String,
-    /// What the room was told last.
-    pub enforced: MediaGrant,
+    /// What the room was told last; None: not known, because a token of some earlier time counts there.
+    pub enforced: Option<MediaGrant>,
 }
 
 /// A token was given; whoever holds it has until `expires`.

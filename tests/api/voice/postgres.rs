@@ -23,36 +23,47 @@ impl Postgres {
         Some(server)
     }
 
-    /// One that takes nothing but TLS, with a certificate for `localhost` that `authority` has signed: itself.
+    /// One that takes nothing but TLS, with a certificate for `localhost` that `authority` has signed.
     #[allow(dead_code, reason = "the other tests that use this file have no need of it")]
     pub fn start_encrypted() -> Option<Self> {
         let mut server = Self::prepare()?;
-        let (certificate, key) = (server.authority(), server.directory.join("key.pem"));
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-keyout",
-            ])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .ok()?;
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let (certificate, key) = (server.certificate(), server.directory.join("key.pem"));
+        let file = |name: &str| server.directory.join(name);
+        std::fs::write(file("names"), "subjectAltName=DNS:localhost").unwrap();
+        let openssl = |arguments: &str, files: &[(&str, PathBuf)]| {
+            let mut command = Command::new("openssl");
+            command.args(arguments.split(' '));
+            for (option, path) in files {
+                command.arg(option).arg(path);
+            }
+            command.output()
+        };
+        let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        let (authority, request) = (server.authority(), file("request.pem"));
+        let steps = [
+            (
+                format!("req -x509 {new} -days 2 -subj /CN=authority"),
+                vec![("-keyout", file("authority.key")), ("-out", authority.clone())],
+            ),
+            (
+                format!("req {new} -subj /CN=localhost"),
+                vec![("-keyout", key.clone()), ("-out", request.clone())],
+            ),
+            (
+                "x509 -req -days 2 -set_serial 1".to_owned(),
+                vec![
+                    ("-in", request),
+                    ("-CA", authority),
+                    ("-CAkey", file("authority.key")),
+                    ("-extfile", file("names")),
+                    ("-out", certificate),
+                ],
+            ),
+        ];
+        for (arguments, files) in steps {
+            let made = openssl(&arguments, &files).ok()?;
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let rules = "hostssl all all 127.0.0.1/32 trust\nhostssl all all ::1/128 trust\n";
         std::fs::write(server.directory.join("data/pg_hba.conf"), rules).unwrap();
@@ -109,7 +120,7 @@ impl Postgres {
         command.args(["-p", &self.port.to_string(), "-h", "localhost", "-k", ""]);
         if self.encrypted {
             let file = |name: &str, path: PathBuf| format!("{name}={}", path.display());
-            let certificate = file("ssl_cert_file", self.authority());
+            let certificate = file("ssl_cert_file", self.certificate());
             let key = file("ssl_key_file", self.directory.join("key.pem"));
             command.args(["-c", "ssl=on", "-c", &certificate, "-c", &key]);
         }
@@ -136,10 +147,14 @@ impl Postgres {
         format!("postgres://voice@localhost:{}/postgres", self.port)
     }
 
-    /// The certificate's file.
+    fn certificate(&self) -> PathBuf {
+        self.directory.join("certificate.pem")
+    }
+
+    /// The file of the authority that has signed the certificate.
     #[allow(dead_code, reason = "the other tests that use this file have no need of it")]
     pub fn authority(&self) -> PathBuf {
-        self.directory.join("certificate.pem")
+        self.directory.join("authority.pem")
     }
 }
 
