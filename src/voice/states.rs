@@ -82,13 +82,13 @@ pub struct VoiceState<'a> {
 
 #[derive(Clone, Debug, Default)]
 pub struct States {
-    connected: HashMap<ConnectionId, Connection>,
-    pending: HashMap<ConnectionId, Pending>,
+    connected: BTreeMap<ConnectionId, Connection>,
+    pending: BTreeMap<ConnectionId, Pending>,
     by_room: BTreeMap<RoomKey, BTreeSet<ConnectionId>>,
     by_user: HashMap<UserId, BTreeSet<ConnectionId>>,
     pending_by_room: BTreeMap<RoomKey, BTreeSet<ConnectionId>>,
     /// Gone for less than the time in which they may come back with the token they have.
-    left: HashMap<ConnectionId, (Connection, UnixMillis)>,
+    left: BTreeMap<ConnectionId, (Connection, UnixMillis)>,
 }
 
 impl States {
