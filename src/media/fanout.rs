@@ -166,7 +166,7 @@ impl Fanout {
         self.observe_level(outside, stream.track, &arrived);
         self.admit_voice(outside, stream.track, &arrived)?;
         outside.stats.recovered += u64::from(stream.retransmission);
-        self.await_others(outside, stream.track, arrived);
+        self.wait_for_others(outside, stream.track, arrived);
         self.relay(outside, stream.track, &arrived, stream.retransmission);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Fanout {
     }
 
     /// Forwards the packet with the others of its turn: `forward_pending` before anything else is done with the room.
-    fn await_others(&mut self, outside: &mut Outside<'_>, track: Slot, packet: Arrived) {
+    fn wait_for_others(&mut self, outside: &mut Outside<'_>, track: Slot, packet: Arrived) {
         self.pending.push((track, packet));
         if !std::mem::replace(&mut self.is_pending, true) {
             outside.pending.push(self.slot);

@@ -8,10 +8,15 @@ use super::relay::{World, open_door};
 use super::*;
 use crate::turn::tests::client::{Answer, Client};
 
-/// None where coturn's tools are not installed. Some of them wait for an answer for ever.
+/// None where coturn's tools are not installed.
 fn run(tool: &str, arguments: &[&str]) -> Option<Output> {
+    run_for("60", tool, arguments)
+}
+
+/// For so many seconds at most: some of the tools wait for an answer for ever.
+fn run_for(seconds: &str, tool: &str, arguments: &[&str]) -> Option<Output> {
     let output = Process::new("timeout")
-        .arg("60")
+        .arg(seconds)
         .arg(tool)
         .args(arguments)
         .output()
@@ -29,8 +34,17 @@ fn is_installed() -> bool {
 
 /// One row of clients: whether they ended well, and what they said.
 fn client(server: &str, port: &str, password: &str, more: &[&str]) -> (bool, String) {
-    let base = ["-u", "alice", "-w", password, "-p", port];
-    let output = run("turnutils_uclient", &[&base[..], more, &[server]].concat()).expect("it is installed");
+    client_for("60", server, port, password, more)
+}
+
+/// A row that is only to be survived.
+fn nonsense(port: &str, more: &[&str]) {
+    let _ = client_for("5", "127.0.0.1", port, "ecila", more);
+}
+
+fn client_for(seconds: &str, server: &str, port: &str, password: &str, more: &[&str]) -> (bool, String) {
+    let arguments = [&["-u", "alice", "-w", password, "-p", port][..], more, &[server]].concat();
+    let output = run_for(seconds, "turnutils_uclient", &arguments).expect("it is installed");
     (output.status.success(), report(&output))
 }
 
@@ -93,12 +107,7 @@ async fn coturns_clients_lose_nothing() {
     // Third parties' tokens (RFC 7635), another scheme's secret, from client to client: none is offered, and nothing breaks.
     for more in [&["-J"][..], &["-W", "secret"], &["-y"]] {
         let all = with(&here, &[&["-n", "1"], more].concat());
-        let _ = client(
-            "127.0.0.1",
-            &udp,
-            "ecila",
-            &all.iter().map(String::as_str).collect::<Vec<_>>(),
-        );
+        nonsense(&udp, &all.iter().map(String::as_str).collect::<Vec<_>>());
         good(&udp, &here, &["-n", "5", "-l", "171"]);
     }
     // On purpose nonsense, in a hurry, without goodbye: the server lives, and serves.
@@ -106,7 +115,7 @@ async fn coturns_clients_lose_nothing() {
         for (port, stream) in [(&udp, None), (&tcp, Some("-t"))] {
             let all = with(&here, &["-n", "2", "-l", "171", more]);
             let all: Vec<&str> = all.iter().map(String::as_str).chain(stream).collect();
-            let _ = client("127.0.0.1", port, "ecila", &all);
+            nonsense(port, &all);
         }
         good(&udp, &here, &["-n", "5", "-l", "171"]);
     }
@@ -114,8 +123,8 @@ async fn coturns_clients_lose_nothing() {
     let held = world.shards[0].0.counters().relay_allocations;
     println!("allocations left by those who left without goodbye: {held}");
     // RFC 5780 needs two addresses: its questions are answered plainly or not at all, and nothing breaks.
-    let _ = run("turnutils_stunclient", &["-f", "-p", &udp, "127.0.0.1"]);
-    let _ = run("turnutils_natdiscovery", &["-m", "-f", "-p", &udp, "127.0.0.1"]);
+    let _ = run_for("5", "turnutils_stunclient", &["-f", "-p", &udp, "127.0.0.1"]);
+    let _ = run_for("5", "turnutils_natdiscovery", &["-m", "-f", "-p", &udp, "127.0.0.1"]);
     good(&udp, &here, &["-n", "5", "-l", "171"]);
     world.stop();
 }
