@@ -21,7 +21,8 @@ async function assertShutOut(peer) {
   await peer.expect('trackSubscribed', { identity: 'alice', source: 'camera' });
   await peer.expect('trackSubscribed', { identity: 'alice', source: 'microphone' });
   await assert.rejects(peer.sees('alice', 'red', { advances: 1, deadline: NEVER_MS }), /waited/);
-  const received = (await peer.stats('inbound-rtp')).map(({ kind, packetsReceived }) => [kind, packetsReceived > 50]);
+  // A second's worth: a small picture is a packet, and a busy machine draws few of them.
+  const received = (await peer.stats('inbound-rtp')).map(({ kind, packetsReceived }) => [kind, packetsReceived > 15]);
   assert.deepEqual(received.sort(), [['audio', true], ['video', true]]);
 }
 
