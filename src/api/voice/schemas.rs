@@ -162,9 +162,9 @@ fn placed(schema: Value) -> Value {
 
 fn fact() -> Value {
     let flags = || json!({"type": "integer", "minimum": 0, "maximum": 63});
+    let number = |max: u64| json!({"type": "integer", "minimum": 0, "maximum": max});
     // Numbers are read too, though many programs round them above 53 bits.
     let permissions = || json!({"anyOf": [pattern("^(0|[1-9][0-9]{0,18})$", 19), number(u64::MAX)]});
-    let number = |max: u64| json!({"type": "integer", "minimum": 0, "maximum": max});
     let overwrite = object(
         &[
             ("id", snowflake()),
