@@ -144,6 +144,10 @@ impl Metrics {
             refusals.map(|((told, code), count)| (labels(told.name(), code), count)),
         );
         page.counter("patchbay_voice_sockets_cut_total", [(String::new(), voice.cut_off())]);
+        page.counter(
+            "patchbay_voice_room_events_lost_total",
+            [(String::new(), counts.lost_events)],
+        );
     }
 
     fn rooms(&self, page: &mut Page) {
