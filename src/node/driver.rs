@@ -229,8 +229,13 @@ impl Node {
             ("livekit_session_start_time_ms", &counts.session_starts.0),
             ("livekit_session_duration_ms", &counts.session_durations.0),
             ("livekit_quality_rating", &counts.quality.ratings),
-            ("patchbay_quality_score_tenths", &counts.quality.scores),
+            ("livekit_quality_score", &counts.quality.scores),
         ]
+    }
+
+    /// Prometheus lines of `name`, with `labels` in each: how long media was waited for.
+    pub fn write_media_waits(&self, out: &mut String, name: &str, labels: &str) {
+        self.inner.counts.waits.write(out, name, labels);
     }
 
     /// Media of all shards in both directions, bytes a second over the last two seconds or more.

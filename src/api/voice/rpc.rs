@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::backend::room;
-use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::route::{Answer, ApiError, Call, Caller, Route, SMALL, is_named};
 use super::schemas::{boolean, connection_id, coordinate, object, optional, snowflake, tagged, text};
 use super::text::{Degrees, Text, place};
 use crate::voice::{Authority, ChannelId, ConnectionId, GuildId, Join, Rights, SelfState, UserId, VoiceError};
@@ -125,6 +125,9 @@ enum Ask {
 
 async fn rpc(call: Call) -> Result<Answer, ApiError> {
     let kind = call.json.get("type").cloned().unwrap_or_default();
+    if !is_named(Some(&kind)) {
+        return Err(VoiceError::InvalidParameters.into());
+    }
     let ask: Ask = call.body()?;
     let data = match carry_out(&call, ask).await {
         Ok(data) => data,
