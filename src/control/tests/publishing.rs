@@ -394,8 +394,6 @@ fn publishes_too_early(sdk: Sdk) -> (World, ConnectionHandle) {
     let mut world = World::new();
     world.network = false;
     let alice = world.join(entry("alice").parameters(|it| it.client_info.sdk = sdk as i32));
-    world.client(alice).add_section("application", "", None);
-    world.offer(alice);
     assert_eq!(answers(&mut world, alice), 1, "the connection begins");
     world.send(alice, Request::AddTrack(microphone("mic")));
     world.client(alice).add_section("audio", "sendonly", Some("mic"));
@@ -451,6 +449,7 @@ fn waits_for_media_are_told_once() {
     let alice = world.join(entry("alice"));
     world.join(entry("bob"));
     world.publish(alice, camera("cam"));
+    world.after_ms(500);
     let waits: Vec<_> = world
         .waits
         .iter()
