@@ -570,6 +570,9 @@ fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
         settings.playout_delay = Some(playout_delay(wanted.min_playout_delay, wanted.max_playout_delay));
     }
     settings.sync_streams |= wanted.sync_streams;
+    if wanted.egress.is_some() {
+        tracing::warn!("a room that is to be recorded by itself is not: there is no recorder");
+    }
     if !wanted.agents.is_empty() {
         settings.agents.clone_from(&wanted.agents);
     }
