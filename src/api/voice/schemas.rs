@@ -161,8 +161,9 @@ fn placed(schema: Value) -> Value {
 }
 
 fn fact() -> Value {
-    let flags = || json!({"type": "integer", "minimum": 0, "maximum": 63});
     let number = |max: u64| json!({"type": "integer", "minimum": 0, "maximum": max});
+    // Those that are not known yet mean nothing.
+    let flags = || number(u32::MAX.into());
     // Numbers are read too, though many programs round them above 53 bits.
     let permissions = || json!({"anyOf": [pattern("^(0|[1-9][0-9]{0,18})$", 19), number(u64::MAX)]});
     let overwrite = object(
