@@ -447,7 +447,7 @@ fn an_answer_does_not_wait_for_ever_nor_for_clients_that_do_not_care() {
 fn waits_for_media_are_told_once() {
     let mut world = World::new();
     let alice = world.join(entry("alice"));
-    world.join(entry("bob"));
+    let bob = world.join(entry("bob"));
     world.publish(alice, camera("cam"));
     world.after_ms(500);
     let waits: Vec<_> = world
@@ -466,5 +466,7 @@ fn waits_for_media_are_told_once() {
     assert!(world.waits.iter().all(|wait| wait.sdk == Sdk::Js));
     world.after_ms(5_000);
     world.offer(alice);
+    world.client(bob).restart_ice();
+    world.offer(bob);
     assert_eq!(world.waits.len(), 2);
 }
