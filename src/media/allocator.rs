@@ -40,8 +40,11 @@ const BORNE: [(u64, Duration); 2] = [(105, Duration::from_millis(1000)), (120, D
 /// Beyond this excess, percent, the old layer is not even finished: the path is filling up.
 const URGENT: u64 = 120;
 
-/// The lowest layers have to be too much for this long before one is paused.
+/// The lowest layers have to be too much for this long before one is paused …
 const PAUSE_AFTER: Duration = Duration::from_millis(1000);
+/// … and have to fit for this long without a break for that wait to begin anew: on a path of just what they cost, a moment in
+/// which they fit says as little as a dip does.
+const FITS_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a better layer has to fit before it is given …
 const HOLD: Duration = Duration::from_millis(500);
@@ -396,6 +399,8 @@ pub struct Allocator {
     over_since: Option<Instant>,
     /// Since when not even the lowest layers that are given fit.
     short_since: Option<Instant>,
+    /// Since when they have fitted again, while that is too new to be relied on.
+    fits_since: Option<Instant>,
     /// When something better was given last, and on which budget.
     raised: Option<(Instant, u64)>,
     /// Times in a row that something given had to be taken away again.
@@ -411,7 +416,7 @@ impl Allocator {
         self.forget(now, spend);
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.importance()));
         candidates.iter_mut().for_each(|candidate| candidate.prepare(now));
-        self.protect(now, budget, keep, candidates);
+        let is_patient = self.protect(now, budget, keep, candidates);
 
         // What would be best, and who may rise to it now.
         let mut order = Order {
@@ -432,7 +437,7 @@ impl Allocator {
             .iter()
             .map(|candidate| candidate.ladder.cost(candidate.held))
             .sum();
-        let is_borne = self.is_borne(now, held, keep);
+        let is_borne = self.is_borne(now, held, keep) && is_patient;
         if is_borne {
             let limit = spend.max(held);
             if fill(candidates, limit, order) > limit && budget.may_pause && budget.is_measured() {
@@ -512,22 +517,26 @@ impl Allocator {
         }
     }
 
-    /// Whose lowest layer stays for now although it does not fit.
-    fn protect(&mut self, now: Instant, budget: &Budget, keep: u64, candidates: &mut [Candidate]) {
+    /// Whose lowest layer stays for now although it does not fit. False = they have been too much for long enough.
+    fn protect(&mut self, now: Instant, budget: &Budget, keep: u64, candidates: &mut [Candidate]) -> bool {
         let lowest = candidates.iter().filter(|candidate| candidate.held > 0);
         let lowest: u64 = lowest.map(|candidate| candidate.ladder.cost(1)).sum();
         let measured = budget.is_measured();
-        if measured && lowest > keep {
+        let is_short = measured && lowest > keep;
+        if is_short {
             self.short_since.get_or_insert(now);
-        } else {
+            self.fits_since = None;
+        } else if now.saturating_duration_since(*self.fits_since.get_or_insert(now)) >= FITS_AFTER {
             self.short_since = None;
         }
-        let patient = self
+        let waited = self
             .short_since
-            .is_none_or(|since| now.saturating_duration_since(since) < PAUSE_AFTER);
+            .is_some_and(|since| now.saturating_duration_since(since) >= PAUSE_AFTER);
+        let is_patient = !(is_short && waited);
         for candidate in candidates {
-            candidate.is_protected = !budget.may_pause || !measured || (patient && candidate.held > 0);
+            candidate.is_protected = !budget.may_pause || !measured || (is_patient && candidate.held > 0);
         }
+        is_patient
     }
 
     /// Whether what is held may go on for now.

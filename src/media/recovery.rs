@@ -177,7 +177,8 @@ impl Fanout {
         let Some(source) = outside.transports.get_mut(transport) else {
             return;
         };
-        let (loss, waiting) = (source.sending_rate.loss(), &mut source.waiting);
+        let (loss, is_gapless) = (source.sending_rate.loss(), source.sending_rate.is_gapless());
+        let waiting = &mut source.waiting;
         waiting.is_lossy = loss >= LOSSY;
         if loss > 0.0 {
             waiting.last_loss = Some(outside.now);
@@ -194,8 +195,9 @@ impl Fanout {
             waiting.in_flight.handle_report(status.sequence, received)
         }));
         let reported = lost.len();
-        let unreported = std::iter::from_fn(|| waiting.in_flight.take_unreported(feedback.base_sequence));
-        if waiting.is_lossy {
+        let before = feedback.base_sequence;
+        let unreported = std::iter::from_fn(|| waiting.in_flight.take_unreported(before, is_gapless));
+        if waiting.is_lossy || is_gapless {
             lost.extend(unreported);
         }
         let mut keyframe = None;
@@ -203,7 +205,7 @@ impl Fanout {
             let cause = match lost.is_copy {
                 // Somebody may have asked for it meanwhile.
                 _ if at < owed => Cause::Lost,
-                _ if at >= reported => Cause::CopyUnknown,
+                _ if at >= reported && !is_gapless => Cause::CopyUnknown,
                 true => Cause::CopyLost,
                 false => Cause::Lost,
             };

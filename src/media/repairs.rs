@@ -111,13 +111,14 @@ impl InFlight {
         self.lost(sent)
     }
 
-    /// Reports of everything before this number have come or will not. The next retransmission of which that leaves nothing
-    /// known; call it until there is none.
-    pub fn take_unreported(&mut self, before: u16) -> Option<Lost> {
+    /// Reports of everything before this number have come or will not. The next packet of which that leaves nothing known,
+    /// and which counts as lost: all of them do where no report is missing (`is_gapless`), otherwise retransmissions only.
+    /// Call it until there is none.
+    pub fn take_unreported(&mut self, before: u16, is_gapless: bool) -> Option<Lost> {
         let is_before = |sent: &mut Sent| (sent.number.wrapping_sub(before) as i16) < 0;
         while let Some(sent) = self.sent.pop_front_if(is_before) {
             // Most originals arrive.
-            if let Some(lost) = self.lost(sent).filter(|lost| lost.is_copy) {
+            if let Some(lost) = self.lost(sent).filter(|lost| lost.is_copy || is_gapless) {
                 return Some(lost);
             }
         }
@@ -182,18 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_whose_report_went_missing_is_taken_for_lost() {
+    fn a_copy_whose_report_went_missing_is_taken_for_lost_and_where_none_did_everything_is() {
         let slot = Slots::default().insert(());
         let now = Instant::now();
-        let mut in_flight = InFlight::default();
-        in_flight.handle_sent(now, 65_534, (slot, 1), false);
-        in_flight.handle_sent(now, 65_535, (slot, 2), true);
-        in_flight.handle_sent(now, 1, (slot, 3), true);
-        let lost = in_flight.take_unreported(1).map(|lost| lost.sequence_out);
-        assert_eq!(lost, Some(2));
-        assert_eq!(in_flight.take_unreported(1), None);
-        assert_eq!(in_flight.handle_report(1, true), None);
-        assert!(in_flight.is_empty());
+        for (is_gapless, expected) in [(false, vec![2]), (true, vec![1, 2])] {
+            let mut in_flight = InFlight::default();
+            in_flight.handle_sent(now, 65_534, (slot, 1), false);
+            in_flight.handle_sent(now, 65_535, (slot, 2), true);
+            in_flight.handle_sent(now, 1, (slot, 3), true);
+            let lost = std::iter::from_fn(|| in_flight.take_unreported(1, is_gapless));
+            assert_eq!(lost.map(|lost| lost.sequence_out).collect::<Vec<_>>(), expected);
+            assert_eq!(in_flight.handle_report(1, true), None);
+            assert!(in_flight.is_empty());
+        }
     }
 
     #[test]

@@ -269,6 +269,36 @@ fn a_guess_pauses_nothing_and_a_measurement_only_after_a_while() {
 }
 
 #[test]
+fn a_moment_that_fits_does_not_put_a_pause_off_and_half_a_second_does() {
+    for (fitting, paused) in [(200, true), (400, true), (800, false), (1000, false)] {
+        let mut bench = Bench::new(500);
+        bench.camera();
+        bench.pass(1000);
+        bench.estimate(84); // 90 of the 88 that are kept
+        bench.pass(800);
+        bench.estimate(88);
+        bench.pass(fitting);
+        bench.estimate(84);
+        bench.pass(800);
+        assert_eq!(bench.targets()[0].is_none(), paused, "{fitting} ms in which it fitted");
+    }
+}
+
+#[test]
+fn what_was_too_much_once_and_fits_since_then_is_not_paused_for_a_dip() {
+    let mut bench = Bench::new(500);
+    bench.camera();
+    bench.pass(1000);
+    for _ in 0..100 {
+        bench.estimate(84);
+        bench.pass(600);
+        bench.estimate(88);
+        bench.pass(800);
+    }
+    assert_eq!(bench.targets()[0], Some((0, 0)));
+}
+
+#[test]
 fn where_pausing_is_off_the_lowest_layer_stays() {
     let mut bench = Bench::new(50);
     bench.budget.may_pause = false;

@@ -117,9 +117,8 @@ impl SendHistory {
 
     /// Bytes of the packets `from..to` that no report has named; each is counted once.
     pub fn skip(&mut self, from: u64, to: u64) -> u32 {
-        let oldest = self.next.saturating_sub(self.entries.len() as u64);
         let mut bytes = 0;
-        for sequence in from.max(oldest)..to.min(self.next) {
+        for sequence in self.kept(from)..to.min(self.next) {
             let index = self.index(sequence);
             if let Some(entry) = self.entries.get_mut(index)
                 && entry.state == State::Outstanding
@@ -129,6 +128,11 @@ impl SendHistory {
             }
         }
         bytes
+    }
+
+    /// `from`, or the oldest number that is not forgotten.
+    pub fn kept(&self, from: u64) -> u64 {
+        from.max(self.next.saturating_sub(self.entries.len() as u64))
     }
 
     #[cfg(test)]

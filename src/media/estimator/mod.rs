@@ -117,6 +117,11 @@ impl SendingRate {
         }
     }
 
+    /// No report is missing before the last one: what it and the one before leave out between them was not received.
+    pub fn is_gapless(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.is_gapless())
+    }
+
     /// How long packets wait on the path, above the least it takes.
     pub fn queue_delay(&self) -> Duration {
         let delay = self.path.as_ref().map_or(0, |path| path.queue_delay());

@@ -84,6 +84,10 @@ pub struct PathEstimate {
     reference: ReferenceTimeExtender,
     /// The number behind the highest that was reported on.
     reported: Option<u64>,
+    /// `feedback_count` of the newest report.
+    last_count: Option<u8>,
+    /// The last report was the one after the report before it.
+    is_gapless: bool,
     newest_departure: Micros,
     one_way: Option<Micros>,
     rtt: Micros,
@@ -121,6 +125,8 @@ impl PathEstimate {
             probes: Probes::new(),
             reference: ReferenceTimeExtender::new(),
             reported: None,
+            last_count: None,
+            is_gapless: false,
             newest_departure: 0,
             one_way: None,
             rtt: DEFAULT_RTT,
@@ -162,6 +168,11 @@ impl PathEstimate {
         self.queue.get()
     }
 
+    /// What lies between the packets of the last report and those of the one before was not received.
+    pub fn is_gapless(&self) -> bool {
+        self.is_gapless
+    }
+
     pub fn delivered(&self) -> Option<f64> {
         self.delivered.rate()
     }
@@ -189,7 +200,8 @@ impl PathEstimate {
     pub fn handle_feedback(&mut self, now: Micros, feedback: &TransportFeedback<'_>, scratch: &mut Vec<Acknowledged>) {
         scratch.clear();
         let reference = self.reference.extend(feedback.reference_time) * TICKS_PER_REFERENCE;
-        self.credit_gap(feedback, reference * TICK);
+        self.handle_count(feedback.feedback_count);
+        self.handle_gap(now, feedback, reference * TICK);
         let mut newest = None;
         for status in feedback.statuses() {
             let Some(resolved) = self.history.resolve(now, status.sequence, status.arrival.is_some()) else {
@@ -230,16 +242,36 @@ impl PathEstimate {
         self.update(now);
     }
 
-    /// Reports were lost on the way here: what they covered fared as its neighbours did.
-    fn credit_gap(&mut self, feedback: &TransportFeedback<'_>, arrival: Micros) {
+    fn handle_count(&mut self, count: u8) {
+        let after = self.last_count.map(|last| count.wrapping_sub(last));
+        self.is_gapless = after == Some(1);
+        // A report that comes late says nothing of the ones after it.
+        if after.is_none_or(|after| after.cast_signed() > 0) {
+            self.last_count = Some(count);
+        }
+    }
+
+    /// Packets before those of this report that no report has named. A receiver may begin a report with what it received
+    /// first (str0m and pion do; libwebrtc begins where its last report ended): between a report and the next such packets
+    /// are lost. Where reports are missing in between, they fared as their neighbours did.
+    fn handle_gap(&mut self, now: Micros, feedback: &TransportFeedback<'_>, arrival: Micros) {
         let base = self.history.extend(feedback.base_sequence);
         let (Some(base), Some(reported)) = (base, self.reported) else {
             return;
         };
-        if base > reported {
+        if base <= reported {
+            return;
+        }
+        if !self.is_gapless {
             let bytes = self.history.skip(reported, base);
             let passed = f64::from(bytes) * (1.0 - self.loss.loss());
             self.delivered.add(arrival, passed as u32);
+            return;
+        }
+        for sequence in self.history.kept(reported)..base {
+            if let Some(lost) = self.history.resolve(now, sequence as u16, false) {
+                self.loss.handle_packet(lost.departure, lost.size, false);
+            }
         }
     }
 

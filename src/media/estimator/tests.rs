@@ -394,6 +394,31 @@ fn nothing_is_probed_without_demand() {
 }
 
 #[test]
+fn what_a_receiver_leaves_out_between_two_reports_is_lost() {
+    // Of four packets three arrive. Each is reported by itself; `every`: of so many reports the last is missing.
+    for (every, loss, delivered) in [(usize::MAX, 0.25, 600e3), (2, 0.0, 800e3)] {
+        let mut world = World::new(Link::default(), Media::Fixed(0.0), 1);
+        for n in 0..400usize {
+            world.now += Duration::from_millis(10);
+            world.rate.handle_sent(world.now, 1000, true);
+            if n % 4 == 1 || n % every == every - 1 {
+                continue;
+            }
+            let mut buf = [0; 64];
+            let mut out = rtcp::Writer::new(&mut buf);
+            let count = if every == 2 { n } else { n - n.div_ceil(4) };
+            out.transport_feedback(Ssrc(1), Ssrc(2), n as u16 + 1, count as u8, &[Some(n as i64 * 40)])
+                .unwrap();
+            let len = out.len();
+            world.report(&buf[..len]);
+        }
+        let seen = (world.rate.loss(), world.rate.delivered().unwrap().0 as f64);
+        assert!((seen.0 - loss).abs() < 0.03, "{seen:?}, {loss}");
+        assert!((seen.1 / delivered - 1.0).abs() < 0.1, "{seen:?}, {delivered}");
+    }
+}
+
+#[test]
 fn forged_feedback_does_no_harm() {
     let mut world = World::new(Link::default(), Media::Layers, 1);
     world.run(5.0);
