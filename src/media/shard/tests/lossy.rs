@@ -135,7 +135,13 @@ impl Path {
     }
 
     /// A report is lost.
-    fn forget_report(&mut self) {
+    fn lose_report(&mut self) {
+        self.leave_out();
+        self.reports = self.reports.wrapping_add(1);
+    }
+
+    /// The next report begins with what comes after this.
+    fn leave_out(&mut self) {
         self.arrivals.clear();
         self.first = None;
     }
@@ -233,11 +239,29 @@ fn a_copy_is_followed_by_another_when_its_report_is_lost() {
     path.ask(asked);
     path.pass(33);
     assert_eq!(path.copies(), [asked]);
-    path.forget_report();
+    path.lose_report();
     path.picture(1, 500);
     path.pass(33);
     path.report();
     assert_eq!(path.copies(), [asked]);
+}
+
+#[test]
+fn what_is_left_out_between_two_reports_is_lost_and_where_one_is_missing_it_is_not_known() {
+    for (is_missing, expected) in [(false, 1), (true, 0)] {
+        let mut path = Path::losing_every(10);
+        path.waiting().budget = RepairBudget::default();
+        let lost = path.picture(0, 500);
+        if is_missing {
+            path.lose_report();
+        } else {
+            path.leave_out();
+        }
+        path.picture(1, 500);
+        path.pass(33);
+        path.report();
+        assert_eq!(path.copies(), vec![lost; expected]);
+    }
 }
 
 #[test]
