@@ -80,17 +80,22 @@ impl Page {
 
     /// Of each of those labels.
     fn spread<'a>(&mut self, name: &str, lines: impl IntoIterator<Item = (String, &'a Spread)>) {
+        self.scaled_spread(name, 1.0, lines);
+    }
+
+    /// Values and bounds were counted as so many times what they stand for.
+    fn scaled_spread<'a>(&mut self, name: &str, scale: f64, lines: impl IntoIterator<Item = (String, &'a Spread)>) {
         self.metric(name, "histogram");
         let (bucket, sum, count) = (format!("{name}_bucket"), format!("{name}_sum"), format!("{name}_count"));
         for (labels, spread) in lines {
             let comma = if labels.is_empty() { "" } else { "," };
             let mut total = 0;
             for (bound, values) in spread.cumulative() {
-                let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+                let bound = bound.map_or("+Inf".to_owned(), |bound| (bound as f64 / scale).to_string());
                 self.line(&bucket, &format!("{labels}{comma}le=\"{bound}\""), values);
                 total = values;
             }
-            self.line(&sum, &labels, spread.sum());
+            self.line(&sum, &labels, spread.sum() as f64 / scale);
             self.line(&count, &labels, total);
         }
     }
@@ -120,6 +125,7 @@ impl Metrics {
         self.deliveries(&mut page);
         self.shards(&mut page);
         self.voice(&mut page);
+        machine(&mut page);
         process(&mut page);
         page.text
     }
@@ -144,6 +150,10 @@ impl Metrics {
             refusals.map(|((told, code), count)| (labels(told.name(), code), count)),
         );
         page.counter("patchbay_voice_sockets_cut_total", [(String::new(), voice.cut_off())]);
+        page.counter(
+            "patchbay_voice_room_events_lost_total",
+            [(String::new(), counts.lost_events)],
+        );
     }
 
     fn rooms(&self, page: &mut Page) {
@@ -186,6 +196,9 @@ impl Metrics {
             page.metric(name, "histogram");
             histogram.write(&mut page.text, name, &page.node);
         }
+        page.metric("livekit_pubsubtime_ms", "histogram");
+        self.node
+            .write_media_waits(&mut page.text, "livekit_pubsubtime_ms", &page.node);
         let kind = |kind: &str| format!("kind=\"{kind}\"");
         page.counter(
             "livekit_connection_total",
@@ -338,6 +351,30 @@ impl Metrics {
             merged(|stats| &stats.incoming.loss),
             merged(|stats| &stats.outgoing.loss),
         );
+        // Receivers do not report it.
+        if let Some(spread) = merged(|stats| &stats.incoming.out_of_order) {
+            let lines = [(lost("incoming"), &spread)];
+            page.scaled_spread("livekit_packet_out_of_order_percent", 10.0, lines);
+        }
+        // LiveKit: with the MIME type, which is any text that a client likes.
+        let streams = |kind: &str| format!("type=\"{kind}\",mime_type=\"\"");
+        let [texts, bytes] = [0, 1].map(|at| {
+            let length = merged(match at {
+                0 => |stats| &stats.streams[0].length,
+                _ => |stats| &stats.streams[1].length,
+            });
+            let receivers = merged(match at {
+                0 => |stats| &stats.streams[0].receivers,
+                _ => |stats| &stats.streams[1].receivers,
+            });
+            (length, receivers)
+        });
+        if let ((Some(text), Some(readers)), (Some(byte), Some(takers))) = (&texts, &bytes) {
+            let name = "livekit_datapacket_stream_bytes";
+            page.spread(name, [(streams("text"), text), (streams("bytes"), byte)]);
+            let name = "livekit_datapacket_stream_dest_count";
+            page.spread(name, [(streams("text"), readers), (streams("bytes"), takers)]);
+        }
         if let Some(forwarding) = merged(|stats| &stats.forwarding) {
             page.spread("livekit_forward_latency_ns", [(String::new(), &forwarding)]);
         }
@@ -485,6 +522,28 @@ impl Metrics {
     }
 }
 
+/// What the whole machine has sent and thrown away on the way out, as its kernel counts it (`/proc/net/dev`).
+/// LiveKit: it counts from its own start, which is all the same to who looks at how it grows.
+fn machine(page: &mut Page) {
+    let Ok(text) = std::fs::read_to_string("/proc/net/dev") else {
+        return;
+    };
+    let [out, dropped] = sent_packets(&text);
+    page.metric("livekit_node_packet_total", "gauge");
+    page.line("livekit_node_packet_total", "type=\"out\"", out);
+    page.line("livekit_node_packet_total", "type=\"dropped\"", dropped);
+}
+
+/// Over all interfaces: packets sent, and those not sent. Columns of proc_pid_net(5): eight of what is received come first.
+fn sent_packets(text: &str) -> [u64; 2] {
+    let interfaces = text.lines().filter_map(|line| line.split_once(':'));
+    let sums = interfaces.map(|(_, columns)| {
+        let columns: Vec<u64> = columns.split_whitespace().map_while(|text| text.parse().ok()).collect();
+        [9, 11].map(|at| columns.get(at).copied().unwrap_or_default())
+    });
+    sums.fold([0, 0], |[out, dropped], [more, lost]| [out + more, dropped + lost])
+}
+
 /// Under the names that every Prometheus client library gives them.
 fn process(page: &mut Page) {
     if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
@@ -507,5 +566,19 @@ fn process(page: &mut Page) {
         };
         let seconds = (ticks(11) + ticks(12)) / TICKS_PER_SECOND;
         page.counter("process_cpu_seconds_total", [(String::new(), seconds)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_interfaces_send_is_added_up() {
+        let text = "Inter-|   Receive                                                |  Transmit\n \
+                    face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
+                    lo: 100 1 0 0 0 0 0 0 100 7 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 100 30 1 2 0 0 0 0\n";
+        assert_eq!(sent_packets(text), [37, 2]);
+        assert_eq!(sent_packets("lo:\nlo: 1 2\n"), [0, 0]);
     }
 }

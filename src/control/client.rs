@@ -128,6 +128,12 @@ impl Client {
         self.info.sdk() == Sdk::Go
     }
 
+    /// LiveKit: the JS SDK publishes its tracks again as soon as it has joined anew, and looks then whether its connection
+    /// is up. If it is not yet, it shows nothing for two seconds, whatever it receives.
+    pub(super) fn waits_after_early_answer(&self) -> bool {
+        self.info.sdk() == Sdk::Js
+    }
+
     pub(super) fn reads_packet_trailer(&self) -> bool {
         self.info.capabilities.contains(&(Capability::CapPacketTrailer as i32))
     }

@@ -337,6 +337,7 @@ impl Room {
             order: self.publication_counter,
             cname,
             codecs,
+            since: None,
             live: false,
             subscribers: BTreeSet::new(),
             subscribed_told: false,

@@ -66,6 +66,7 @@ mod subscribe;
 mod subscription;
 mod track_info;
 mod updates;
+mod waits;
 mod whip;
 mod wishes;
 mod workers;
@@ -82,7 +83,7 @@ pub use explanation::{
 pub use forwarding::{ForwardError, Forwarding};
 pub use join::{Join, JoinError, MediaAddresses, Signer};
 pub use moving::Traveller;
-pub use output::{ConnectionHandle, Output, RoomEvent};
+pub use output::{ConnectionHandle, Output, RoomEvent, Wait, Waiting};
 pub use permissions::MetadataError;
 pub use quality::grade;
 pub use reception::{MAX_BITRATE_ATTRIBUTE, playout_delay};

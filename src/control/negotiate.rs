@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
     DisconnectReason, MediaSectionsRequirement, SessionDescription, SignalTarget, TrickleRequest, request_response,
@@ -15,7 +16,7 @@ use crate::types::{IceCredentials, ParticipantHandle, RemoteParameters};
 
 use super::participant::Participant;
 use super::room::Room;
-use super::settings::{MAX_CANDIDATE_TEXT, MAX_EARLY_CANDIDATES};
+use super::settings::{EARLY_PUBLISH_DELAY, MAX_CANDIDATE_TEXT, MAX_EARLY_CANDIDATES};
 
 /// Which of a participant's peer connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,25 @@ pub(super) enum Side {
 impl Room {
     /// The client's offer, in either form.
     pub(super) fn handle_offer(&mut self, now: Instant, handle: ParticipantHandle, offer: SessionDescription) {
+        let publishes = !self.pending_tracks(handle).is_empty();
+        let Some(participant) = self.participants.get_mut(&handle) else {
+            return;
+        };
+        // In order, should there be another one.
+        let held = participant.held_offer.take();
+        let is_early =
+            participant.is_single() && participant.publisher.remote.is_some() && participant.state != State::Active;
+        if held.is_none() && publishes && is_early && participant.client.waits_after_early_answer() {
+            participant.held_offer = Some((now + EARLY_PUBLISH_DELAY, offer));
+            return;
+        }
+        if let Some((_, held)) = held {
+            self.answer_offer(now, handle, held);
+        }
+        self.answer_offer(now, handle, offer);
+    }
+
+    pub(super) fn answer_offer(&mut self, now: Instant, handle: ParticipantHandle, offer: SessionDescription) {
         let pending = self.pending_tracks(handle);
         let fresh = self.ids.ice_credentials();
         let Some(participant) = self.participants.get_mut(&handle) else {
@@ -65,7 +85,7 @@ impl Room {
         for subscription in &answer.unbound {
             self.unbind_sender(handle, *subscription);
         }
-        let sent = self.bind_senders(handle, &answer.bound);
+        let sent = self.bind_senders(now, handle, &answer.bound);
         self.send_description(
             handle,
             Side::Publisher,
@@ -105,7 +125,7 @@ impl Room {
         };
         peer.turn.answered(now);
         self.set_remote(handle, Side::Subscriber, outcome.remote);
-        let sent = self.bind_senders(handle, &outcome.bound);
+        let sent = self.bind_senders(now, handle, &outcome.bound);
         self.tell_publishers(now, handle, sent);
         for subscription in outcome.rejected {
             self.try_next_codec(now, subscription);

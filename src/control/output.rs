@@ -1,6 +1,10 @@
 //! What a room asks of its driver: signalling messages, commands to its shard, and what happened, for webhooks.
 
-use livekit_protocol::{ParticipantInfo, RpcError, SignalResponse, TrackInfo};
+use std::time::Duration;
+
+use livekit_protocol::client_info::Sdk;
+use livekit_protocol::participant_info::Kind;
+use livekit_protocol::{ParticipantInfo, RpcError, SignalResponse, TrackInfo, TrackSource, TrackType};
 
 use super::explanation::RoomExplanation;
 use crate::media::edge::Command;
@@ -29,6 +33,8 @@ pub enum Output {
     },
     /// For webhooks, metrics and logs.
     Happened(RoomEvent),
+    /// For metrics.
+    Waited(Wait),
     /// What `Room::explain` was asked.
     Explained {
         query: u64,
@@ -44,6 +50,26 @@ pub enum Output {
     WithdrawJobs { dispatch: String },
     /// The room is over: forget it. Nothing follows.
     Closed,
+}
+
+/// What a participant waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiting {
+    /// From AddTrack to the track's being there for the others.
+    Publish,
+    /// From the subscription to its m-line's being negotiated.
+    Subscribe,
+}
+
+/// One wait that is over, and whose it was. Everything but the duration is one of a few values.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    pub waiting: Waiting,
+    pub source: TrackSource,
+    pub kind: TrackType,
+    pub sdk: Sdk,
+    pub participant: Kind,
+    pub duration: Duration,
 }
 
 /// `participant` and `track` as they were at that moment.

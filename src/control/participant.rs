@@ -105,8 +105,9 @@ pub(super) struct Participant {
     /// The end of a simulated speech.
     pub simulated_speech_until: Option<Instant>,
     pub simulated_resume: Option<SimulatedResume>,
-    /// The offer of its join request, and when it is answered; only of clients that miss an early answer.
-    pub join_offer: Option<(Instant, SessionDescription)>,
+    /// An offer that is answered later, and when at the latest: that of a join request, or one that publishes too early (see
+    /// `Client::may_miss_early_answer`, `Client::waits_after_early_answer`).
+    pub held_offer: Option<(Instant, SessionDescription)>,
 }
 
 /// Test scenarios of the clients' own test suites.
@@ -245,13 +246,13 @@ impl Participant {
         let peers = self.peers().filter_map(Peer::next_timeout);
         let publications = self.publications.values().filter_map(Publication::next_timeout);
         let wishes = self.wishes.values().filter_map(|wish| wish.missing_until);
-        let join_offer = self.join_offer.as_ref().map(|(at, _)| *at);
+        let held_offer = self.held_offer.as_ref().map(|(at, _)| *at);
         [
             self.activate_by,
             self.disconnect_at,
             self.gone_at,
             self.simulated_speech_until,
-            join_offer,
+            held_offer,
             self.settle_at,
         ]
         .into_iter()

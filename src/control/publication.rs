@@ -24,6 +24,8 @@ pub(super) struct Publication {
     pub cname: String,
     /// The primary codec first, then backup codecs. Never empty.
     pub codecs: Vec<PublishedCodec>,
+    /// When it was asked for; None once that was told, and for one that is only shown here.
+    pub since: Option<Instant>,
     /// The others know of it.
     pub live: bool,
     /// Participants who have a subscription, bound or not.

@@ -15,7 +15,7 @@ use crate::types::{Codec, MediaKind, Mid, ParticipantHandle, Ssrc, TrackHandle, 
 
 use super::dynacast::Dynacast;
 use super::negotiation::{PendingTrack, ReceivedSection};
-use super::output::RoomEvent;
+use super::output::{RoomEvent, Waiting};
 use super::publication::{Publication, PublishedCodec, id_letters, kind_of};
 use super::regression::Regression;
 use super::room::Room;
@@ -29,7 +29,7 @@ pub(super) struct Pending {
 }
 
 impl Room {
-    pub(super) fn handle_add_track(&mut self, handle: ParticipantHandle, request: AddTrackRequest) {
+    pub(super) fn handle_add_track(&mut self, now: Instant, handle: ParticipantHandle, request: AddTrackRequest) {
         let Some(participant) = self.participants.get(&handle) else {
             return;
         };
@@ -43,7 +43,7 @@ impl Room {
         if known.any(|publication| publication.uses_cid(&request.cid)) {
             return self.queue_track(handle, request);
         }
-        self.announce_to_publisher(handle, request);
+        self.announce_to_publisher(now, handle, request);
     }
 
     fn refusal(&self, handle: ParticipantHandle, request: &AddTrackRequest) -> Option<(Reason, &'static str)> {
@@ -146,7 +146,7 @@ impl Room {
         }
     }
 
-    fn announce_to_publisher(&mut self, handle: ParticipantHandle, request: AddTrackRequest) {
+    fn announce_to_publisher(&mut self, now: Instant, handle: ParticipantHandle, request: AddTrackRequest) {
         let Some(kind) = kind_of(request.r#type) else {
             return;
         };
@@ -161,6 +161,7 @@ impl Room {
             order: self.publication_counter,
             cname,
             codecs,
+            since: Some(now),
             live: false,
             subscribers: BTreeSet::new(),
             subscribed_told: false,
@@ -386,7 +387,11 @@ impl Room {
             publication.dynacast.start(now);
         }
         let info = publication.info.clone();
+        let since = publication.since.take();
         let first = !std::mem::replace(&mut participant.is_publisher, true);
+        if let Some(since) = since {
+            self.waited(now, handle, Waiting::Publish, &info, since);
+        }
         self.changed_now(handle);
         if first {
             self.room_changed(now);
@@ -578,7 +583,7 @@ impl Room {
             self.changed_now(handle);
         }
         if let Some(next) = next {
-            self.handle_add_track(handle, next);
+            self.handle_add_track(now, handle, next);
         }
     }
 

@@ -26,7 +26,7 @@ impl Room {
             Message::Offer(offer) => self.handle_offer(now, participant, offer),
             Message::Answer(answer) => self.handle_answer(now, participant, &answer),
             Message::Trickle(request) => self.handle_trickle(participant, request),
-            Message::AddTrack(request) => self.handle_add_track(participant, request),
+            Message::AddTrack(request) => self.handle_add_track(now, participant, request),
             Message::Mute(request) => self.handle_mute(participant, request),
             Message::Subscription(request) => self.handle_subscription(now, participant, &request),
             Message::TrackSetting(request) => self.handle_track_setting(now, participant, &request),

@@ -261,11 +261,15 @@ impl Room {
         participant.state = State::Active;
         participant.activate_by = None;
         let info = participant.info();
+        let held = participant.held_offer.take();
         self.changed(handle);
         self.out.happened(RoomEvent::ParticipantJoined {
             participant: Box::new(info),
         });
         self.reconcile_subscriber(now, handle);
+        if let Some((_, offer)) = held {
+            self.answer_offer(now, handle, offer);
+        }
     }
 
     /// A network that is gone may be back in a while, and a client that is gone is not: whose socket has ended too has
@@ -382,8 +386,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;
         };
-        if let Some((_, offer)) = participant.join_offer.take_if(|(at, _)| *at <= now) {
-            self.handle_offer(now, handle, offer);
+        if let Some((_, offer)) = participant.held_offer.take_if(|(at, _)| *at <= now) {
+            self.answer_offer(now, handle, offer);
         }
         let Some(participant) = self.participants.get_mut(&handle) else {
             return;

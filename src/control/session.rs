@@ -129,12 +129,12 @@ impl Room {
 
         self.after_join(now, handle, replaced);
         for request in parameters.add_track_requests {
-            self.handle_add_track(handle, request);
+            self.handle_add_track(now, handle, request);
         }
         if let Some(offer) = parameters.publisher_offer {
             match self.participants.get_mut(&handle) {
                 Some(participant) if participant.client.may_miss_early_answer() => {
-                    participant.join_offer = Some((now + JOIN_ANSWER_DELAY, offer));
+                    participant.held_offer = Some((now + JOIN_ANSWER_DELAY, offer));
                 }
                 _ => self.handle_offer(now, handle, offer),
             }
@@ -202,7 +202,7 @@ impl Room {
             gone_at: None,
             simulated_speech_until: None,
             simulated_resume: None,
-            join_offer: None,
+            held_offer: None,
         }
     }
 

@@ -29,6 +29,9 @@ pub(super) const GONE_WINDOW: Duration = Duration::from_secs(10);
 pub(super) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Of the answer to a join request's offer for `Client::may_miss_early_answer`: applying an offer takes them milliseconds.
 pub(super) const JOIN_ANSWER_DELAY: Duration = Duration::from_millis(50);
+/// Of the answer to an offer that publishes while the transport is not up, for `Client::waits_after_early_answer`: by then a
+/// transport is up that will ever be, on most networks; no media is later for it.
+pub(super) const EARLY_PUBLISH_DELAY: Duration = Duration::from_secs(1);
 /// Tokens are renewed at this interval …
 pub(super) const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// … and live at least this long.

@@ -14,6 +14,7 @@ use crate::types::{MediaKind, ParticipantHandle, Ssrc, SubscriptionHandle, Track
 use super::explanation::WaitingReason;
 use super::layers::{default_settings, subscription_settings};
 use super::negotiation::{BoundSender, Sender};
+use super::output::Waiting;
 use super::participant::Participant;
 use super::publication::Publication;
 use super::room::Room;
@@ -140,6 +141,7 @@ impl Room {
             codec,
             refused,
             replaces: None,
+            since: Some(now),
             bound: None,
             sending: None,
             settings: settings_of(to, track),
@@ -336,7 +338,12 @@ impl Room {
     }
 
     /// Negotiated senders start; returns the tracks whose publishers have to be told.
-    pub(super) fn bind_senders(&mut self, subscriber: ParticipantHandle, bound: &[BoundSender]) -> Vec<TrackId> {
+    pub(super) fn bind_senders(
+        &mut self,
+        now: Instant,
+        subscriber: ParticipantHandle,
+        bound: &[BoundSender],
+    ) -> Vec<TrackId> {
         let mut tracks = Vec::new();
         for sender in bound {
             let Some((_, track)) = self.subscriptions.get(&sender.subscription).cloned() else {
@@ -349,6 +356,7 @@ impl Room {
                 continue;
             };
             subscription.bound = Some(sender.clone());
+            let (since, publisher) = (subscription.since.take(), subscription.publisher);
             if participant.adaptive_stream
                 && let Some(settings) = participant
                     .wishes
@@ -364,6 +372,10 @@ impl Room {
                 subscription.settle_at = None;
             }
             self.start_sending(subscriber, &track);
+            let info = self.publication_mut(publisher, &track).map(|known| known.info.clone());
+            if let (Some(info), Some(since)) = (info, since) {
+                self.waited(now, subscriber, Waiting::Subscribe, &info, since);
+            }
             tracks.push(track);
         }
         tracks

@@ -20,6 +20,8 @@ pub(super) struct Subscription {
     pub refused: u8,
     /// What the shard goes on sending until this one, in another codec, is negotiated.
     pub replaces: Option<SubscriptionHandle>,
+    /// When it was wanted; None once how long that took was told.
+    pub since: Option<Instant>,
     /// The m-line it was negotiated on.
     pub bound: Option<BoundSender>,
     /// The track that the shard was told to send; None while the m-line, or the backup codec, is not there yet.

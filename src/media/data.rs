@@ -21,7 +21,7 @@ use super::data_tracks::DataTracks;
 use super::edge::{DataParticipant, Event};
 use super::relay::Worth;
 use super::relay::frame::Frame;
-use crate::proto::envelope::{self, Envelope, EnvelopeError, NONCE_LEN, Stamp, ValueKind};
+use crate::proto::envelope::{self, Envelope, EnvelopeError, NONCE_LEN, Stamp, StreamHeader, ValueKind};
 use crate::rtc::{ChannelId, SendDataError};
 use crate::types::{
     ChannelLabel, CloseReason, DataTrackHandle, DropReason, ParticipantHandle, RoomHandle, ShardIndex, TransportHandle,
@@ -64,6 +64,9 @@ pub trait DataLink {
 
     /// A packet that one receiver does not get.
     fn count_drop(&mut self, reason: DropReason);
+
+    /// A data stream begins, for so many receivers on this shard.
+    fn count_stream(&mut self, _stream: StreamHeader, _receivers: usize) {}
 
     /// Whether the way to another shard of the room takes something of this worth.
     fn way_has_room(&self, _to: ShardIndex, _worth: Worth) -> bool {
@@ -527,6 +530,9 @@ impl DataPlane {
             } else {
                 self.send_reliable(now, link, Some(sender), packet.sequence() > 0, *receiver, &stamped);
             }
+        }
+        if let Some(stream) = packet.stream() {
+            link.count_stream(stream, receivers.len());
         }
         self.receivers = receivers;
         self.send_across(link, sender, lossy, &stamped);

@@ -11,6 +11,7 @@ use super::relay::frame::Frame;
 use super::shard::contain;
 use super::slots::Slot;
 use super::transport::MediaTransport;
+use crate::proto::envelope::StreamHeader;
 use crate::rtc::{self, ChannelId, SendDataError, TransportEvent};
 use crate::types::{CloseReason, DropReason, RoomHandle, ShardIndex, TransportHandle};
 
@@ -72,6 +73,15 @@ impl DataLink for Outside<'_> {
 
     fn count_drop(&mut self, reason: DropReason) {
         self.stats.count_drop(reason);
+    }
+
+    fn count_stream(&mut self, stream: StreamHeader, receivers: usize) {
+        let [texts, bytes] = &mut self.stats.streams;
+        let spreads = if stream.is_text { texts } else { bytes };
+        if let Some(length) = stream.length {
+            spreads.length.record(length);
+        }
+        spreads.receivers.record(receivers as u64);
     }
 
     fn way_has_room(&self, to: ShardIndex, worth: Worth) -> bool {

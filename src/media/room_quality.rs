@@ -49,8 +49,13 @@ impl Fanout {
                     .encodings
                     .iter_mut()
                     .filter_map(|encoding| encoding.stats.as_mut());
-                outside.stats.out_of_order += streams.map(ReceiverStats::take_reordered).sum::<u64>();
+                let reordered = streams.map(ReceiverStats::take_reordered).sum::<u64>();
+                outside.stats.out_of_order += reordered;
                 let spreads = &mut outside.stats.incoming;
+                if window.packets > 0 {
+                    let tenths = (reordered.min(window.packets) * 1_000).div_ceil(window.packets);
+                    spreads.out_of_order.record(tenths);
+                }
                 spreads.jitter.record(jitter.as_micros() as u64);
                 if let Some(percent) = percent(window.lost, window.packets + window.lost) {
                     spreads.loss.record(percent);

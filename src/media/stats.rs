@@ -12,6 +12,8 @@ pub struct PathSpreads {
     pub rtt: Spread,
     /// Percent of the packets expected, rounded up.
     pub loss: Spread,
+    /// Tenths of a percent of the packets that came, rounded up; measured for published tracks only.
+    pub out_of_order: Spread,
 }
 
 impl PathSpreads {
@@ -20,6 +22,23 @@ impl PathSpreads {
         jitter: Spread::new(&[1_000, 10_000, 30_000, 50_000, 70_000, 100_000, 300_000, 600_000]),
         rtt: Spread::new(&[50, 100, 150, 200, 250, 500, 750, 1_000, 5_000, 10_000]),
         loss: Spread::new(&[0, 5, 10, 20, 30, 50, 70]),
+        out_of_order: Spread::new(&[0, 1, 3, 5, 7, 10, 50, 100, 400, 1_000]),
+    };
+}
+
+/// Streams of data of one kind.
+#[derive(Clone, Debug)]
+pub struct StreamSpreads {
+    /// Bytes, of those that say it before.
+    pub length: Spread,
+    /// Participants that a stream went to on this shard.
+    pub receivers: Spread,
+}
+
+impl StreamSpreads {
+    const NEW: Self = Self {
+        length: Spread::new(&[128, 512, 2_048, 8_192, 32_768, 131_072, 1_048_576, 10_485_760]),
+        receivers: Spread::new(&[1, 2, 3, 4, 5, 10, 15, 25, 50]),
     };
 }
 
@@ -62,6 +81,8 @@ pub struct ShardStats {
     pub outgoing: PathSpreads,
     /// Nanoseconds from a datagram's being read to the end of the turn in which others were sent.
     pub forwarding: Spread,
+    /// Streams of data (texts, files) that participants began: those of texts, then those of bytes.
+    pub streams: [StreamSpreads; 2],
     /// Of the last interval in which anything was forwarded: mean, and how far from it (standard deviation), nanoseconds.
     pub forward_latency: u64,
     pub forward_jitter: u64,
@@ -107,6 +128,7 @@ impl Default for ShardStats {
                 50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000,
                 50_000_000,
             ]),
+            streams: [StreamSpreads::NEW; 2],
             forward_latency: 0,
             forward_jitter: 0,
             probes: 0,

@@ -1,11 +1,12 @@
 //! How much is on the node now: sums over its rooms, kept by their tasks and read by anyone.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
-use crate::control::{RoomEvent, Sizes, grade};
+use crate::control::{RoomEvent, Sizes, Wait, Waiting, grade};
 use crate::media::edge::Event;
 use crate::proto::livekit::{ParticipantInfo, TrackInfo, TrackType};
 use crate::types::NetProtocol;
@@ -20,6 +21,7 @@ macro_rules! counts {
             pub(super) session_starts: SessionStarts,
             pub(super) session_durations: SessionDurations,
             pub(super) quality: Qualities,
+            pub(super) waits: MediaWaits,
         }
 
         /// The values at one moment (each of its own).
@@ -123,7 +125,49 @@ impl Default for SessionDurations {
     }
 }
 
-/// Ratings as clients are told them (POOR 0, GOOD 1, EXCELLENT 2, LOST 3), and scores in tenths.
+/// Milliseconds until a track is published or received. Keys are combinations of a few values each, most of which never
+/// occur; they are made when they do.
+#[derive(Debug, Default)]
+pub(super) struct MediaWaits(Mutex<BTreeMap<WaitKey, Histogram>>);
+
+/// What is waited for, and LiveKit's names of source, kind, SDK and participant.
+type WaitKey = (Waiting, [&'static str; 4]);
+
+/// LiveKit's buckets.
+const WAIT_BOUNDS: &[u64] = &[100, 200, 500, 700, 1000, 5000, 10_000];
+
+impl MediaWaits {
+    fn record(&self, wait: &Wait) {
+        let names = [
+            wait.source.as_str_name(),
+            wait.kind.as_str_name(),
+            wait.sdk.as_str_name(),
+            wait.participant.as_str_name(),
+        ];
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = all
+            .entry((wait.waiting, names))
+            .or_insert_with(|| Histogram::new(WAIT_BOUNDS));
+        histogram.record(u64::try_from(wait.duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn write(&self, out: &mut String, name: &str, labels: &str) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((waiting, [source, kind, sdk, participant]), histogram) in all.iter() {
+            let direction = match waiting {
+                Waiting::Publish => "publish",
+                Waiting::Subscribe => "subscribe",
+            };
+            // LiveKit: `count` is the number of tries, of which there is one here.
+            let own = format!(
+                "direction=\"{direction}\",source=\"{source}\",type=\"{kind}\",country=\"\",sdk=\"{sdk}\",kind=\"{participant}\",count=\"1\""
+            );
+            histogram.write(out, name, &format!("{labels},{own}"));
+        }
+    }
+}
+
+/// Ratings as clients are told them (POOR 0, GOOD 1, EXCELLENT 2, LOST 3), and scores. LiveKit's buckets.
 #[derive(Debug)]
 pub(super) struct Qualities {
     pub(super) ratings: Histogram,
@@ -134,7 +178,7 @@ impl Default for Qualities {
     fn default() -> Self {
         Self {
             ratings: Histogram::new(&[0, 1, 2]),
-            scores: Histogram::new(&[10, 20, 25, 30, 32, 34, 36, 38, 40, 41, 42, 43, 44, 45]),
+            scores: Histogram::scaled(&[100, 200, 250, 300, 325, 350, 375, 400, 425, 450], 100),
         }
     }
 }
@@ -192,10 +236,17 @@ impl Tally {
                     .quality
                     .ratings
                     .record(u64::try_from(grade(*score) as i32).unwrap_or_default());
-                counts.quality.scores.record((score.mos.max(0.0) * 10.0).round() as u64);
+                counts
+                    .quality
+                    .scores
+                    .record((score.mos.max(0.0) * 100.0).round() as u64);
             }
             _ => {}
         }
+    }
+
+    pub(super) fn waited(&self, wait: &Wait) {
+        self.counts.waits.record(wait);
     }
 
     pub(super) fn message_received(&self) {

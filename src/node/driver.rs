@@ -229,8 +229,13 @@ impl Node {
             ("livekit_session_start_time_ms", &counts.session_starts.0),
             ("livekit_session_duration_ms", &counts.session_durations.0),
             ("livekit_quality_rating", &counts.quality.ratings),
-            ("patchbay_quality_score_tenths", &counts.quality.scores),
+            ("livekit_quality_score", &counts.quality.scores),
         ]
+    }
+
+    /// Prometheus lines of `name`, with `labels` in each: how long media was waited for.
+    pub fn write_media_waits(&self, out: &mut String, name: &str, labels: &str) {
+        self.inner.counts.waits.write(out, name, labels);
     }
 
     /// Media of all shards in both directions, bytes a second over the last two seconds or more.
@@ -565,6 +570,9 @@ fn apply(settings: &mut RoomSettings, wanted: &RoomConfiguration) {
         settings.playout_delay = Some(playout_delay(wanted.min_playout_delay, wanted.max_playout_delay));
     }
     settings.sync_streams |= wanted.sync_streams;
+    if wanted.egress.is_some() {
+        tracing::warn!("a room that is to be recorded by itself is not: there is no recorder");
+    }
     if !wanted.agents.is_empty() {
         settings.agents.clone_from(&wanted.agents);
     }

@@ -11,6 +11,8 @@ pub struct Histogram {
     /// One for each bound and one for what is larger.
     counts: Vec<AtomicU64>,
     sum: AtomicU64,
+    /// What is recorded is so many times what is written.
+    scale: f64,
 }
 
 impl Histogram {
@@ -19,6 +21,15 @@ impl Histogram {
             bounds,
             counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum: AtomicU64::new(0),
+            scale: 1.0,
+        }
+    }
+
+    /// Of fractions: values and bounds are so many times what they stand for.
+    pub fn scaled(bounds: &'static [u64], scale: u32) -> Self {
+        Self {
+            scale: scale.into(),
+            ..Self::new(bounds)
         }
     }
 
@@ -34,10 +45,14 @@ impl Histogram {
         let mut total = 0;
         for (at, count) in self.counts.iter().enumerate() {
             total += count.load(Ordering::Relaxed);
-            let bound = self.bounds.get(at).map_or("+Inf".to_owned(), u64::to_string);
+            let bound = self
+                .bounds
+                .get(at)
+                .map_or("+Inf".to_owned(), |bound| (*bound as f64 / self.scale).to_string());
             let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
         }
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum.load(Ordering::Relaxed));
+        let sum = self.sum.load(Ordering::Relaxed) as f64 / self.scale;
+        let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
         let _ = writeln!(out, "{name}_count{{{labels}}} {total}");
     }
 }
@@ -45,6 +60,18 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fractions_are_written_as_such() {
+        let histogram = Histogram::scaled(&[100, 325], 100);
+        histogram.record(150);
+        let mut out = String::new();
+        histogram.write(&mut out, "x", "");
+        assert_eq!(
+            out,
+            "x_bucket{le=\"1\"} 0\nx_bucket{le=\"3.25\"} 1\nx_bucket{le=\"+Inf\"} 1\nx_sum{} 1.5\nx_count{} 1\n"
+        );
+    }
 
     #[test]
     fn buckets_are_cumulative() {

@@ -616,6 +616,7 @@ impl RoomTask {
                         self.entry.happened.push(Happening { room, event });
                     }
                 }
+                Output::Waited(wait) => self.telling.tally.waited(&wait),
                 Output::LaunchJob(job) => self.telling.pool.launch(self.handle, job).await,
                 Output::EndJob { job, failed } => {
                     tracing::info!(room = %self.name, job, failed, "an agent's job ends");

@@ -36,6 +36,16 @@ const CHAT_GENERATED: u32 = 6;
 const STREAM_TEXT_HEADER: u32 = 9;
 const STREAM_BYTE_HEADER: u32 = 10;
 const TEXT_GENERATED: u32 = 5;
+/// `DataStream.Header.total_length`.
+const STREAM_LENGTH: u32 = 5;
+
+/// What the header of a data stream says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamHeader {
+    pub is_text: bool,
+    /// Bytes; None: the sender does not know yet.
+    pub length: Option<u64>,
+}
 
 /// Which member of the `value` oneof a packet carries, with its field number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +215,24 @@ impl<'a> Envelope<'a> {
     /// `UserPacket.destination_sids`.
     pub fn destination_sids(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         texts(Fields(self.user_bytes()), user::DESTINATION_SIDS)
+    }
+
+    /// Of a packet that begins a data stream.
+    pub fn stream(&self) -> Option<StreamHeader> {
+        let Some((ValueKind::StreamHeader, header)) = self.value else {
+            return None;
+        };
+        let lengths = Fields(header)
+            .flatten()
+            .filter_map(|field| match (field.number, field.value) {
+                (STREAM_LENGTH, FieldValue::Varint(length)) => Some(length),
+                _ => None,
+            });
+        Some(StreamHeader {
+            is_text: is_text_stream(header),
+            // The last of several counts.
+            length: lengths.last(),
+        })
     }
 
     /// The other identity that a chat message or the header of a text stream claims to come from. LiveKit lets an agent

@@ -45,6 +45,38 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
+/// Where clouds and container hosts tell a machine its credentials, by whatever way of writing.
+pub fn is_metadata_service(address: IpAddr) -> bool {
+    match address {
+        // AWS, Azure, Google and most others; tasks and pods of AWS; Alibaba; Oracle.
+        IpAddr::V4(address) => matches!(
+            address.octets(),
+            [169, 254, 169, 254] | [169, 254, 170, 2 | 23] | [100, 100, 100, 200] | [192, 0, 0, 192]
+        ),
+        IpAddr::V6(address) => {
+            let translated = embedded_v4(address)
+                .into_iter()
+                .any(|v4| is_metadata_service(v4.into()));
+            // AWS (fd00:ec2::254, fd00:ec2::23), Google (fd20:ce::254), OpenStack (fe80::a9fe:a9fe).
+            translated
+                || matches!(
+                    address.segments(),
+                    [0xfd00, 0xec2, ..] | [0xfd20, 0xce, ..] | [0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+                )
+        }
+    }
+}
+
+/// Of one cable, RFC 3927 and RFC 4291 §2.5.6.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || embedded_v4(address).into_iter().any(|v4| v4.is_link_local())
+        }
+    }
+}
+
 /// The IPv4 addresses that packets to this one may end at, by whatever translator or tunnel stands in the way: mapped and
 /// compatible (RFC 4291 §2.5.5), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo's server and client (RFC 4380), ISATAP
 /// (RFC 5214).

@@ -11,7 +11,7 @@ mod rtp;
 mod time;
 mod transport;
 
-pub use address::{Network, NotANetwork, embedded_v4, is_public};
+pub use address::{Network, NotANetwork, embedded_v4, is_link_local, is_metadata_service, is_public};
 pub use drop_reason::DropReason;
 pub use ids::{
     DataTrackHandle, Identity, ParticipantHandle, ParticipantId, RoomHandle, RoomId, RoomName, ShardIndex,

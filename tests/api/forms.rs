@@ -33,6 +33,8 @@ struct Wish {
     manual: bool,
     attributes: HashMap<String, String>,
     reconnect: bool,
+    /// What it says it runs on.
+    device: &'static str,
     /// Of the two connections the server's offer is left alone, and the own one offered: nothing can be subscribed to.
     unanswered: bool,
 }
@@ -51,6 +53,7 @@ impl Form {
         let request = |request: &mut JoinRequest| {
             request.reconnect = wish.reconnect;
             request.participant_attributes = wish.attributes.clone();
+            request.client_info.as_mut().unwrap().device_model = wish.device.into();
             request.connection_settings.as_mut().unwrap().auto_subscribe = !wish.manual;
             if !wish.reconnect {
                 request.publisher_offer = Some(offer(&receiving()));
@@ -66,9 +69,10 @@ impl Form {
                     }
                 };
                 format!(
-                    "/rtc?protocol=17&sdk=js&version=2.23.0&auto_subscribe={}&reconnect={}{attributes}",
+                    "/rtc?protocol=17&sdk=js&version=2.23.0&auto_subscribe={}&reconnect={}&device_model={}{attributes}",
                     u8::from(!wish.manual),
                     u8::from(wish.reconnect),
+                    wish.device.replace(' ', "%20"),
                 )
             }
             Self::Request => format!("/rtc?join_request={}", join_request(request)),
@@ -237,6 +241,11 @@ fn media(mid: usize, kind: TrackType, codec: &str, rest: &str) -> String {
             "m=video 9 UDP/TLS/RTP/SAVPF 108\r\n{transport}a=rtpmap:108 H264/90000\r\n\
              a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\na=rtcp-mux\r\n{rest}"
         ),
+        (_, "h264 or vp8") => format!(
+            "m=video 9 UDP/TLS/RTP/SAVPF 108 96\r\n{transport}a=rtpmap:108 H264/90000\r\n\
+             a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+             a=rtpmap:96 VP8/90000\r\na=rtcp-mux\r\n{rest}"
+        ),
         _ => format!(
             "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n{transport}a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack pli\r\n\
              a=rtcp-mux\r\n{rest}"
@@ -388,6 +397,26 @@ async fn a_second_track_may_have_another_codec() {
         let mut mimes: Vec<&str> = seen.tracks.iter().map(|track| track.mime_type.as_str()).collect();
         mimes.sort_unstable();
         assert_eq!(mimes, ["video/H264", "video/VP8"], "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_whose_encoder_is_broken_is_given_another_codec() {
+    for form in FORMS {
+        for (device, mime) in [("Pixel 9", "video/H264"), ("Xiaomi 2201117TI", "video/VP8")] {
+            let server = Server::connecting(|_| {}).await;
+            let mut bob = join(&server, form, "bob").await;
+            let wish = Wish {
+                device,
+                ..Wish::default()
+            };
+            let mut alice = come(&server, form, &server.token("alice"), wish).await.unwrap();
+            alice.active("alice").await;
+            // It would rather send H264, and can send VP8.
+            alice.publishes("cam", TrackType::Video, "h264 or vp8").await;
+            let seen = bob.hears("alice", |info| info.tracks.len() == 1).await;
+            assert_eq!(seen.tracks[0].mime_type, mime, "{form:?} {device}");
+        }
     }
 }
 

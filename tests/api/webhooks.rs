@@ -278,7 +278,7 @@ async fn a_restart_loses_none() {
 }
 
 #[tokio::test]
-async fn private_addresses_are_refused_and_filters_and_several_urls_work() {
+async fn filters_and_several_urls_work_and_a_private_address_that_is_written_down_is_allowed() {
     let (mut first, mut second) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
     let urls = [first.url.clone(), second.url.clone()];
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
@@ -298,13 +298,6 @@ async fn private_addresses_are_refused_and_filters_and_several_urls_work() {
     })
     .await;
     create(&server, "a").await;
-    let counters = Arc::clone(webhooks.counters());
-    let refused = async {
-        while counters.totals().failures == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, refused).await.expect("a failure");
-    assert!(third.received.try_recv().is_err());
+    assert_eq!(third.next().await.name().0, "room_started");
     webhooks.stop().await;
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::channels::room_of;
-use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::route::{Answer, ApiError, Call, Caller, Route, SMALL, is_named};
 use super::schemas::{boolean, connection_id, integer, list, object, optional, reference, snowflake, text};
 use crate::node::voice::participants;
 use crate::proto::livekit::{ParticipantInfo, participant_info::State};
@@ -129,6 +129,10 @@ struct Sync {
 }
 
 async fn sync(call: Call) -> Result<Answer, ApiError> {
+    let entries = call.json.get("entries").and_then(Value::as_array);
+    if !entries.into_iter().flatten().all(|entry| is_named(entry.get("kind"))) {
+        return Err(VoiceError::InvalidParameters.into());
+    }
     let sync: Sync = call.body()?;
     let summary = call
         .try_ask(move |voice, now| voice.handle_sync(now, sync.entries))

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
-use super::schemas::{boolean, list, object, optional, reference, snowflake, text};
-use crate::voice::{ChannelId, Coordinates, UserId};
+use super::schemas::{boolean, coordinate, list, object, optional, reference, snowflake, text};
+use super::text::{Degrees, place};
+use crate::voice::{ChannelId, UserId};
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -88,14 +89,19 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 fn recipients() -> serde_json::Value {
-    object(&[("recipients", optional(list(snowflake())))], &[])
+    let fields = [
+        ("recipients", optional(list(snowflake()))),
+        ("latitude", coordinate()),
+        ("longitude", coordinate()),
+    ];
+    object(&fields, &[])
 }
 
 #[derive(Deserialize)]
 struct Ring {
     recipients: Option<Vec<UserId>>,
-    latitude: Option<String>,
-    longitude: Option<String>,
+    latitude: Option<Degrees>,
+    longitude: Option<Degrees>,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +146,7 @@ async fn ring(call: Call) -> Result<Answer, ApiError> {
     let user = call.user()?;
     let channel: ChannelId = call.id("channel_id")?;
     let wanted: Ring = call.body()?;
-    let coordinates = Coordinates::parse(wanted.latitude.as_deref(), wanted.longitude.as_deref());
+    let coordinates = place(wanted.latitude.as_ref(), wanted.longitude.as_ref());
     call.limited("ring", channel.0, 5, move |voice, now| {
         voice.ring(now, user, channel, wanted.recipients, coordinates)
     })

@@ -7,9 +7,10 @@ use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
 use super::schemas::{
     boolean, connection_id, coordinate, list, object, optional, reference, short_list, snowflake, stream_key, text,
 };
+use super::text::{Degrees, place};
 use crate::voice::{
-    Actor, ChannelId, ConnectionId, Coordinates, GuildId, Join, Moderation, RoomKey, SelfState, SessionId, StateUpdate,
-    Ticket, UnixMillis, Updated, UserId, Voice, VoiceError,
+    Actor, ChannelId, ConnectionId, GuildId, Join, Moderation, RoomKey, SelfState, SessionId, StateUpdate, Ticket,
+    UnixMillis, Updated, UserId, Voice, VoiceError,
 };
 
 pub(super) const ROUTES: &[Route] = &[
@@ -123,8 +124,8 @@ struct TokenRequest {
     channel_id: Option<ChannelId>,
     guild_id: Option<GuildId>,
     region: Option<String>,
-    latitude: Option<String>,
-    longitude: Option<String>,
+    latitude: Option<Degrees>,
+    longitude: Option<Degrees>,
     session_id: Option<String>,
 }
 
@@ -140,7 +141,7 @@ async fn token(call: Call) -> Result<Answer, ApiError> {
             let join = Join {
                 region: request.region,
                 region_must_exist: true,
-                coordinates: Coordinates::parse(request.latitude.as_deref(), request.longitude.as_deref()),
+                coordinates: place(request.latitude.as_ref(), request.longitude.as_ref()),
                 session: own_session(voice, user, request.session_id)?,
                 ..Join::new(user, request.guild_id, channel)
             };

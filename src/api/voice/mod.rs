@@ -15,6 +15,7 @@ mod previews;
 mod route;
 mod rpc;
 mod schemas;
+mod text;
 mod webhook;
 
 use std::sync::Arc;

@@ -64,6 +64,11 @@ impl Route {
     }
 }
 
+/// What tells kinds of objects apart is a text. Serde takes the number of a kind for its name too, which no document says.
+pub(super) fn is_named(tag: Option<&Value>) -> bool {
+    tag.is_some_and(Value::is_string)
+}
+
 /// RFC 3986 §2.1. None: not UTF-8, or half an escape.
 pub(super) fn decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());

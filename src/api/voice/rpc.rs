@@ -4,11 +4,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::backend::room;
-use super::route::{Answer, ApiError, Call, Caller, Route, SMALL};
+use super::route::{Answer, ApiError, Call, Caller, Route, SMALL, is_named};
 use super::schemas::{boolean, connection_id, coordinate, object, optional, snowflake, tagged, text};
-use crate::voice::{
-    Authority, ChannelId, ConnectionId, Coordinates, GuildId, Join, Rights, SelfState, UserId, VoiceError,
-};
+use super::text::{Degrees, Text, place};
+use crate::voice::{Authority, ChannelId, ConnectionId, GuildId, Join, Rights, SelfState, UserId, VoiceError};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: "POST",
@@ -84,15 +83,15 @@ enum Ask {
         channel_id: ChannelId,
         user_id: UserId,
         connection_id: Option<String>,
-        latitude: Option<String>,
-        longitude: Option<String>,
+        latitude: Option<Degrees>,
+        longitude: Option<Degrees>,
         can_speak: Option<bool>,
         can_stream: Option<bool>,
         can_video: Option<bool>,
         mute: Option<bool>,
         deaf: Option<bool>,
-        region: Option<String>,
-        token_nonce: Option<String>,
+        region: Option<Text<0, 64>>,
+        token_nonce: Option<Text<1, 32>>,
     },
     VoiceForceDisconnectParticipant {
         guild_id: Option<GuildId>,
@@ -126,6 +125,9 @@ enum Ask {
 
 async fn rpc(call: Call) -> Result<Answer, ApiError> {
     let kind = call.json.get("type").cloned().unwrap_or_default();
+    if !is_named(Some(&kind)) {
+        return Err(VoiceError::InvalidParameters.into());
+    }
     let ask: Ask = call.body()?;
     let data = match carry_out(&call, ask).await {
         Ok(data) => data,
@@ -246,9 +248,9 @@ async fn token(call: &Call, ask: Ask) -> Result<Value, ApiError> {
         .try_ask(move |voice, now| {
             let join = Join {
                 connection,
-                nonce: token_nonce,
-                region,
-                coordinates: Coordinates::parse(latitude.as_deref(), longitude.as_deref()),
+                nonce: token_nonce.map(|nonce| nonce.0),
+                region: region.map(|region| region.0),
+                coordinates: place(latitude.as_ref(), longitude.as_ref()),
                 own: SelfState::default(),
                 authority,
                 ..Join::new(user_id, guild_id, channel_id)

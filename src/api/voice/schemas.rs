@@ -174,8 +174,7 @@ fn fact() -> Value {
         ],
         &["id", "type"],
     );
-    // Names have at most 512 bytes, and a character has at most four.
-    let name = || text(128);
+    let name = || text(512);
     let common = |fields: Vec<(&'static str, Value)>| {
         let mut fields = fields;
         fields.push(("version", number(u64::MAX)));

@@ -1,6 +1,6 @@
 //! One POST to one URL: addresses are looked up and judged here, so that what was judged is what is connected to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::types::is_public;
+use crate::types::{is_link_local, is_metadata_service, is_public};
 
 /// For one address to accept.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -25,6 +25,22 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(30);
 /// What receivers of LiveKit's webhooks know and some of them check.
 const USER_AGENT: &str = "LiveKit";
 const CONTENT_TYPE: &str = "application/webhook+json";
+
+/// Under these the Internet has no names: RFC 6761, RFC 6762 (with its appendix G), RFC 8375, ICANN's `internal`, and what
+/// Kubernetes calls its services.
+const PRIVATE_ZONES: [&str; 11] = [
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "home.arpa",
+    "svc",
+    "test",
+];
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UrlError {
@@ -38,7 +54,7 @@ pub enum UrlError {
 pub enum SendError {
     #[error("cannot look up the host: {0}")]
     LookUp(std::io::Error),
-    #[error("the host has no address, or only private ones (webhook.allow_private_addresses is not set)")]
+    #[error("the host has no address that webhooks are sent to (webhook.allow_private_addresses)")]
     Refused,
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
@@ -84,12 +100,28 @@ impl Target {
         })
     }
 
-    /// Its host is written as a private address, or means this machine.
-    pub fn is_plainly_private(&self) -> bool {
-        match self.host.parse() {
-            Ok(address) => !is_public(address),
-            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
+    /// Its host is written as a private address, or as a name that only a private network knows: of one label, as containers
+    /// have, or under one of `PRIVATE_ZONES`.
+    fn is_written_private(&self) -> bool {
+        if let Ok(address) = self.host.parse() {
+            return !is_public(address);
         }
+        let host = self.host.trim_end_matches('.').to_ascii_lowercase();
+        let is_under = |zone: &str| host.strip_suffix(zone).is_some_and(|rest| rest.ends_with('.'));
+        !host.contains('.') || PRIVATE_ZONES.into_iter().any(is_under)
+    }
+
+    /// Whether a webhook for this target may go to `address`.
+    ///
+    /// Whoever writes a private address or a private network's name into the configuration has allowed it by that, as
+    /// Fluxer's containers do (`http://api:8080`): no further word is asked for. A public name is another matter: who
+    /// answers for it may let it point at this machine or its networks at any time. What tells machines their credentials
+    /// takes no webhooks, whoever names it.
+    fn may_go_to(&self, address: IpAddr, allow_private: bool) -> bool {
+        if is_metadata_service(address) {
+            return false;
+        }
+        is_public(address) || allow_private || (self.is_written_private() && !is_link_local(address))
     }
 }
 
@@ -138,7 +170,7 @@ impl Client {
         let addresses: Vec<SocketAddr> = lookup_host((target.host.as_str(), target.port))
             .await
             .map_err(SendError::LookUp)?
-            .filter(|address| self.allow_private || is_public(address.ip()))
+            .filter(|address| target.may_go_to(address.ip(), self.allow_private))
             .collect();
         let stream = connect(&addresses).await?;
         let request = Request::builder()
@@ -195,33 +227,17 @@ mod tests {
 
     #[test]
     fn a_target_has_a_host_a_port_and_a_path() {
-        for (url, host, port, authority, path, private) in [
-            ("http://example.com", "example.com", 80, "example.com", "/", false),
+        for (url, host, port, authority, path) in [
+            ("http://example.com", "example.com", 80, "example.com", "/"),
             (
                 "https://example.com/hook?a=b",
                 "example.com",
                 443,
                 "example.com",
                 "/hook?a=b",
-                false,
             ),
-            ("http://[::1]:8080/x", "::1", 8080, "[::1]:8080", "/x", true),
-            (
-                "http://user:pass@10.0.0.1:81/",
-                "10.0.0.1",
-                81,
-                "10.0.0.1:81",
-                "/",
-                true,
-            ),
-            (
-                "http://localhost:3000/hook",
-                "localhost",
-                3000,
-                "localhost:3000",
-                "/hook",
-                true,
-            ),
+            ("http://[::1]:8080/x", "::1", 8080, "[::1]:8080", "/x"),
+            ("http://user:pass@10.0.0.1:81/", "10.0.0.1", 81, "10.0.0.1:81", "/"),
         ] {
             let target = Target::parse(url).unwrap();
             assert_eq!(
@@ -233,10 +249,39 @@ mod tests {
                 ),
                 (host, port, authority, path)
             );
-            assert_eq!(target.is_plainly_private(), private, "{url}");
         }
         for bad in ["", "example.com/hook", "ftp://example.com/", "/hook", "http://"] {
             assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_private_network_that_the_operator_has_named_is_allowed_and_no_other() {
+        // Where webhooks may go without `allow_private_addresses`, and with it.
+        for (url, address, by_itself, allowed) in [
+            ("http://api:8080/webhooks/livekit", "172.18.0.3", true, true),
+            ("http://api:8080/webhooks/livekit", "fd12::3", true, true),
+            ("http://10.0.0.1:81/", "10.0.0.1", true, true),
+            ("http://[::1]:8080/x", "::1", true, true),
+            ("http://localhost:3000/hook", "127.0.0.1", true, true),
+            ("http://api.chat.svc.cluster.local/", "10.96.0.7", true, true),
+            ("http://Api.Home.Arpa./", "192.168.1.2", true, true),
+            ("http://api.example.com/", "203.0.114.9", true, true),
+            // A public name that leads into a private network may be another's doing.
+            ("http://api.example.com/", "10.0.0.1", false, true),
+            ("http://api.example.com/", "::ffff:127.0.0.1", false, true),
+            ("http://notlocal.example.homelan/", "192.168.1.2", false, true),
+            ("http://api:8080/", "169.254.7.7", false, true),
+            // Nobody's receiver is there.
+            ("http://169.254.169.254/latest", "169.254.169.254", false, false),
+            ("http://metadata.google.internal/", "169.254.169.254", false, false),
+            ("http://api:8080/", "::ffff:169.254.169.254", false, false),
+            ("http://api:8080/", "fd00:ec2::254", false, false),
+            ("http://api:8080/", "100.100.100.200", false, false),
+        ] {
+            let (target, address) = (Target::parse(url).unwrap(), address.parse().unwrap());
+            let outcome = [false, true].map(|allow_private| target.may_go_to(address, allow_private));
+            assert_eq!(outcome, [by_itself, allowed], "{url} at {address}");
         }
     }
 }

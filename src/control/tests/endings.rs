@@ -260,6 +260,7 @@ fn an_unanswered_offer_ends_in_a_full_reconnect() {
     world.network = false;
     let alice = world.join(entry("alice").dual());
     world.client(alice).responsive = false;
+    world.network = true;
     let bob = world.join(entry("bob"));
     world.publish(bob, camera("cam"));
     world.after_ms(16_000);

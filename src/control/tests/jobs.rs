@@ -37,6 +37,14 @@ fn assign(world: &mut World, id: &str, identity: &str) {
     world.pump();
 }
 
+/// A room that asks for this agent.
+fn with_agent(agent: RoomAgentDispatch) -> World {
+    World::with(RoomSettings {
+        agents: vec![agent],
+        ..Default::default()
+    })
+}
+
 fn state(world: &World, job: usize) -> JobState {
     let dispatch = world.room.dispatches("").remove(0);
     dispatch.state.unwrap().jobs[job].state.clone().unwrap()
@@ -44,12 +52,9 @@ fn state(world: &World, job: usize) -> JobState {
 
 #[test]
 fn a_room_asks_for_its_agents_at_the_start_for_everybody_and_for_publishers() {
-    let mut world = World::with(RoomSettings {
-        agents: vec![RoomAgentDispatch {
-            agent_name: "greeter".into(),
-            metadata: "m".into(),
-            ..Default::default()
-        }],
+    let mut world = with_agent(RoomAgentDispatch {
+        agent_name: "greeter".into(),
+        metadata: "m".into(),
         ..Default::default()
     });
     assert_eq!(world.jobs[0].metadata, "m");
@@ -108,11 +113,8 @@ fn a_job_ends_when_its_agent_leaves() {
 
 #[test]
 fn a_job_that_fails_is_asked_for_again_unless_it_must_not_be() {
-    let mut world = World::with(RoomSettings {
-        agents: vec![RoomAgentDispatch {
-            agent_name: "greeter".into(),
-            ..Default::default()
-        }],
+    let mut world = with_agent(RoomAgentDispatch {
+        agent_name: "greeter".into(),
         ..Default::default()
     });
     asked(&mut world);
@@ -134,12 +136,9 @@ fn a_job_that_fails_is_asked_for_again_unless_it_must_not_be() {
         assert_eq!(asked(&mut world), again, "attempt {attempt}");
     }
 
-    let mut world = World::with(RoomSettings {
-        agents: vec![RoomAgentDispatch {
-            agent_name: "once".into(),
-            restart_policy: JobRestartPolicy::JrpNever as i32,
-            ..Default::default()
-        }],
+    let mut world = with_agent(RoomAgentDispatch {
+        agent_name: "once".into(),
+        restart_policy: JobRestartPolicy::JrpNever as i32,
         ..Default::default()
     });
     asked(&mut world);
@@ -151,11 +150,8 @@ fn a_job_that_fails_is_asked_for_again_unless_it_must_not_be() {
 
 #[test]
 fn an_agent_that_is_lost_is_looked_for_again() {
-    let mut world = World::with(RoomSettings {
-        agents: vec![RoomAgentDispatch {
-            agent_name: "greeter".into(),
-            ..Default::default()
-        }],
+    let mut world = with_agent(RoomAgentDispatch {
+        agent_name: "greeter".into(),
         ..Default::default()
     });
     asked(&mut world);

@@ -1,11 +1,15 @@
 //! From AddTrack to the first packet, to the end.
 
+use std::time::Duration;
+
+use livekit_protocol::client_info::Sdk;
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{AddTrackRequest, MuteTrackRequest, SessionDescription, SimulcastCodec, TrackSource};
+use livekit_protocol::{AddTrackRequest, MuteTrackRequest, SessionDescription, SimulcastCodec, TrackSource, TrackType};
 
-use super::world::{World, camera, entry, microphone, name};
+use super::world::{World, camera, connected, entry, microphone, name};
+use crate::control::{ConnectionHandle, Waiting};
 use crate::media::edge::Command;
 
 #[test]
@@ -383,4 +387,84 @@ fn the_answer_waits_for_a_client_that_still_applies_its_join_offer() {
     assert_eq!(answers(&mut world), 1);
     world.after_ms(500);
     assert_eq!(answers(&mut world), 0, "once");
+}
+
+/// Up to its transport, which is not up yet, and with a microphone in its second offer.
+fn publishes_too_early(sdk: Sdk) -> (World, ConnectionHandle) {
+    let mut world = World::new();
+    world.network = false;
+    let alice = world.join(entry("alice").parameters(|it| it.client_info.sdk = sdk as i32));
+    assert_eq!(answers(&mut world, alice), 1, "the connection begins");
+    world.send(alice, Request::AddTrack(microphone("mic")));
+    world.client(alice).add_section("audio", "sendonly", Some("mic"));
+    world.offer(alice);
+    (world, alice)
+}
+
+/// How many it has been told since the last look.
+fn answers(world: &mut World, connection: ConnectionHandle) -> usize {
+    let told = world.client(connection).told();
+    let is_answer = |message: &&Message| matches!(message, Message::Answer(_));
+    told.iter().filter(is_answer).count()
+}
+
+#[test]
+fn a_client_that_looks_for_its_connection_after_publishing_finds_it_up() {
+    let (mut world, alice) = publishes_too_early(Sdk::Js);
+    assert_eq!(answers(&mut world, alice), 0);
+    world.after_ms(300);
+    let transport = world.commands(|command| match command {
+        Command::SetRemote { transport, .. } => Some(*transport),
+        _ => None,
+    })[0];
+    let now = world.now;
+    world.room.handle_event(now, connected(transport));
+    world.pump();
+    assert_eq!(answers(&mut world, alice), 1);
+    world.after_ms(2_000);
+    assert_eq!(answers(&mut world, alice), 0, "once");
+    // 300 ms were waited for the transport.
+    let waits: Vec<_> = world.waits.iter().map(|wait| (wait.waiting, wait.duration)).collect();
+    assert_eq!(waits, [(Waiting::Publish, Duration::from_millis(300))]);
+}
+
+#[test]
+fn an_answer_does_not_wait_for_ever_nor_for_clients_that_do_not_care() {
+    let (mut world, alice) = publishes_too_early(Sdk::Js);
+    world.after_ms(999);
+    assert_eq!(answers(&mut world, alice), 0);
+    world.after_ms(1);
+    assert_eq!(answers(&mut world, alice), 1);
+    // Another offer takes the one before along.
+    let (mut world, alice) = publishes_too_early(Sdk::Js);
+    world.offer(alice);
+    assert_eq!(answers(&mut world, alice), 2);
+    let (mut world, alice) = publishes_too_early(Sdk::Rust);
+    assert_eq!(answers(&mut world, alice), 1);
+}
+
+#[test]
+fn waits_for_media_are_told_once() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    world.join(entry("bob"));
+    world.publish(alice, camera("cam"));
+    world.after_ms(500);
+    let waits: Vec<_> = world
+        .waits
+        .iter()
+        .map(|wait| (wait.waiting, wait.source, wait.kind))
+        .collect();
+    let picture = (TrackSource::Camera, TrackType::Video);
+    assert_eq!(
+        waits,
+        [
+            (Waiting::Publish, picture.0, picture.1),
+            (Waiting::Subscribe, picture.0, picture.1)
+        ]
+    );
+    assert!(world.waits.iter().all(|wait| wait.sdk == Sdk::Js));
+    world.after_ms(5_000);
+    world.offer(alice);
+    assert_eq!(world.waits.len(), 2);
 }

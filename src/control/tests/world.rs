@@ -12,7 +12,7 @@ use livekit_protocol::{
 };
 
 use crate::control::{
-    ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation, RoomSettings, Signer,
+    ConnectionHandle, Join, JoinError, Output, Room, RoomEvent, RoomExplanation, RoomSettings, Signer, Wait,
 };
 use crate::media::edge::{Command, Event, Publish};
 use crate::proto::claims::{Claims, VideoGrant};
@@ -26,6 +26,7 @@ pub(super) struct World {
     /// Every command so far.
     pub media: Vec<Command>,
     pub happened: Vec<RoomEvent>,
+    pub waits: Vec<Wait>,
     pub explained: Vec<RoomExplanation>,
     /// Ends of calls: payload, or the number of the error.
     pub answers: Vec<(String, Result<String, u32>)>,
@@ -229,6 +230,7 @@ impl World {
             clients: BTreeMap::new(),
             media: Vec::new(),
             happened: Vec::new(),
+            waits: Vec::new(),
             explained: Vec::new(),
             answers: Vec::new(),
             jobs: Vec::new(),
@@ -443,6 +445,7 @@ impl World {
                 }
                 Output::Media(command) => self.command(command),
                 Output::Happened(event) => self.happened.push(event),
+                Output::Waited(wait) => self.waits.push(wait),
                 Output::Explained { explanation, .. } => self.explained.push(*explanation),
                 Output::RpcAnswered { call, answer } => self.answers.push((call, answer.map_err(|error| error.code))),
                 Output::LaunchJob(job) => self.jobs.push(*job),

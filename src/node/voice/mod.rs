@@ -97,6 +97,7 @@ pub struct VoiceGone;
 pub struct VoiceLink {
     mailbox: mpsc::Sender<Input>,
     sockets: Arc<AtomicU64>,
+    /// Room events that found the mailbox full, since start.
     lost_events: Arc<AtomicU64>,
 }
 
@@ -183,11 +184,6 @@ impl VoiceLink {
         if self.mailbox.try_send(Input::Happened(Box::new(happening))).is_err() {
             self.lost_events.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Room events that found the mailbox full, since start.
-    pub fn lost_events(&self) -> u64 {
-        self.lost_events.load(Ordering::Relaxed)
     }
 
     /// Clients are asked to come again, and what is to be kept is written down.

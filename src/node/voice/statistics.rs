@@ -23,7 +23,7 @@ impl Told {
     }
 }
 
-/// How many there are now.
+/// How many there are now, and what was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VoiceCounts {
     pub sockets: u64,
@@ -32,6 +32,8 @@ pub struct VoiceCounts {
     pub pending: u64,
     pub pins: u64,
     pub calls: u64,
+    /// Room events that found the mailbox full, since start: the next look at their room finds what they would have told.
+    pub lost_events: u64,
 }
 
 /// Shared by everybody who counts. All zero where the voice system runs on another node.
@@ -44,7 +46,7 @@ pub struct VoiceStatistics {
 }
 
 impl VoiceStatistics {
-    pub(super) fn look_at(&self, voice: &Voice) {
+    pub(super) fn look_at(&self, voice: &Voice, lost_events: u64) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.set(VoiceCounts {
             sockets: count(voice.gateway().sockets()),
@@ -53,6 +55,7 @@ impl VoiceStatistics {
             pending: count(voice.states().pending_len()),
             pins: count(voice.pins().len()),
             calls: count(voice.calls().len()),
+            lost_events,
         });
     }
 

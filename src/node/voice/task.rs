@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -64,6 +65,7 @@ struct Task {
     unwritten: BTreeMap<(Table, String), Change>,
     writer: Writer,
     statistics: Arc<VoiceStatistics>,
+    lost_events: Arc<AtomicU64>,
 }
 
 /// The store is with the task that writes, or here.
@@ -139,6 +141,7 @@ impl VoiceTask {
                 not_before: Instant::now(),
             },
             statistics: config.statistics,
+            lost_events: Arc::clone(&link.lost_events),
         };
         let task = tokio::spawn(task.run(inbox.0));
         Ok(Self { link, task })
@@ -164,7 +167,8 @@ impl Task {
         loop {
             self.carry_out();
             self.write_down();
-            self.statistics.look_at(&self.voice);
+            self.statistics
+                .look_at(&self.voice, self.lost_events.load(Ordering::Relaxed));
             if let Some(done) = stopping.take() {
                 self.write_all().await;
                 self.statistics.set(VoiceCounts::default());

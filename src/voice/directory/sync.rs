@@ -12,7 +12,7 @@ use crate::voice::permissions::Permissions;
 
 /// Overwrites or recipients of one channel, roles of one member: ten times what Fluxer allows.
 const MAX_PARTS: usize = 1000;
-/// Bytes of a name.
+/// Characters of a name.
 const MAX_NAME: usize = 512;
 /// Characters of a guild's feature and of a region's id, as in the records of regions.
 const MAX_ID: usize = 64;
@@ -178,12 +178,12 @@ impl Fact {
 
     fn check(&self) -> Result<(), SyncError> {
         let (name, parts) = match self {
-            Self::User { username, .. } => (username.len(), 0),
+            Self::User { username, .. } => (username.chars().count(), 0),
             Self::Guild { features, .. } if features.iter().any(|feature| feature.chars().count() > MAX_ID) => {
                 return Err(SyncError::TooLarge);
             }
-            Self::Guild { name, features, .. } => (name.len(), features.len()),
-            Self::Member { nick, roles, .. } => (nick.as_ref().map_or(0, String::len), roles.len()),
+            Self::Guild { name, features, .. } => (name.chars().count(), features.len()),
+            Self::Member { nick, roles, .. } => (nick.as_ref().map_or(0, |nick| nick.chars().count()), roles.len()),
             Self::Channel {
                 name,
                 rtc_region,
@@ -200,7 +200,7 @@ impl Fact {
                 if permission_overwrites.iter().any(|overwrite| overwrite.kind > 1) {
                     return Err(SyncError::OverwriteType);
                 }
-                (name.len(), permission_overwrites.len().max(recipients.len()))
+                (name.chars().count(), permission_overwrites.len().max(recipients.len()))
             }
             Self::Role { .. } | Self::Friendship { .. } | Self::Block { .. } => (0, 0),
         };

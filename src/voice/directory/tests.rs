@@ -88,8 +88,10 @@ fn one_bad_entry_refuses_all() {
         .push(json!({"kind": "channel", "version": 1, "id": "9", "permission_overwrites": [{"id": "1", "type": 2}]}));
     assert_eq!(directory.sync(entries(all)).unwrap_err(), SyncError::OverwriteType);
     assert_eq!(directory.facts(), 0);
-    let long = json!([{"kind": "user", "version": 1, "id": "50", "username": "x".repeat(513)}]);
+    let long = json!([{"kind": "user", "version": 1, "id": "50", "username": "ö".repeat(513)}]);
     assert_eq!(directory.sync(entries(long)).unwrap_err(), SyncError::TooLarge);
+    let longest = json!([{"kind": "user", "version": 1, "id": "50", "username": "ö".repeat(512)}]);
+    assert_eq!(directory.sync(entries(longest)).unwrap().applied.len(), 1);
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn records_are_checked_and_secrets_are_not_shown() {
         (json!({"endpoint": "wss://"}), RecordError::Endpoint),
         (json!({"endpoint": "wss://user@b.test"}), RecordError::Endpoint),
         (json!({"api_key": ""}), RecordError::Key),
-        (json!({"api_secret": "x".repeat(257)}), RecordError::Key),
+        (json!({"api_secret": "ö".repeat(257)}), RecordError::Key),
         (json!({"latitude": 91.0, "longitude": 0.0}), RecordError::Coordinates),
         (json!({"latitude": 1.0}), RecordError::Coordinates),
     ] {
@@ -226,6 +226,8 @@ fn records_are_checked_and_secrets_are_not_shown() {
         world.voice.put_server(world.now, nowhere),
         Err(VoiceError::UnknownRegion)
     );
+    let longest = server(json!({"api_secret": "ö".repeat(256)}));
+    assert_eq!(world.voice.put_server(world.now, longest), Ok(()));
     let good = server(json!({}));
     assert_eq!(good.api_url(), "https://b.test/livekit");
     let shown = serde_json::to_string(&good.view()).unwrap() + &format!("{good:?}");

@@ -9,6 +9,7 @@ use super::ServerKey;
 use super::choice::{Access, Coordinates};
 use crate::voice::ids::{GuildId, UserId};
 
+/// All in characters, as a schema counts them.
 const MAX_ID: usize = 64;
 const MAX_NAME: usize = 100;
 const MAX_KEY: usize = 256;
@@ -197,7 +198,7 @@ impl Server {
         if !self.local
             && [&self.api_key, &self.api_secret]
                 .iter()
-                .any(|key| key.is_empty() || key.len() > MAX_KEY)
+                .any(|key| key.is_empty() || key.chars().count() > MAX_KEY)
         {
             return Err(RecordError::Key);
         }

@@ -109,7 +109,6 @@ async fn an_unmodified_fluxer_finds_the_media_server_it_knows() {
         },
         "room": {"auto_create": true, "max_participants": 100, "empty_timeout": 300, "departure_timeout": 20},
         "webhook": {"api_key": KEY, "urls": [url]},
-        "development": true,
     });
     let redis = lease::real().await;
     if let Some(redis) = &redis {
