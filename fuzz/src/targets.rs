@@ -273,7 +273,7 @@ fn turn_server(data: &[u8]) {
                 continue;
             }
             _ => {
-                if let Some(carriage) = back.and_then(|path| server.carriage(now, path)) {
+                if let Some(carriage) = back.and_then(|path| server.carriage(now, path, 100)) {
                     let mut buffer = [0; 256 + turn::MAX_CARRIAGE];
                     carriage.wrap(&mut buffer, bytes.len()).expect("there is room");
                 }
@@ -377,7 +377,7 @@ fn channel_data(data: &[u8]) {
         };
         assert_eq!(relayed.path.local, peer);
         let payload = data.get(relayed.payload).expect("a part of the message");
-        let carriage = server.carriage(now, relayed.path).expect("its channel is bound");
+        let carriage = server.carriage(now, relayed.path, 100).expect("its channel is bound");
         let mut buffer = [payload, &[0; turn::MAX_CARRIAGE]].concat();
         let length = carriage.wrap(&mut buffer, payload.len()).expect("there is room");
         let wrapped = &buffer[..length];

@@ -35,6 +35,11 @@ pub fn health(node: &Node) -> Response {
     }
 }
 
+/// To whoever may not.
+pub fn refused() -> Response {
+    text(StatusCode::UNAUTHORIZED, "permissions denied")
+}
+
 /// What Go's `http.NotFound` answers.
 pub fn not_found() -> Response {
     let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");

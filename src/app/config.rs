@@ -91,6 +91,10 @@ pub struct RtcConfig {
     pub use_external_ip: bool,
     pub external_ip_only: bool,
     pub advertise_internal_ip: bool,
+    /// Offered beside all others, whatever the filters say.
+    pub additional_host_ips: Vec<IpAddr>,
+    /// A server without IPv4 says so at the start.
+    pub require_ipv4: bool,
     pub enable_loopback_candidate: bool,
     pub interfaces: Filter,
     /// CIDRs or addresses.
@@ -448,6 +452,8 @@ impl Default for RtcConfig {
             node_ip: NodeIp::default(),
             use_external_ip: false,
             external_ip_only: false,
+            additional_host_ips: Vec::new(),
+            require_ipv4: false,
             advertise_internal_ip: false,
             enable_loopback_candidate: false,
             interfaces: Filter::default(),

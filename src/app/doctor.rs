@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use super::addresses;
 use super::config::Config;
-use super::external::external_address;
-use super::relay;
-use super::serve::DEFAULT_STUN;
+use super::external::{Outside, external_address};
+use super::late::{asks_outside, stun_servers};
+use super::{relay, relay_health};
 use crate::io::{LocalAddress, Tls, local_addresses};
 
 /// How long a name or a time server may take.
@@ -98,12 +98,32 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(receive_buffer());
     findings.push(clock().await);
     let local = local_addresses().unwrap_or_default();
-    let (external, answers) = stun(config).await;
+    let (outside, answers) = stun(config).await;
     findings.extend(answers);
-    let used = external.filter(|_| config.rtc.use_external_ip && config.rtc.node_ip.is_empty());
+    let used = outside.filter(|_| asks_outside(&config.rtc));
     let advertised = addresses::advertised(&config.rtc, config.development, &local, used);
+    let external = outside.map(|outside| outside.address);
     findings.extend(reachability(config, &advertised, &local, external));
     findings.extend(turn(config, &advertised).await);
+    findings.extend(others_turn(config).await);
+    findings
+}
+
+/// The TURN servers of others.
+async fn others_turn(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let tls = relay_health::connector();
+    for server in &config.rtc.turn_servers {
+        let url = relay::external_url(server);
+        let found = match relay::external(server) {
+            Ok(source) => relay_health::examine(server, &source, tls.as_ref()).await,
+            Err(error) => Err(error.into()),
+        };
+        findings.push(match found {
+            Ok(time) => Finding::new(Verdict::Fine, format!("{url} works ({} ms)", time.as_millis())),
+            Err(fault) => Finding::new(Verdict::Warning, format!("{url} does not work from here: {fault}")),
+        });
+    }
     findings
 }
 
@@ -225,17 +245,15 @@ async fn ask_time(server: &str) -> io::Result<Duration> {
 }
 
 /// What STUN servers say, and the address the outside sees.
-async fn stun(config: &Config) -> (Option<IpAddr>, Vec<Finding>) {
-    let servers: Vec<String> = match config.rtc.stun_servers.as_slice() {
-        [] => DEFAULT_STUN.map(str::to_owned).to_vec(),
-        servers => servers.to_vec(),
-    };
+async fn stun(config: &Config) -> (Option<Outside>, Vec<Finding>) {
+    let servers = stun_servers(&config.rtc);
     let mut seen = None;
     let mut findings = Vec::new();
     for server in servers {
         findings.push(match external_address(std::slice::from_ref(&server)).await {
-            Ok(address) => {
-                seen = seen.or(Some(address));
+            Ok(outside) => {
+                seen = seen.or(Some(outside));
+                let address = outside.address;
                 Finding::new(
                     Verdict::Fine,
                     format!("{server} answers: the outside sees this machine as {address}"),

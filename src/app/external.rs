@@ -21,12 +21,20 @@ const HEADER: usize = 20;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const FAMILY_IPV4: u8 = 1;
 
+/// What the outside sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outside {
+    pub address: IpAddr,
+    /// The machine's own address, for which that stands.
+    pub local: IpAddr,
+}
+
 /// Asks the servers (`host:port`, an optional `stun:` in front) in turn; the first answer counts. IPv4 only: IPv6 is not
 /// translated.
 ///
 /// # Errors
 /// When none of them answers.
-pub(super) async fn external_address(servers: &[String]) -> io::Result<IpAddr> {
+pub(super) async fn external_address(servers: &[String]) -> io::Result<Outside> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no STUN server is known");
     for server in servers {
         match ask(server.strip_prefix("stun:").unwrap_or(server)).await {
@@ -37,7 +45,7 @@ pub(super) async fn external_address(servers: &[String]) -> io::Result<IpAddr> {
     Err(last)
 }
 
-async fn ask(server: &str) -> io::Result<IpAddr> {
+async fn ask(server: &str) -> io::Result<Outside> {
     let server = timeout(LOOKUP_LIMIT, lookup_host(server))
         .await??
         .find(SocketAddr::is_ipv4)
@@ -55,7 +63,8 @@ async fn ask(server: &str) -> io::Result<IpAddr> {
         if let Ok(length) = timeout(ANSWER_LIMIT, socket.recv(&mut buffer)).await
             && let Some(address) = mapped_address(buffer.get(..length?).unwrap_or_default(), transaction)
         {
-            return Ok(address);
+            let local = socket.local_addr()?.ip();
+            return Ok(Outside { address, local });
         }
     }
     Err(io::ErrorKind::TimedOut.into())
@@ -124,7 +133,8 @@ mod tests {
         };
         let servers = ["not a name".to_owned(), name];
         let (found, ()) = tokio::join!(external_address(&servers), serve);
-        assert_eq!(found.unwrap(), Ipv4Addr::new(203, 0, 113, 7));
+        let [address, local] = [[203, 0, 113, 7], [127, 0, 0, 1]].map(IpAddr::from);
+        assert_eq!(found.unwrap(), Outside { address, local });
     }
 
     #[test]

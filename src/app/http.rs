@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::relay_health::RelayHealth;
 use crate::api::twirp::{self, ApiStatistics};
 use crate::api::voice::VoiceSite;
 use crate::api::{self, cors, explain, whip};
@@ -57,6 +58,8 @@ pub enum Place {
     Front,
     /// In development mode only.
     DevToken,
+    /// What this server finds of the TURN servers of others.
+    Relays,
 }
 
 /// Every path beside the server APIs and the page's files. A test insists that each has its row in the table of rights.
@@ -69,6 +72,7 @@ pub const PLACES: &[(&str, Place)] = &[
     ("/agent", Place::Agent),
     (whip::PATH, Place::Whip),
     ("/dev/token", Place::DevToken),
+    ("/doctor/relays", Place::Relays),
 ];
 
 /// What every request may need.
@@ -79,6 +83,7 @@ pub struct Site {
     pub development: bool,
     pub statistics: Arc<ApiStatistics>,
     pub whip: whip::Sessions,
+    pub relays: RelayHealth,
     /// Where it is switched on.
     pub voice: Option<VoiceSite>,
 }
@@ -267,6 +272,14 @@ async fn route(site: &Site, path: &str, place: Option<Place>, parts: Parts, body
         Some(Place::DevToken) if site.development && parts.method == Method::POST => {
             api::dev_token(&site.node, body).await
         }
+        // Told to those who are told the servers themselves.
+        Some(Place::Relays) => match claims
+            .and_then(|claims| claims.video)
+            .is_some_and(|grant| grant.room_join)
+        {
+            true => site.relays.answer(),
+            false => api::refused(),
+        },
         Some(Place::Whip) => whip::answer(&site.node, &site.whip, claims, path, &parts, body).await,
         None if path.starts_with(whip::PREFIX) => {
             whip::answer(&site.node, &site.whip, claims, path, &parts, body).await

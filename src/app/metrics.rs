@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::config::PrometheusConfig;
 use super::http::Answers;
+use super::relay_health::RelayHealth;
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::WebhookCounters;
 use crate::io::{IoSnapshot, ShardHandle};
@@ -33,6 +34,7 @@ pub struct Metrics {
     pub api: Arc<ApiStatistics>,
     pub webhooks: Option<Arc<WebhookCounters>>,
     pub voice: Option<Arc<VoiceStatistics>>,
+    pub relays: RelayHealth,
     /// The value of `Authorization`; None = anybody.
     pub authorization: Option<String>,
 }
@@ -125,9 +127,29 @@ impl Metrics {
         self.deliveries(&mut page);
         self.shards(&mut page);
         self.voice(&mut page);
+        self.relays(&mut page);
         machine(&mut page);
         process(&mut page);
         page.text
+    }
+
+    /// TURN servers of others, as the configuration names them.
+    fn relays(&self, page: &mut Page) {
+        let known = self.relays.up();
+        if known.is_empty() {
+            return;
+        }
+        let labels = |url: &str| format!("url=\"{}\"", url.replace(['"', '\\', '\n'], ""));
+        page.metric("patchbay_turn_server_up", "gauge");
+        for (url, health) in &known {
+            page.line("patchbay_turn_server_up", &labels(url), u8::from(health.is_ok()));
+        }
+        page.metric("patchbay_turn_server_answer_seconds", "gauge");
+        for (url, health) in &known {
+            if let Ok(time) = health {
+                page.line("patchbay_turn_server_answer_seconds", &labels(url), time.as_secs_f64());
+            }
+        }
     }
 
     fn voice(&self, page: &mut Page) {

@@ -382,16 +382,20 @@ fn turn_urls(turn: &TurnConfig, advertised: &[IpAddr], transports: &[&str]) -> V
     urls
 }
 
-fn external(server: &External) -> io::Result<IceServerSource> {
+/// Where clients find it.
+pub(super) fn external_url(server: &External) -> String {
     let (scheme, transport) = match server.protocol.as_str() {
         "tls" => ("turns", "tcp"),
         "tcp" => ("turn", "tcp"),
         _ => ("turn", "udp"),
     };
-    let urls = vec![format!(
-        "{scheme}:{}:{}?transport={transport}",
-        server.host, server.port
-    )];
+    format!("{scheme}:{}:{}?transport={transport}", server.host, server.port)
+}
+
+/// # Errors
+/// When the file with its secret cannot be read.
+pub(super) fn external(server: &External) -> io::Result<IceServerSource> {
+    let urls = vec![external_url(server)];
     let mut secret = server.secret.trim().to_owned();
     if secret.is_empty() && !server.secret_file.is_empty() {
         let file = &server.secret_file;

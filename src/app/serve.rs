@@ -16,17 +16,18 @@ use tokio::task::JoinSet;
 
 use super::addresses;
 use super::config::{Config, RtcConfig};
-use super::external::external_address;
 use super::http::{self, Site, ToHttps};
 use super::keeping::{Kept, database_error, open_database};
+use super::late::{self, Late, Reachable, asks_outside, candidates};
 use super::lease::{self, RedisConfigError};
 use super::metrics::{self, Metrics};
 use super::relay::{self, RelayError};
+use super::relay_health::RelayHealth;
 use super::reload::{self, Reload};
 use super::voice::{self, RunningVoice, VoiceStartError};
 use crate::api::twirp::ApiStatistics;
 use crate::api::webhooks::{FIRST_RETRY, Filter, Target, UrlError, WebhookSettings, Webhooks};
-use crate::control::{Limits, MediaAddresses, RoomSettings, playout_delay};
+use crate::control::{Limits, RoomSettings, playout_delay};
 use crate::io::{
     EVENT_QUEUE, Guests, Handover, LocalAddress, Offload, ShardHandle, ShardThread, ThreadConfig, UdpSocket, WEB_QUEUE,
     WayEnd, local_addresses, peers, way,
@@ -42,19 +43,8 @@ use crate::types::{ShardIndex, WallClock};
 /// How often a server that waits for its participants to leave looks whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
-/// When the outside, which had no answer at the start, is asked again; twice as long after each time.
-const FIRST_ASK: Duration = Duration::from_secs(5);
-const LAST_ASK: Duration = Duration::from_secs(300);
-
 /// How long open HTTP requests get to end after everybody has been told.
 const HTTP_DRAIN: Duration = Duration::from_secs(1);
-
-/// What clients use when the configuration names no STUN server; LiveKit's list.
-pub(super) const DEFAULT_STUN: [&str; 3] = [
-    "stun:global.stun.twilio.com:3478",
-    "stun:stun.l.google.com:19302",
-    "stun:stun1.l.google.com:19302",
-];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -175,22 +165,22 @@ impl Server {
             false => listeners(config, config.port).await?,
         };
         let local = local_addresses()?;
-        let external = external(&config.rtc).await;
-        let advertised = addresses::advertised(&config.rtc, config.development, &local, external);
+        let outside = late::outside(&config.rtc).await;
+        let advertised = addresses::advertised(&config.rtc, config.development, &local, outside);
+        if config.rtc.require_ipv4 && !advertised.iter().any(IpAddr::is_ipv4) {
+            tracing::error!("rtc.require_ipv4 is set, and there is no IPv4 address to offer: set rtc.node_ip");
+        }
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let wall = WallClock::new(Instant::now(), unix);
         let mut links = Vec::new();
-        let mut ports = Vec::new();
+        let mut reachable = Vec::new();
         let mut shards: Vec<(ShardHandle, JoinHandle<()>)> = Vec::new();
         // Which shard has which media address, for the TURN server; the first shard is its home.
         let mut routes: Vec<(SocketAddr, Option<ShardHandle>)> = Vec::new();
-        let tcp_candidates: Vec<SocketAddr> = match config.rtc.tcp_port {
-            0 => Vec::new(),
-            port => advertised.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
-        };
+        let tcp_candidates = late::tcp_candidates(&advertised, config.rtc.tcp_port);
         for (index, sockets) in bind_shards(&config.rtc)?.into_iter().enumerate() {
             let bound: Vec<SocketAddr> = sockets.iter().map(UdpSocket::local).collect();
-            let udp_candidates = candidates(&advertised, &bound);
+            let known = candidates(&advertised, &bound);
             let (events_out, events) = mpsc::channel(EVENT_QUEUE);
             let thread = ThreadConfig {
                 name: format!("shard-{index}"),
@@ -199,25 +189,20 @@ impl Server {
             };
             let shard = ShardConfig {
                 index: ShardIndex(u16::try_from(index).unwrap_or(u16::MAX)),
-                ..shard_config(config, &identity, &bound, &local, &udp_candidates, wall)
+                ..shard_config(config, &identity, &bound, &local, &known, wall)
             };
             let media = shard.addresses.clone();
             let (handle, join) = ShardThread::spawn(thread, sockets, events_out, |now| Shard::new(shard, now))?;
             let elsewhere = (index > 0).then(|| handle.clone());
             routes.extend(media.into_iter().map(|address| (address, elsewhere.clone())));
             shards.push((handle.clone(), join));
-            ports.push(bound);
             links.push(ShardLink {
-                handle,
+                handle: handle.clone(),
                 events,
-                // LiveKit: `force_tcp` leaves clients nothing else.
-                udp_candidates: if config.rtc.force_tcp {
-                    Vec::new()
-                } else {
-                    udp_candidates
-                },
+                udp_candidates: late::udp_candidates(&config.rtc, &advertised, &bound),
                 tcp_candidates: tcp_candidates.clone(),
             });
+            reachable.push(Reachable { shard: handle, bound });
         }
         let handles: Vec<ShardHandle> = shards.iter().map(|(handle, _)| handle.clone()).collect();
         connect_shards(&handles).await?;
@@ -230,7 +215,8 @@ impl Server {
         }
         let media_port = if single_port { 0 } else { config.rtc.tcp_port };
         let mut doors = relay::media_doors(media_port, &handles);
-        if doors.is_empty() && !single_port {
+        let has_tcp = single_port || !doors.is_empty();
+        if !has_tcp {
             links.iter_mut().for_each(|link| link.tcp_candidates.clear());
         }
         let relay = start_relay(config, &advertised, routes, &handles).await?;
@@ -248,7 +234,14 @@ impl Server {
             Some(home) => doors.extend(relay::turn_doors(&config.turn, tls.clone(), home).await?),
             None => {}
         }
-        let ice_servers = relay::ice_servers(config, &advertised, &DEFAULT_STUN)?;
+        let ice_servers = late::ice_servers(config, &advertised)?;
+        let late = (outside.is_none() && asks_outside(&config.rtc)).then(|| Late {
+            config: config.clone(),
+            local,
+            shards: reachable,
+            tcp_port: if has_tcp { config.rtc.tcp_port } else { 0 },
+            relay: relay.clone(),
+        });
         let webhooks = webhook_settings(config)?;
         let Kept { database, durable } = open_database(config)?;
         let records = database.rooms().map_err(|error| database_error(config, error))?;
@@ -283,11 +276,13 @@ impl Server {
 
         let (stopping, stopped) = watch::channel(false);
         let statistics = Arc::<ApiStatistics>::default();
+        let relays = RelayHealth::new(config)?;
         let site = Site {
             node: node.clone(),
             development: config.development,
             statistics: Arc::clone(&statistics),
             whip: Default::default(),
+            relays: relays.clone(),
             voice: voice.as_ref().map(|voice| voice.site.clone()),
         };
         let metrics = Metrics {
@@ -296,21 +291,18 @@ impl Server {
             api: statistics,
             webhooks: webhooks.as_ref().map(|webhooks| Arc::clone(webhooks.counters())),
             voice: voice.as_ref().map(|voice| Arc::clone(&voice.statistics)),
+            relays: relays.clone(),
             authorization: metrics::authorization(&config.prometheus),
         };
         let mut http = JoinSet::new();
+        http.spawn(relays.watch(stopped.clone()));
         if single_port {
             match &tls {
                 Some(_) => http.spawn(http::serve_handed(handed, site.clone(), ToHttps, stopped.clone())),
                 None => http.spawn(http::serve_handed(handed, site.clone(), site.clone(), stopped.clone())),
             };
         }
-        if external.is_none() && asks_outside(&config.rtc) {
-            let late = Late {
-                config: config.clone(),
-                local,
-                ports,
-            };
+        if let Some(late) = late {
             let finding = late.find(node.clone());
             let mut stopped = stopped.clone();
             http.spawn(async move {
@@ -532,72 +524,6 @@ async fn listeners(config: &Config, port: u16) -> Result<Vec<TcpListener>, Serve
     Ok(listeners)
 }
 
-/// Whether the outside is to be asked what it sees: `node_ip` does not say it.
-fn asks_outside(rtc: &RtcConfig) -> bool {
-    rtc.use_external_ip && rtc.node_ip.is_empty()
-}
-
-fn stun_servers(rtc: &RtcConfig) -> Vec<String> {
-    match rtc.stun_servers.as_slice() {
-        [] => DEFAULT_STUN.map(str::to_owned).to_vec(),
-        servers => servers.to_vec(),
-    }
-}
-
-/// What the outside sees.
-async fn external(rtc: &RtcConfig) -> Option<IpAddr> {
-    if !asks_outside(rtc) {
-        return None;
-    }
-    match external_address(&stun_servers(rtc)).await {
-        Ok(address) => {
-            tracing::info!(%address, "the outside sees this server at");
-            Some(address)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no STUN server told the external address; offering the machine's own, and asking again");
-            None
-        }
-    }
-}
-
-/// What is needed to tell clients of an address that the outside has told late.
-struct Late {
-    config: Config,
-    local: Vec<LocalAddress>,
-    /// The media sockets of each shard.
-    ports: Vec<Vec<SocketAddr>>,
-}
-
-impl Late {
-    /// Asks until there is an answer; rooms from then on are reached by it.
-    async fn find(self, node: Node) {
-        let rtc = &self.config.rtc;
-        let servers = stun_servers(rtc);
-        let mut pause = FIRST_ASK;
-        let address = loop {
-            tokio::time::sleep(pause).await;
-            match external_address(&servers).await {
-                Ok(address) => break address,
-                Err(error) => tracing::debug!(%error, "still no external address"),
-            }
-            pause = (2 * pause).min(LAST_ASK);
-        };
-        let advertised = addresses::advertised(rtc, self.config.development, &self.local, Some(address));
-        let tcp: Vec<SocketAddr> = match rtc.tcp_port {
-            0 => Vec::new(),
-            port => advertised.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
-        };
-        let udp = self.ports.iter().map(|bound| match rtc.force_tcp {
-            true => Vec::new(),
-            false => candidates(&advertised, bound),
-        });
-        let fresh = udp.map(|udp| MediaAddresses { udp, tcp: tcp.clone() });
-        node.replace_addresses(fresh.collect());
-        tracing::info!(%address, "the outside sees this server at; new rooms are told, TURN after the next start");
-    }
-}
-
 /// The sockets of every shard: as many shards as asked for and as there are free ports (DESIGN D5).
 fn bind_shards(rtc: &RtcConfig) -> Result<Vec<Vec<UdpSocket>>, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -664,16 +590,6 @@ fn bind_port(port: u16) -> io::Result<Vec<UdpSocket>> {
             Ok(vec![v4])
         }
     }
-}
-
-/// Every advertised address with the port of the socket of its family.
-fn candidates(ips: &[IpAddr], bound: &[SocketAddr]) -> Vec<SocketAddr> {
-    ips.iter()
-        .filter_map(|ip| {
-            let socket = bound.iter().find(|socket| socket.is_ipv4() == ip.is_ipv4())?;
-            Some(SocketAddr::new(*ip, socket.port()))
-        })
-        .collect()
 }
 
 fn shard_config(

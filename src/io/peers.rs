@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 
 use super::shard_thread::{Handover, ShardHandle};
@@ -18,8 +19,10 @@ use crate::types::{MAX_DATAGRAM, NetPath, NetProtocol};
 
 /// Datagrams on their way to relay sockets: some milliseconds of a full relay. One that finds the queue full is dropped.
 const DATAGRAMS: usize = 1024;
-/// Beside them, for sockets to be opened and closed, which must not be lost.
+/// Beside them, for sockets to be opened and closed; those that find no room wait with the TURN server.
 const CHANGES: usize = 256;
+/// Errors of one socket without a datagram between them, after which it is given up.
+const ERRORS: u32 = 64;
 
 #[derive(Debug)]
 enum Wish {
@@ -45,10 +48,10 @@ pub fn peers() -> (Peers, PeerSockets) {
 }
 
 impl Peers {
-    pub(super) fn change(&self, change: PortChange) {
-        if self.wishes.try_send(Wish::Port(change)).is_err() {
-            tracing::warn!(?change, "a relay socket is not looked after");
-        }
+    /// False: there was no room, and it must be said again.
+    pub(super) fn change(&self, change: PortChange) -> bool {
+        // Where the sockets' end is gone, so are the sockets.
+        !matches!(self.wishes.try_send(Wish::Port(change)), Err(TrySendError::Full(_)))
     }
 
     /// `path.local` is the peer, `path.remote` the relayed address. False: there was no room.
@@ -117,9 +120,15 @@ impl Drop for Open {
 
 async fn read(socket: Arc<UdpSocket>, relayed: SocketAddr, home: ShardHandle) {
     let mut buffer = [0; MAX_DATAGRAM + 1];
+    let mut patience = Patience::default();
     loop {
-        // A peer's ICMP error is an error of one packet.
-        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
+        let received = socket.recv_from(&mut buffer).await;
+        if !patience.lasts(&received) {
+            // Its client hears no more of peers, and goes on by media and what it allocates next.
+            tracing::warn!(%relayed, ?received, "a relay port is given up");
+            return;
+        }
+        let Ok((length, peer)) = received else {
             tokio::task::yield_now().await;
             continue;
         };
@@ -133,5 +142,88 @@ async fn read(socket: Arc<UdpSocket>, relayed: SocketAddr, home: ShardHandle) {
         };
         let datagram = datagram.to_vec();
         home.try_hand_over(Handover::ToClient { path, datagram });
+    }
+}
+
+/// How long a socket is read that does nothing but fail.
+#[derive(Default)]
+struct Patience {
+    errors: u32,
+}
+
+impl Patience {
+    /// A peer's ICMP error is an error of one packet; others, and too many of them, are the socket's.
+    fn lasts<T>(&mut self, received: &io::Result<T>) -> bool {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
+        let Err(error) = received else {
+            self.errors = 0;
+            return true;
+        };
+        self.errors += 1;
+        let is_of_a_packet = matches!(
+            error.kind(),
+            ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable
+        );
+        is_of_a_packet && self.errors < ERRORS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::TurnServer;
+    use crate::io::counters::IoCounters;
+    use crate::io::relay::Relay;
+    use crate::turn::OtherPeers;
+    use crate::turn::tests::client::{Client, World};
+
+    /// A full queue keeps no socket open for ever.
+    #[tokio::test]
+    async fn what_finds_no_room_is_said_again() {
+        let mut world = World::with(|config| config.peers.others = Some(OtherPeers::default()));
+        let mut client = Client::new("alice", 4000);
+        assert!(client.allocate(&mut world, 1).is_success());
+        let (peers, mut sockets) = peers();
+        while peers.change(PortChange::Closed("203.0.113.5:9".parse().unwrap())) {}
+        let mut relay = Relay::home(TurnServer(Box::new(world.server)), Vec::new(), Some(peers), world.now);
+        let counters = IoCounters::default();
+        assert!(relay.report(&counters), "no room yet");
+        assert!(relay.report(&counters));
+        // Opened and gone in the meantime: nothing to say of it.
+        let mut other = Client::new("bob", 4001);
+        let asked = |relay: &mut Relay, client: &mut Client| {
+            let server = relay.server().unwrap();
+            for _ in 0..2 {
+                let message = client.message(0x003, &[(0x19, vec![17, 0, 0, 0])]);
+                let _ = server.handle_message(world.now, client.path, &message);
+                let (_, answer) = server.poll_transmit().unwrap();
+                client.read(&answer);
+            }
+        };
+        asked(&mut relay, &mut other);
+        relay.server().unwrap().handle_disconnect(other.path);
+        for _ in 0..DATAGRAMS + CHANGES {
+            sockets.wishes.try_recv().unwrap();
+        }
+        assert!(!relay.report(&counters));
+        let Wish::Port(PortChange::Opened(relayed)) = sockets.wishes.try_recv().unwrap() else {
+            panic!("the port is to be opened")
+        };
+        assert!(sockets.wishes.try_recv().is_err(), "the other's never was");
+        relay.server().unwrap().handle_disconnect(client.path);
+        assert!(!relay.report(&counters));
+        assert!(matches!(sockets.wishes.try_recv(), Ok(Wish::Port(PortChange::Closed(closed))) if closed == relayed));
+    }
+
+    #[test]
+    fn a_socket_that_only_fails_is_given_up() {
+        let refused = || io::Result::<()>::Err(io::ErrorKind::ConnectionRefused.into());
+        let mut patience = Patience::default();
+        assert!((1..ERRORS).all(|_| patience.lasts(&refused())));
+        assert!(patience.lasts(&Ok(())));
+        assert!((1..ERRORS).all(|_| patience.lasts(&refused())));
+        assert!(!patience.lasts(&refused()));
+        let broken = io::Result::<()>::Err(io::ErrorKind::NotConnected.into());
+        assert!(!Patience::default().lasts(&broken));
     }
 }

@@ -4,7 +4,7 @@
 //! Owns the `turn::Server` (home only) and the table of which shard has which media address. What a client sends to a media
 //! address of the home shard never leaves the memory it arrived in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -126,8 +126,10 @@ impl Relay {
         })
     }
 
-    /// What others are to know of the server: what it refuses, what it holds, which relayed addresses have come and gone.
-    pub(super) fn report(&mut self, counters: &IoCounters) {
+    /// What others are to know of the server: what it refuses, what it holds, which relayed addresses have come and gone. Those
+    /// that the sockets have no room for are told the next time, which is every turn.
+    /// True when there were some.
+    pub(super) fn report(&mut self, counters: &IoCounters) -> bool {
         if let Self::Home { server, .. } = self {
             set(&counters.relay_refused, server.counts().total());
             set(&counters.relay_allocations, server.population().allocations as u64);
@@ -139,10 +141,24 @@ impl Relay {
             ..
         } = self
         else {
-            return;
+            return false;
         };
         while let Some(change) = server.poll_port() {
-            peers.change(change);
+            if !peers.change(change) {
+                server.return_port(change);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// To the home: more of our addresses are known, and media at them.
+    pub(super) fn add_addresses(&mut self, ips: &[IpAddr], added: Vec<(SocketAddr, Option<ShardHandle>)>) {
+        if let Self::Home { server, routes, .. } = self {
+            let media: Vec<SocketAddr> = added.iter().map(|(address, _)| *address).collect();
+            server.add_addresses(ips, &media);
+            routes.retain(|(known, _)| !media.contains(known));
+            routes.extend(added);
         }
     }
 
@@ -151,7 +167,7 @@ impl Relay {
         match self {
             Self::Absent => Wrapped::Dropped,
             Self::Home { server, now, .. } => {
-                let wrapped = server.carriage(*now, path).and_then(|carriage| {
+                let wrapped = server.carriage(*now, path, length).and_then(|carriage| {
                     let length = carriage.wrap(slot, length)?;
                     Some((carriage.client, length))
                 });

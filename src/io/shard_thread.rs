@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,6 +171,11 @@ pub enum Handover {
     RelayHome(Box<RelayHome>),
     /// That thread has it.
     RelayAt(ShardHandle),
+    /// To the home: addresses of this machine that have become known, and which shard has the media at them.
+    RelayReached {
+        ips: Vec<IpAddr>,
+        routes: Vec<(SocketAddr, Option<ShardHandle>)>,
+    },
     /// To the home: a participant may use the relay …
     Admit(String),
     /// … and may no more.
@@ -334,6 +340,8 @@ pub struct ShardThread<C> {
     ways: Ways,
     /// A way was full.
     is_crossing: bool,
+    /// Relayed addresses have come or gone that their sockets could not be told of yet.
+    is_untold: bool,
 }
 
 impl<C: DatagramCore + 'static> ShardThread<C> {
@@ -397,6 +405,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 strays: Strays::new(Instant::now()),
                 ways: Ways::default(),
                 is_crossing: false,
+                is_untold: false,
             };
             if let Err(error) = shard.run() {
                 tracing::error!(%error, "a media shard has stopped");
@@ -550,6 +559,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 Handover::Stream { stream, others } => self.adopt(now, *stream, others),
                 Handover::RelayHome(home) => self.become_home(now, *home)?,
                 Handover::RelayAt(home) => self.batch.relay = Relay::At(home),
+                Handover::RelayReached { ips, routes } => self.batch.relay.add_addresses(&ips, routes),
                 Handover::Admit(user) => {
                     if let Some(server) = self.batch.relay.server() {
                         server.admit(&user);
@@ -665,7 +675,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         {
             server.handle_timeout(now);
         }
-        relay.report(&self.counters);
+        self.is_untold = relay.report(&self.counters);
     }
 
     /// Hands events to the node in their order, without ever waiting for it.
@@ -714,7 +724,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         if !self.backlog.is_empty() {
             timeout = Some(timeout.unwrap_or(BACKLOG_RETRY).min(BACKLOG_RETRY));
         }
-        if self.is_crossing {
+        if self.is_crossing || self.is_untold {
             timeout = Some(timeout.unwrap_or(WAY_RETRY).min(WAY_RETRY));
         }
         if turn.more {

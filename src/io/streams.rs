@@ -31,6 +31,9 @@ const HARD_LIMIT: usize = 256 << 10;
 const LARGE_PACKET: usize = 400;
 /// Bytes the kernel may hold that the network has not taken.
 const NOT_SENT: i32 = 16 << 10;
+/// Bytes the kernel may hold in all, sent and not acknowledged with them: what a link of 5 Mbit/s has under way in 200 ms. It
+/// would let them grow to megabytes, which is seconds of a slow link (it doubles the number, for its own bookkeeping).
+const SEND_BUFFER: i32 = 128 << 10;
 /// Plain bytes given to TLS at a time: one record. What it has made of them leaves first.
 const TLS_RECORD: usize = 16 << 10;
 /// Bytes read from one connection in one turn.
@@ -126,6 +129,7 @@ impl Streams {
             socket.set_nodelay(true)?;
             // A kernel without it keeps up to its send buffer, and delay grows with it.
             let _ = sys::set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, NOT_SENT);
+            let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER);
             Ok(NetPath {
                 local: plain(socket.local_addr()?),
                 remote: plain(socket.peer_addr()?),

@@ -4,7 +4,7 @@
 //! then on. And the certificates that prove to an authority whose names these are, for as long as it asks.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -13,8 +13,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// RFC 7301 and RFC 7443. A client that offers others only is refused by rustls, one that offers none is served.
-const PROTOCOLS: [&[u8]; 3] = [HTTP_1_1, STUN_TURN, b"stun.nat-discovery"];
+/// RFC 7301 and RFC 7443. A client that offers others only is refused by rustls, one that offers none is served; of several
+/// the first here is taken. TURN before HTTP: coturn's client offers every one of them, browsers never offer TURN.
+const PROTOCOLS: [&[u8]; 3] = [STUN_TURN, b"stun.nat-discovery", HTTP_1_1];
 pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 pub(super) const STUN_TURN: &[u8] = b"stun.turn";
 /// RFC 8737 §4: an authority that checks whose name this is.
@@ -47,9 +48,11 @@ pub struct Tls {
 struct Certificates {
     provider: Arc<CryptoProvider>,
     known: Vec<Known>,
-    /// By name, lower case; no more than the configuration has names.
-    challenges: RwLock<Vec<(String, Arc<CertifiedKey>)>>,
+    challenges: RwLock<Challenges>,
 }
+
+/// By name, lower case; no more than the configuration has names.
+type Challenges = Vec<(String, Arc<CertifiedKey>)>;
 
 #[derive(Debug)]
 struct Known {
@@ -145,22 +148,17 @@ impl Tls {
         // Not compared: the extension that makes it a challenge is critical, and nobody's verifier knows it.
         let key = self.certificates.provider.key_provider.load_private_key(key)?;
         let key = CertifiedKey::new(chain, key);
-        let mut challenges = self
-            .certificates
-            .challenges
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        challenges.push((name.to_lowercase(), Arc::new(key)));
+        self.challenges().push((name.to_lowercase(), Arc::new(key)));
         Ok(())
     }
 
     pub fn clear_challenges(&self) {
-        let mut challenges = self
-            .certificates
-            .challenges
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        challenges.clear();
+        self.challenges().clear();
+    }
+
+    fn challenges(&self) -> RwLockWriteGuard<'_, Challenges> {
+        let challenges = self.certificates.challenges.write();
+        challenges.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every file, to be watched.

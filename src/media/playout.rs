@@ -198,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_repairs_is_taken_back_slowly() {
+        let start = Instant::now();
+        let mut playout = Playout::new(None);
+        let lossy = Heard { loss: 0.3, ..START };
+        (0..20).for_each(|second| report(&mut playout, second, lossy, start + Duration::from_secs(second)));
+        let most = playout.repairs;
+        assert!(most > 300, "{most}");
+        // The path gets better at once, the picture not faster than people notice.
+        let mut last = most;
+        for second in 20..40 {
+            report(&mut playout, second, START, start + Duration::from_secs(second));
+            assert!(playout.repairs >= last.saturating_sub(80), "{last} {}", playout.repairs);
+            last = playout.repairs;
+        }
+        assert_eq!(last, 0);
+    }
+
+    #[test]
     fn a_lossy_path_is_given_time_for_repairs() {
         let start = Instant::now();
         let mut playout = Playout::new(None);

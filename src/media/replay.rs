@@ -13,7 +13,7 @@ use super::room_report;
 use super::slots::Slot;
 use super::subscription::Subscription;
 use super::track::Track;
-use crate::types::{DropReason, Layer};
+use crate::types::{DropReason, Layer, MediaKind};
 
 /// Packets that are sent at once to a subscriber whose key frame arrived behind them.
 const MAX_CATCH_UP: u64 = 256;
@@ -65,12 +65,7 @@ impl Fanout {
         }
         let now = outside.now;
         let (track_slot, wanted) = (subscription.track, subscription.wanted_encoding());
-        let replayable = |encoding: u8| {
-            let encoding = track.encodings.get(usize::from(encoding))?;
-            encoding
-                .replayable(now)
-                .filter(|packet| track.is_live_at(packet.info.arrival))
-        };
+        let replayable = |encoding: u8| track.replayable(encoding, now);
         let current = subscription.rewriter.source().map(|source| source.encoding);
         if current != Some(wanted)
             && let Some(packet) = replayable(wanted)
@@ -130,6 +125,10 @@ pub fn begin(
     outside.stats.switches_by_arrival += u64::from(subscription.timeline.is_by_arrival());
     subscription.plan_report(outside.now);
     outside.arm(subscription.timer, subscription.deadline());
+    if track.kind == MediaKind::Audio {
+        // It begins with any packet: who lets it begin with an older one says what follows.
+        return packet.sequence..=packet.sequence;
+    }
     let encoding = track.encodings.get(usize::from(packet.source.encoding));
     let Some((encoding, highest)) = encoding.and_then(|encoding| Some((encoding, encoding.highest()?))) else {
         return packet.sequence..=packet.sequence;

@@ -261,6 +261,16 @@ impl Track {
             .is_none_or(|at| arrival < at || arrival >= at + OBEYED_AFTER)
     }
 
+    /// Where the last key frame of an encoding begins, if it and all since can be sent at once. Nothing of it came while the
+    /// publisher was muted.
+    pub fn replayable(&self, encoding: u8, now: Instant) -> Option<Arrived> {
+        let encoding = self.encodings.get(usize::from(encoding))?;
+        let first = encoding.replayable(now)?;
+        let newest = encoding.stored(encoding.highest()?, now)?.info.arrival;
+        let is_live = [first.info.arrival, newest].into_iter().all(|at| self.is_live_at(at));
+        is_live.then_some(first)
+    }
+
     /// For a subscription to it.
     pub fn new_scorer(&self, now: Instant) -> QualityScorer {
         let mut scorer = scorer(self.codecs.first(), now);

@@ -29,6 +29,7 @@ use crate::media::edge::Event;
 use crate::proto::claims::{ApiKeys, Claims};
 use crate::proto::join_request::JoinParameters;
 use crate::proto::livekit::RoomConfiguration;
+use crate::proto::relay::IceServerSource;
 use crate::proto::room_record::RoomRecord;
 use crate::types::{
     ParticipantHandle, RoomHandle, RoomName, ShardIndex, SubscriptionHandle, TrackHandle, TransportHandle, WallClock,
@@ -149,6 +150,8 @@ struct Inner {
     /// Read for every request, replaced when they have been read again.
     keys: RwLock<Arc<ApiKeys>>,
     shards: Arc<[Shard]>,
+    /// Of rooms that are made from now on.
+    ice_servers: RwLock<Vec<IceServerSource>>,
     registry: Arc<Registry>,
     counts: Arc<Counts>,
     traffic: Mutex<Traffic>,
@@ -183,6 +186,7 @@ impl Node {
         Self {
             inner: Arc::new(Inner {
                 keys: RwLock::new(Arc::new(std::mem::take(&mut config.keys))),
+                ice_servers: RwLock::new(std::mem::take(&mut config.room.ice_servers)),
                 config,
                 shards,
                 pool: Pool::start(workers, Arc::clone(&registry)),
@@ -500,9 +504,11 @@ impl Node {
         }
     }
 
-    /// How clients of rooms that are made from now on reach the shards, in their order.
-    pub fn replace_addresses(&self, fresh: Vec<MediaAddresses>) {
+    /// How clients of rooms that are made from now on reach the shards, in their order, and which ICE servers they are told.
+    pub fn replace_addresses(&self, fresh: Vec<MediaAddresses>, ice_servers: Vec<IceServerSource>) {
         placement::replace_addresses(&self.inner.shards, fresh);
+        let mut known = self.inner.ice_servers.write().unwrap_or_else(PoisonError::into_inner);
+        *known = ice_servers;
     }
 
     fn spawn_room(
@@ -517,6 +523,8 @@ impl Node {
         if let Some(media) = placement::addresses(shards, seat.home) {
             (settings.udp_candidates, settings.tcp_candidates) = (media.udp, media.tcp);
         }
+        let ice_servers = self.inner.ice_servers.read();
+        settings.ice_servers = ice_servers.unwrap_or_else(PoisonError::into_inner).clone();
         let seed = rand::rng().random();
         let room = make(settings, self.inner.wall, seed, Instant::now());
         let telling = Telling {

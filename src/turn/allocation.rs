@@ -16,6 +16,12 @@ const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 const MAX_PERMISSIONS: usize = MAX_PEERS;
 const MAX_CHANNELS: usize = 16;
 
+/// What one allocation may bring to peers elsewhere and back: a call of several pictures of high definition. More would be a
+/// tunnel at this machine's cost. Our own media has the limits of its shard.
+const PEER_BYTES_PER_SECOND: f64 = 2_500_000.0;
+/// At once: a key frame of each, a quarter of a second.
+const PEER_BURST: f64 = PEER_BYTES_PER_SECOND / 4.0;
+
 /// The full set of an allocation: a client would have to be bound to more of our addresses than there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;
@@ -53,6 +59,8 @@ pub(super) struct Allocation {
     pub(super) until: Instant,
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
+    /// Bytes that peers elsewhere may be sent and may send, at that time.
+    credit: (f64, Instant),
 }
 
 impl Allocation {
@@ -75,6 +83,7 @@ impl Allocation {
             until: now + granted,
             permissions: Vec::new(),
             channels: Vec::new(),
+            credit: (PEER_BURST, now),
         }
     }
 
@@ -82,6 +91,16 @@ impl Allocation {
     pub(super) fn relayed_for(&self, peer: IpAddr) -> Option<SocketAddr> {
         let mut relayed = self.relayed.iter();
         relayed.find(|relayed| relayed.is_ipv4() == peer.is_ipv4()).copied()
+    }
+
+    /// Takes what a datagram to or from a peer elsewhere costs; false when there is no more at this moment.
+    pub(super) fn spend(&mut self, now: Instant, bytes: usize) -> bool {
+        let (credit, at) = self.credit;
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        let credit = (credit + passed * PEER_BYTES_PER_SECOND).min(PEER_BURST);
+        let left = credit - bytes as f64;
+        self.credit = (if left < 0.0 { credit } else { left }, now);
+        left >= 0.0
     }
 
     /// Permissions for all of `peers`, or for none.

@@ -27,6 +27,8 @@ pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const RESERVATION_TOKEN: u16 = 0x0022;
 pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(super) const ADDRESS_ERROR_CODE: u16 = 0x8001;
+/// ADDITIONAL-ADDRESS-FAMILY as the drafts of RFC 8656 numbered it, and coturn's client before 4.7 does.
+const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
 
 /// From here on an attribute that is not understood may be ignored (RFC 8489 §14).
 const OPTIONAL: u16 = 0x8000;
@@ -86,7 +88,10 @@ impl<'a> Attributes<'a> {
                 [high, low, _, _] => _ = self.channel.get_or_insert(u16::from_be_bytes([*high, *low])),
                 _ => self.is_broken = true,
             },
-            REQUESTED_TRANSPORT | REQUESTED_ADDRESS_FAMILY | ADDITIONAL_ADDRESS_FAMILY => {
+            REQUESTED_TRANSPORT
+            | REQUESTED_ADDRESS_FAMILY
+            | ADDITIONAL_ADDRESS_FAMILY
+            | DRAFT_ADDITIONAL_ADDRESS_FAMILY => {
                 let place = match kind {
                     REQUESTED_TRANSPORT => &mut self.requested_transport,
                     REQUESTED_ADDRESS_FAMILY => &mut self.requested_family,

@@ -45,6 +45,11 @@ impl PeerPolicy {
         self.is_media(peer) || (peer.port() != 0 && self.others.as_ref().is_some_and(|others| others.permit(peer.ip())))
     }
 
+    /// None of our media's, where others may be reached.
+    pub(super) fn is_elsewhere(&self, peer: SocketAddr) -> bool {
+        self.others.is_some() && !self.is_media(peer)
+    }
+
     pub fn is_media(&self, peer: SocketAddr) -> bool {
         self.media.contains(&peer)
     }

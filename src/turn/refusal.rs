@@ -53,6 +53,8 @@ refusals! {
     NoAllocation => "no_allocation",
     /// Data for a channel or peer that nothing was bound to.
     NotPermitted => "not_permitted",
+    /// More to or from peers elsewhere than one allocation may bring.
+    OverRate => "over_rate",
 }
 
 impl fmt::Display for Refusal {

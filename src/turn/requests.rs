@@ -268,7 +268,7 @@ impl Server {
         None
     }
 
-    /// RFC 8656 §8.2.
+    /// RFC 8656 §8.1 and §8.2.
     fn refresh(&mut self, now: Instant, client: NetPath, attributes: &Attributes<'_>) -> Result<Success, Refused> {
         let allocation = self
             .allocations
@@ -286,17 +286,23 @@ impl Server {
             Some(0) => Duration::ZERO,
             wanted => lifetime(wanted),
         };
-        let until = now + granted;
+        let mut until = now + granted;
+        // One of two addresses: the other goes on as it was. They live as long as the longer of both.
+        let one = attributes.requested_family.filter(|_| allocation.relayed.len() > 1);
+        if let Some(family) = one {
+            if granted.is_zero() {
+                self.free_family(client, family);
+                return Ok(refreshed(granted));
+            }
+            until = until.max(allocation.until);
+        }
         let is_earlier = until < std::mem::replace(&mut allocation.until, until);
         if granted.is_zero() {
             self.free(client);
         } else if is_earlier {
             self.expect_expiry(client, until);
         }
-        Ok(Success {
-            lifetime: Some(granted.as_secs() as u32),
-            ..Success::default()
-        })
+        Ok(refreshed(granted))
     }
 
     /// RFC 8656 §10.2. Permissions are for addresses, whatever the port.
@@ -349,6 +355,13 @@ impl Server {
             NoChannel::Full => Refused::new(Refusal::Full, 508),
         })?;
         Ok(Success::default())
+    }
+}
+
+fn refreshed(granted: Duration) -> Success {
+    Success {
+        lifetime: Some(granted.as_secs() as u32),
+        ..Success::default()
     }
 }
 

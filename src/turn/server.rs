@@ -15,7 +15,7 @@ use super::limiter::Limiter;
 use super::nonce::Nonces;
 use super::policy::PeerPolicy;
 use super::refusal::{Counts, Refusal};
-use super::reply;
+use super::reply::{self, is_of_family};
 use crate::types::{NetPath, NetProtocol, WallClock};
 
 /// Allocations of all users; some 1 KiB each. A shard is out of processor time long before.
@@ -93,7 +93,7 @@ pub struct Server {
     expiries: BinaryHeap<Reverse<(Instant, OrderedPath)>>,
     pub(super) next_port: u16,
     transmits: VecDeque<(NetPath, Vec<u8>)>,
-    /// At most two for each allocation since the caller last asked.
+    /// At most one for each address that is open, and one for each that was when the caller last took them.
     ports: VecDeque<PortChange>,
     counts: Counts,
     next_transaction: u64,
@@ -226,21 +226,46 @@ impl Server {
         self.ports.pop_front()
     }
 
+    /// Could not be taken yet: it is the next again.
+    pub fn return_port(&mut self, change: PortChange) {
+        self.ports.push_front(change);
+    }
+
+    /// Addresses of this machine that have become known, at most one of each family, and media at them.
+    pub fn add_addresses(&mut self, ips: &[IpAddr], media: &[SocketAddr]) {
+        let config = &mut self.config;
+        let replaced = |old: &IpAddr| ips.iter().any(|new| new.is_ipv4() == old.is_ipv4());
+        config.relay_ips.retain(|old| !replaced(old));
+        config.relay_ips.extend(ips);
+        let new = media.iter().filter(|media| !config.peers.media.contains(media));
+        let new: Vec<SocketAddr> = new.copied().collect();
+        config.peers.media.extend(new);
+        if let Some(others) = &mut config.peers.others {
+            others.own.extend(ips);
+        }
+    }
+
     pub fn is_media(&self, peer: SocketAddr) -> bool {
         self.config.peers.is_media(peer)
     }
 
     /// How to bring a datagram that the shard sends on `path` (`local` = the media address, `remote` = the relayed address)
-    /// to its client. None when the allocation or its permission is gone.
-    pub fn carriage(&mut self, now: Instant, path: NetPath) -> Option<Carriage> {
+    /// to its client, `length` bytes of it. None when the allocation or its permission is gone, or a peer sends too much.
+    pub fn carriage(&mut self, now: Instant, path: NetPath, length: usize) -> Option<Carriage> {
         let client = *self.relayed.get(&path.remote)?;
-        let allocation = self.allocations.get(&client)?;
-        if let Some(number) = allocation.channel_of(now, path.local) {
-            return Some(Carriage::channel(client, number));
-        }
-        if !allocation.is_permitted(now, path.local.ip()) {
+        let is_elsewhere = self.config.peers.is_elsewhere(path.local);
+        let allocation = self.allocations.get_mut(&client)?;
+        let channel = allocation.channel_of(now, path.local);
+        if channel.is_none() && !allocation.is_permitted(now, path.local.ip()) {
             self.counts.add(Refusal::NotPermitted);
             return None;
+        }
+        if is_elsewhere && !allocation.spend(now, length) {
+            self.counts.add(Refusal::OverRate);
+            return None;
+        }
+        if let Some(number) = channel {
+            return Some(Carriage::channel(client, number));
         }
         self.next_transaction = self.next_transaction.wrapping_add(1);
         Some(Carriage::indication(client, path.local, self.next_transaction))
@@ -262,17 +287,20 @@ impl Server {
         }
     }
 
-    fn channel_data(&self, now: Instant, client: NetPath, message: &[u8]) -> Result<Relayed, Refusal> {
+    fn channel_data(&mut self, now: Instant, client: NetPath, message: &[u8]) -> Result<Relayed, Refusal> {
         let [a, b, c, d, ..] = *message else {
             return Err(Refusal::Malformed);
         };
         let length = usize::from(u16::from_be_bytes([c, d]));
         let payload = 4..4 + length;
         message.get(payload.clone()).ok_or(Refusal::Malformed)?;
-        let allocation = self.allocations.get(&client).ok_or(Refusal::NoAllocation)?;
+        let allocation = self.allocations.get_mut(&client).ok_or(Refusal::NoAllocation)?;
         let peer = allocation
             .peer_of(now, u16::from_be_bytes([a, b]))
             .ok_or(Refusal::NotPermitted)?;
+        if self.config.peers.is_elsewhere(peer) && !allocation.spend(now, length) {
+            return Err(Refusal::OverRate);
+        }
         relayed(allocation, peer, payload)
     }
 
@@ -300,8 +328,8 @@ impl Server {
     }
 
     /// RFC 8656 §11.2: never answered.
-    fn send_indication(&self, now: Instant, client: NetPath, message: &Message<'_>) -> Result<Relayed, Refusal> {
-        let allocation = self.allocations.get(&client).ok_or(Refusal::NoAllocation)?;
+    fn send_indication(&mut self, now: Instant, client: NetPath, message: &Message<'_>) -> Result<Relayed, Refusal> {
+        let allocation = self.allocations.get_mut(&client).ok_or(Refusal::NoAllocation)?;
         let attributes = Attributes::read(message.as_bytes(), message.transaction_id());
         let (Some(data), [peer, ..], false) = (attributes.data, attributes.peers.as_slice(), attributes.is_broken)
         else {
@@ -315,6 +343,9 @@ impl Server {
         }
         if !allocation.is_permitted(now, peer.ip()) {
             return Err(Refusal::NotPermitted);
+        }
+        if self.config.peers.is_elsewhere(*peer) && !allocation.spend(now, data.len()) {
+            return Err(Refusal::OverRate);
         }
         let start = (data.as_ptr() as usize).saturating_sub(message.as_bytes().as_ptr() as usize);
         relayed(allocation, *peer, start..start + data.len())
@@ -346,9 +377,34 @@ impl Server {
     }
 
     pub(super) fn tell_port(&mut self, change: PortChange) {
-        if self.config.peers.others.is_some() {
-            self.ports.push_back(change);
+        if self.config.peers.others.is_none() {
+            return;
         }
+        // Nobody has listened there yet: nobody needs to stop.
+        if let PortChange::Closed(relayed) = change
+            && let Some(opened) = self
+                .ports
+                .iter()
+                .position(|other| *other == PortChange::Opened(relayed))
+        {
+            self.ports.remove(opened);
+            return;
+        }
+        self.ports.push_back(change);
+    }
+
+    /// Gives up one address of an allocation that has one of each family.
+    pub(super) fn free_family(&mut self, client: NetPath, family: u8) {
+        let Some(allocation) = self.allocations.get_mut(&client) else {
+            return;
+        };
+        let of_family = |relayed: &&SocketAddr| is_of_family(relayed.ip(), family);
+        let Some(gone) = allocation.relayed.iter().find(of_family).copied() else {
+            return;
+        };
+        allocation.relayed.retain(|relayed| *relayed != gone);
+        self.relayed.remove(&gone);
+        self.tell_port(PortChange::Closed(gone));
     }
 
     pub(super) fn free(&mut self, client: NetPath) {

@@ -111,6 +111,7 @@ const PATHS: &[(&str, &[&str], Otherwise)] = &[
     ("/agent", &[], Otherwise::Open),
     ("/whip/v1", &[], Otherwise::Open),   // what needs a right there is in WHIP
     ("/dev/token", &[], Otherwise::Open), // not there outside development mode
+    ("/doctor/relays", &["roomJoin"], Otherwise::Refused),
 ];
 
 /// Requests of WHIP, their content type, and the tokens that open them.

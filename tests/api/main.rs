@@ -4,6 +4,7 @@
 mod acme;
 mod agents;
 mod amplification;
+mod anyone;
 mod authorisation;
 #[cfg(feature = "load-test")]
 mod churn;
@@ -19,6 +20,7 @@ mod lease;
 mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;
+mod outside;
 mod process;
 mod reload;
 mod server;

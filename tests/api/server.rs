@@ -108,6 +108,7 @@ impl Server {
             development: false,
             statistics: Default::default(),
             whip: Default::default(),
+            relays: Default::default(),
             voice: None,
         };
         let (stopping, stopped) = watch::channel(false);

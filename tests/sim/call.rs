@@ -268,3 +268,53 @@ pub fn sent_twice(world: &World, subscription: &Subscribed) -> usize {
     numbers.dedup();
     all - numbers.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seeds::{at_most, over};
+
+    #[test]
+    #[should_panic(expected = "! longest gap, ms: ")]
+    fn a_picture_that_stands_still_is_named() {
+        over("a link that is down for 400 ms", 1..=1, false, |seed| {
+            let mut call = Call::new(seed, 1, link(10_000_000));
+            call.run(3.0);
+            let down = Conditions {
+                up: false,
+                ..link(10_000_000)
+            };
+            call.world.set_link(call.viewer, down);
+            call.run(0.4);
+            call.world.set_link(call.viewer, link(10_000_000));
+            call.run(2.0);
+            vec![at_most("longest gap, ms", ms(call.longest_gap(0, None)), 200.0)]
+        });
+    }
+
+    /// The liveness oracle of the stories finds what is not shown in the middle, at the end, and from the beginning on.
+    #[test]
+    fn a_gap_is_found_wherever_it_is() {
+        let mut call = Call::new(2, 1, link(10_000_000));
+        call.run(4.0);
+        let smooth = call.longest_gap(0, None);
+        assert!(smooth < Duration::from_millis(100), "{smooth:?}");
+        let (from, ssrc) = (call.from, call.cameras[0].subscription.ssrc);
+        let whole = call.shown(0).to_vec();
+        let mut gap_of = |shown: Vec<Shown>, since| {
+            let incoming = call.world.peers[call.viewer].incoming.get_mut(&ssrc);
+            incoming.expect("a stream").receiver.shown = shown;
+            call.longest_gap(0, since)
+        };
+        let (before, after) = (whole[49].at, whole[60].at);
+        let mut broken = whole.clone();
+        broken.drain(50..60);
+        assert_eq!(gap_of(broken, None), after - before);
+        let last_second = from + Duration::from_secs(3);
+        let ends: Vec<Shown> = whole.iter().filter(|shown| shown.at < last_second).copied().collect();
+        assert!(gap_of(ends, None) >= Duration::from_secs(1));
+        assert_eq!(gap_of(Vec::new(), None), Duration::from_secs(4));
+        assert_eq!(gap_of(Vec::new(), Some(last_second)), Duration::from_secs(1));
+        assert_eq!(gap_of(whole, None), smooth);
+    }
+}

@@ -138,6 +138,22 @@ fn whole_units(incoming: &Incoming) -> BTreeSet<(u8, u32)> {
     whole
 }
 
+/// The differential oracle: by whom, what only one of two runs of a story has. Empty: they came to the same.
+pub fn differences<K: Ord + Clone, T: Ord + Clone>(
+    one: &BTreeMap<K, BTreeSet<T>>,
+    other: &BTreeMap<K, BTreeSet<T>>,
+) -> Vec<(K, T)> {
+    let nothing = BTreeSet::new();
+    let keys: BTreeSet<&K> = one.keys().chain(other.keys()).collect();
+    let mut found = Vec::new();
+    for key in keys {
+        let [one, other] = [one, other].map(|run| run.get(key).unwrap_or(&nothing));
+        let differs = one.symmetric_difference(other);
+        found.extend(differs.map(|what| (key.clone(), what.clone())));
+    }
+    found
+}
+
 /// Of the frames that were being sent within `interval`: how many there were, and how many were decoded in time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
@@ -336,6 +352,34 @@ mod tests {
         incoming.packets[middle].payload[3] ^= 4;
         incoming.packets[middle].timestamp += 90_000;
         check_numbers(incoming, Codec::Vp8, Duration::ZERO).expect_err("another timestamp");
+    }
+
+    #[test]
+    fn a_picture_that_only_one_run_has_is_named() {
+        let (world, _, _, subscription) = call(3);
+        let shown = &world.received(&subscription).receiver.shown;
+        let run: BTreeMap<&str, BTreeSet<(u8, u32)>> = [(
+            "bob",
+            shown
+                .iter()
+                .map(|shown| (shown.tag.encoding, shown.tag.frame))
+                .collect(),
+        )]
+        .into();
+        assert!(run["bob"].len() > 50);
+        assert_eq!(differences(&run, &run), []);
+        let (&first, &last) = (run["bob"].first().expect("a picture"), run["bob"].last().expect("one"));
+        for lost in [first, last] {
+            let mut broken = run.clone();
+            broken.entry("bob").or_default().remove(&lost);
+            assert_eq!(differences(&run, &broken), [("bob", lost)]);
+            assert_eq!(differences(&broken, &run), [("bob", lost)]);
+            // The same picture of another encoding.
+            broken.entry("bob").or_default().insert((lost.0 + 1, lost.1));
+            assert_eq!(differences(&run, &broken).len(), 2);
+        }
+        let nobody = BTreeMap::new();
+        assert_eq!(differences(&nobody, &run).len(), run["bob"].len());
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn over_seeds(story: &str, run: impl Fn(u64) -> Vec<Figure> + Sync) {
     );
 }
 
-fn over(story: &str, seeds: RangeInclusive<u64>, twice: bool, run: impl Fn(u64) -> Vec<Figure> + Sync) {
+pub fn over(story: &str, seeds: RangeInclusive<u64>, twice: bool, run: impl Fn(u64) -> Vec<Figure> + Sync) {
     let mut worst: Vec<(Figure, u64)> = Vec::new();
     for seed in seeds.clone() {
         let figures = replayable(seed, || run(seed));

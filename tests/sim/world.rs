@@ -159,6 +159,8 @@ pub struct Crossing {
     queue: VecDeque<(ShardIndex, ShardIndex, Vec<u8>)>,
     /// Nothing is taken.
     pub is_jammed: bool,
+    /// All is taken and none arrives.
+    pub is_broken: bool,
     /// Bytes that have crossed.
     pub bytes: usize,
 }
@@ -170,7 +172,10 @@ impl RelayLink for CrossingFrom<'_> {
     fn send(&mut self, to: ShardIndex, batch: &mut Vec<u8>) -> bool {
         if !self.1.is_jammed {
             self.1.bytes += batch.len();
-            self.1.queue.push_back((self.0, to, std::mem::take(batch)));
+            let batch = std::mem::take(batch);
+            if !self.1.is_broken {
+                self.1.queue.push_back((self.0, to, batch));
+            }
         }
         !self.1.is_jammed
     }

@@ -34,7 +34,14 @@ export async function examine(token, tell) {
     const [scheme, transport] = [url.split(':')[0], /transport=(\w+)/.exec(url)?.[1] ?? 'udp'];
     if (scheme.startsWith('turn')) add((await attempt(url, `${scheme} ${transport}`, token, { relay: url })).finding);
   }
+  // Of those of others, what the server finds itself: whether the fault is on this side or on that.
+  for (const { url, ok, ms, text } of await seen(token)) add({ name: url, ok, ms, text });
   return findings;
+}
+
+async function seen(token) {
+  const answer = await fetch('/doctor/relays', { headers: { authorization: `Bearer ${token}` } }).catch(() => null);
+  return answer?.ok ? answer.json() : [];
 }
 
 /** A sentence for all of it. */

@@ -190,6 +190,20 @@ fn a_publisher_is_told_less_than_everything_five_seconds_later() {
 }
 
 #[test]
+fn a_publisher_that_comes_back_hears_again_what_to_send() {
+    let mut world = World::new();
+    let alice = world.join(entry("alice"));
+    world.join(entry("bob").parameters(|it| it.adaptive_stream = true));
+    world.publish(alice, camera("cam"));
+    world.after_ms(6000);
+    assert_eq!(qualities(&mut world, alice), [3, 1]);
+    world.drop_socket(alice);
+    world.after_ms(500);
+    let again = world.join(entry("alice").parameters(|it| it.reconnect = true));
+    assert_eq!(qualities(&mut world, again), [1]);
+}
+
+#[test]
 fn hidden_participants_count_without_showing() {
     let mut world = World::new();
     let alice = world.join(entry("alice"));

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Output, Stdio};
 
-use super::relay::{World, open_door};
+use super::door::Files;
+use super::relay::{World, open_door, serve_door};
 use super::*;
 use crate::turn::tests::client::{Answer, Client};
 
@@ -64,7 +65,18 @@ async fn coturns_clients_lose_nothing() {
     }
     let world = World::new().await;
     let (tcp, _door) = open_door(Framing::Turn, vec![world.shards[0].0.clone()]).await;
-    let (udp, tcp) = (world.turn.port().to_string(), tcp.port().to_string());
+    let files = Files::new();
+    let guests = Guests {
+        turn: Some(world.shards[0].0.clone()),
+        ..Guests::default()
+    };
+    let cover = Cover::Tls(Tls::new(files.files.clone(), &[]).unwrap());
+    let (tls, _tls_door) = serve_door(cover, guests).await;
+    let (udp, tcp, tls) = (
+        world.turn.port().to_string(),
+        tcp.port().to_string(),
+        tls.port().to_string(),
+    );
     let (here, there) = (world.media[0].port().to_string(), world.media[1].port().to_string());
     let output = run("turnutils_stunclient", &["-p", &udp, "127.0.0.1"]).unwrap();
     assert!(report(&output).contains("reflexive"));
@@ -86,19 +98,29 @@ async fn coturns_clients_lose_nothing() {
         );
         assert!(!done, "{more:?}: {text}");
     };
-    // Each takes a second: all of them here, and for the shard beside it one that is not padded.
-    for (peer, lengths) in [(&here, &["171", "172", "801"][..]), (&there, &["171"])] {
-        for length in lengths {
-            good(&udp, peer, &["-n", "20", "-l", length]);
-            good(&udp, peer, &["-n", "20", "-l", length, "-s"]);
-            good(&tcp, peer, &["-n", "20", "-l", length, "-t"]);
-            good(&tcp, peer, &["-n", "20", "-l", length, "-t", "-s"]);
+    // Each waits for seconds, so they run side by side: all of them here, and for the shard beside it one that is not padded.
+    std::thread::scope(|rows| {
+        for (peer, lengths) in [(&here, &["171", "172", "801"][..]), (&there, &["171"])] {
+            for length in lengths {
+                for (port, way) in [(&udp, &[][..]), (&tcp, &["-t"]), (&tls, &["-t", "-S"])] {
+                    let channel = [&["-n", "20", "-l", length], way].concat();
+                    let good = &good;
+                    rows.spawn(move || {
+                        good(port, peer, &channel);
+                        good(port, peer, &[&channel[..], &["-s"]].concat());
+                    });
+                }
+            }
         }
-    }
-    for more in ["-G", "-g", "-D", "-X", "-M"] {
-        good(&udp, &here, &["-n", "10", "-l", "171", more]);
-    }
+        for more in ["-G", "-g", "-D", "-X", "-M"] {
+            let (good, here, udp) = (&good, &here, &udp);
+            rows.spawn(move || good(udp, here, &["-n", "10", "-l", "171", more]));
+        }
+        // Two addresses; each run refreshes another of them, or both.
+        rows.spawn(|| (0..5).for_each(|_| good(&udp, &here, &["-n", "10", "-l", "171", "-Z"])));
+    });
     good(&udp, &here, &["-m", "50", "-n", "50", "-l", "800", "-z", "5"]);
+    good(&tls, &here, &["-m", "10", "-n", "20", "-l", "800", "-t", "-S"]);
     bad(&udp, &here, "guess", &["-n", "1"]);
     bad(&udp, "9", "ecila", &["-n", "1"]); // a port that is not media's
     // TCP relays (RFC 6062), both kinds.
@@ -119,9 +141,21 @@ async fn coturns_clients_lose_nothing() {
         }
         good(&udp, &here, &["-n", "5", "-l", "171"]);
     }
-    // Streams take their allocations with them; those of datagrams that nobody gave back last ten minutes at most.
-    let held = world.shards[0].0.counters().relay_allocations;
+    // Streams take their allocations with them; those of datagrams that nobody gave back last ten minutes at most, or until
+    // their participant leaves.
+    let home = &world.shards[0].0;
+    let held = home.counters().relay_allocations;
     println!("allocations left by those who left without goodbye: {held}");
+    home.hand_over(Handover::Revoke("alice".into())).await.unwrap();
+    let none_left = async {
+        while home.counters().relay_allocations > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, none_left)
+        .await
+        .expect("every allocation is freed");
+    home.hand_over(Handover::Admit("alice".into())).await.unwrap();
     // RFC 5780 needs two addresses: its questions are answered plainly or not at all, and nothing breaks.
     let _ = run_for("5", "turnutils_stunclient", &["-f", "-p", &udp, "127.0.0.1"]);
     let _ = run_for("5", "turnutils_natdiscovery", &["-m", "-f", "-p", &udp, "127.0.0.1"]);

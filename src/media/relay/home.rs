@@ -210,10 +210,7 @@ impl Fanout {
         let mut needs_keyframe = track.kind == MediaKind::Video;
         if let Some(way) = ways.get_mut(at) {
             let may_replay = track.kind == MediaKind::Video && !track.muted;
-            let replayable = |encoding: u8| {
-                let packet = track.encodings.get(usize::from(encoding))?.replayable(now)?;
-                Some(packet).filter(|packet| may_replay && track.is_live_at(packet.info.arrival))
-            };
+            let replayable = |encoding: u8| track.replayable(encoding, now).filter(|_| may_replay);
             if go_on(outside, room, track, way, wanted) {
                 needs_keyframe = false; // whoever waits there finds one in the ring, or asks
             } else {

@@ -81,7 +81,11 @@ fn pictures_follow_over_a_switch() {
     let first = rewriter.switch(packet(A, 70_000), 0, Cut::NONE).picture;
     assert_eq!(first, packet(A, 70_000).picture, "the first source keeps its numbers");
     let last = rewriter.rewrite(packet(A, 70_001), Cut::NONE).unwrap().0.picture;
+    // What a frame of the last source is shown with, which counts by itself.
+    let frame = |rewriter: &Rewriter, number: u16| number.wrapping_add(rewriter.offsets().unwrap().1.frame_number);
+    let last_frame = frame(&rewriter, 70_001u64 as u16);
     let next = rewriter.switch(packet(B, 81_234), 9000, Cut::NONE).picture;
+    assert_eq!(frame(&rewriter, 81_234u64 as u16), last_frame.wrapping_add(1));
     assert_eq!(next.picture_id, (last.picture_id + 1) & 0x7fff);
     assert_eq!(next.tl0_picidx, last.tl0_picidx.wrapping_add(1));
     assert_eq!(next.keyidx, (last.keyidx + 1) & 0x1f);

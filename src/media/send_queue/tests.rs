@@ -171,6 +171,41 @@ fn a_large_frame_leaves_in_quanta_and_a_voice_overtakes_it() {
 }
 
 #[test]
+fn probes_fill_only_what_nothing_else_waits_for() {
+    let mut world = World::new();
+    let probe = Pace {
+        is_probe: true,
+        quantum: PROBE_QUANTUM,
+        ..PACE
+    };
+    world.turn_at(probe, &[]);
+    assert!(world.queue.wants_fill(probe));
+    let frame: Vec<_> = (0..10).map(|n| (Kind::Media, n)).collect();
+    let mut left = world.turn_at(probe, &frame).len();
+    while !world.queue.is_empty() {
+        assert!(!world.queue.wants_fill(probe), "{left} of 10 have left");
+        world.now = world.queue.poll_timeout().unwrap();
+        left += world.turn_at(probe, &[]).len();
+    }
+    assert_eq!(left, 10);
+    world.now = world.queue.poll_timeout().unwrap();
+    world.turn_at(probe, &[]);
+    assert!(world.queue.wants_fill(probe));
+
+    // What was let leave and was not there any more has left room: for the frame, not for probes.
+    let mut queued: Vec<_> = frame
+        .iter()
+        .map(|(kind, n)| descriptor(world.slot, *n, *kind))
+        .collect();
+    let size = |_: &Descriptor| Some(1000);
+    world
+        .queue
+        .admit(world.now, probe, &mut queued, &mut world.scratch, class, size);
+    assert!((1..10).contains(&queued.len()));
+    assert!(!world.queue.wants_fill(probe));
+}
+
+#[test]
 fn what_would_wait_too_long_is_cut() {
     let mut world = World::new();
     let frame: Vec<_> = (0..300).map(|n| (Kind::Media, n)).collect();

@@ -7,6 +7,7 @@ mod forwarding;
 mod keyframes;
 mod layers;
 mod layers_source;
+mod lossy;
 mod loudest;
 mod moving;
 mod pacing;

@@ -75,10 +75,8 @@ fn a_restart_leaves_a_silent_path_at_the_first_check() {
     }
 }
 
-/// A full agent checks what the peer names; names of mDNS, other protocols and nonsense are nobody, and ten thousand
-/// candidates are as good as the first few.
-#[test]
-fn candidates_are_bounded() {
+/// A full agent towards a peer that names these candidates: whom it checks in fifteen seconds.
+fn checked(candidates: impl IntoIterator<Item = String>) -> std::collections::HashSet<SocketAddr> {
     let now = Instant::now();
     let identity = DtlsIdentity::generate().expect("an identity");
     let mut transport = Transport::new(config(false, SERVER), &identity, now);
@@ -91,13 +89,8 @@ fn candidates_are_bounded() {
         sped: false,
     };
     transport.set_remote(now, &remote);
-    for nonsense in [
-        "candidate:1 1 udp 2122260223 3f1c2a44-0a5c-4f0e-9d5a-1b2c3d4e5f60.local 5000 typ host",
-        "candidate:1 1 udp 2122260223",
-        "",
-        "candidate:1 1 sctp 1 10.0.0.9 5000 typ host",
-    ] {
-        transport.add_remote_candidate(now, nonsense);
+    for candidate in candidates {
+        transport.add_remote_candidate(now, &candidate);
     }
     let mut checked = std::collections::HashSet::new();
     let mut later = now;
@@ -108,23 +101,32 @@ fn candidates_are_bounded() {
             checked.insert(path.remote);
         }
     }
-    assert_eq!(checked.len(), 0, "{checked:?}");
-    let mut transport = Transport::new(config(false, SERVER), &identity, now);
-    transport.set_remote(now, &remote);
-    for index in 0..10_000u32 {
+    checked
+}
+
+/// Browsers hide their addresses behind names of mDNS, which only their own network could resolve: nobody asks for them, and
+/// what stands beside them is checked. So is nothing of other protocols, and of nonsense.
+#[test]
+fn names_of_mdns_are_nobody() {
+    let nobody = [
+        "candidate:1 1 udp 2122260223 3f1c2a44-0a5c-4f0e-9d5a-1b2c3d4e5f60.local 5000 typ host",
+        "candidate:1 1 udp 2122260223",
+        "",
+        "candidate:1 1 sctp 1 10.0.0.9 5000 typ host",
+    ];
+    let own = "candidate:2 1 udp 1686052607 10.7.0.1 5000 typ srflx raddr 0.0.0.0 rport 0";
+    let named = nobody.into_iter().chain([own]).map(str::to_owned);
+    let checked: Vec<SocketAddr> = checked(named).into_iter().collect();
+    assert_eq!(checked, [address("10.7.0.1:5000")]);
+}
+
+/// Ten thousand candidates are as good as the first few.
+#[test]
+fn candidates_are_bounded() {
+    let checked = checked((0..10_000u32).map(|index| {
         let [_, _, a, b] = index.to_be_bytes();
-        transport.add_remote_candidate(
-            now,
-            &format!("candidate:{index} 1 udp 2122260223 10.7.{a}.{b} 5000 typ host"),
-        );
-    }
-    for _ in 0..300 {
-        later += Duration::from_millis(50);
-        transport.handle_timeout(later);
-        while let Some((path, _)) = transport.poll_transmit() {
-            checked.insert(path.remote);
-        }
-    }
+        format!("candidate:{index} 1 udp 2122260223 10.7.{a}.{b} 5000 typ host")
+    }));
     assert!(
         !checked.is_empty() && checked.len() <= 64,
         "{} addresses",

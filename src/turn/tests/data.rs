@@ -6,7 +6,7 @@ use stun_types::message::Message;
 
 use super::client::{Client, MEDIA_V4, MEDIA_V6, World, address, family_of};
 use crate::turn::attributes::{Attributes, DATA};
-use crate::turn::{MAX_CARRIAGE, Refusal};
+use crate::turn::{MAX_CARRIAGE, OtherPeers, Refusal};
 use crate::types::{NetPath, NetProtocol};
 
 #[test]
@@ -94,6 +94,41 @@ fn permissions_and_channels_end() {
     assert_eq!(wrap(&mut world, path, b"x"), None);
 }
 
+/// To peers elsewhere and back an allocation brings 20 Mbit/s, and no other suffers for it; to media whatever comes.
+#[test]
+fn a_tunnel_has_a_limit_and_media_has_none() {
+    let mut world = World::with(|config| config.peers.others = Some(OtherPeers::default()));
+    let [mut alice, mut bob] = [("alice", 4000), ("bob", 4001)].map(|(user, port)| Client::new(user, port));
+    let (media, peer) = (address(MEDIA_V4), address("8.8.8.8:9"));
+    for client in [&mut alice, &mut bob] {
+        client.allocate(&mut world, 1);
+        for (number, to) in [(0x4000, media), (0x4001, peer)] {
+            assert!(client.bind(&mut world, number, to).is_success());
+        }
+    }
+    const LENGTH: usize = 1000;
+    let datagram = [1; LENGTH];
+    let path = alice.send_on(&mut world, 0x4001, b"").unwrap().0.path;
+    let mut passed = 0;
+    let before = world.refused(Refusal::OverRate);
+    // A second of 80 Mbit/s, by channel, by indication and back.
+    for _ in 0..1000 {
+        world.now += Duration::from_millis(1);
+        for _ in 0..4 {
+            passed += usize::from(alice.send_on(&mut world, 0x4001, &datagram).is_ok());
+            passed += usize::from(alice.send(&mut world, peer, &datagram).is_ok());
+            passed += usize::from(wrap(&mut world, path, &datagram).is_some());
+            assert!(alice.send_on(&mut world, 0x4000, &datagram).is_ok(), "media");
+        }
+        assert!(bob.send_on(&mut world, 0x4001, &datagram).is_ok(), "another allocation");
+    }
+    let bytes = passed * LENGTH;
+    assert!((2_500_000..=3_200_000).contains(&bytes), "{bytes} bytes in a second");
+    assert_eq!(world.refused(Refusal::OverRate) - before, 12_000 - passed as u64);
+    world.now += Duration::from_secs(1);
+    assert!(wrap(&mut world, path, &datagram).is_some(), "and again later");
+}
+
 #[test]
 fn a_relayed_address_that_nobody_has_leads_nowhere() {
     let mut world = World::new();
@@ -127,7 +162,7 @@ fn cut_messages_are_refused() {
 }
 
 fn wrap(world: &mut World, path: NetPath, payload: &[u8]) -> Option<Vec<u8>> {
-    let carriage = world.server.carriage(world.now, path)?;
+    let carriage = world.server.carriage(world.now, path, payload.len())?;
     let mut buffer = payload.to_vec();
     buffer.resize(payload.len() + MAX_CARRIAGE, 0xee);
     let length = carriage.wrap(&mut buffer, payload.len())?;

@@ -211,3 +211,31 @@ fn a_network_that_floods_is_not_answered_and_others_are() {
     world.wait(Duration::from_secs(1));
     assert_ne!(stranger.ask(&mut world, ALLOCATE, &[]), Answer::Silence);
 }
+
+/// Behind a translated address that is told late: media at it may be reached, and new allocations are named after it.
+#[test]
+fn addresses_that_become_known_are_used() {
+    let mut world = World::new();
+    let (media, outside) = (address(MEDIA_V4), address("198.51.100.9:7882"));
+    let mut early = Client::new("alice", 4000);
+    early.allocate(&mut world, 1);
+    assert_eq!(early.permit(&mut world, outside), Answer::Error(403));
+    world.server.add_addresses(&[outside.ip()], &[outside]);
+    let mut late = Client::new("bob", 4001);
+    late.allocate(&mut world, 1);
+    for (client, named) in [(&mut early, media), (&mut late, outside)] {
+        for peer in [media, outside] {
+            assert!(client.permit(&mut world, peer).is_success());
+            let (sent, _) = client.send(&mut world, peer, b"x").unwrap();
+            assert_eq!((sent.path.local, sent.path.remote.ip()), (peer, named.ip()));
+        }
+        assert_eq!(
+            client.send(&mut world, address("198.51.100.9:22"), b"x"),
+            Err(Refusal::PeerRefused)
+        );
+    }
+    assert!(
+        Client::new("bob", 4002).allocate(&mut world, 2).is_success(),
+        "IPv6 as before"
+    );
+}

@@ -1,7 +1,10 @@
 //! Requests that are wrong in one way each, and the error each gets.
 
+use std::time::Duration;
+
 use super::client::{Answer, Client, MEDIA_V4, MEDIA_V6, World, address};
-use crate::turn::server::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
+use crate::turn::attributes::LIFETIME;
+use crate::turn::server::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use crate::turn::{BadFrame, MAX_FRAME, Refusal, frame_length};
 
 const UDP: (u16, [u8; 4]) = (0x19, [17, 0, 0, 0]);
@@ -103,6 +106,45 @@ fn an_allocation_of_both_families() {
     };
     assert!(attributes.contains(&(0x8001, vec![2, 0, 4, 40])), "no IPv6 here");
     assert_eq!(Client::new("bob", 4001).allocate(&mut world, 2), Answer::Error(440));
+}
+
+/// RFC 8656 §8.1: one of two addresses is given up, or asked to last, without the other.
+#[test]
+fn each_family_of_an_allocation_is_refreshed_by_itself() {
+    // Coturn's client asked with the draft's number for years.
+    for number in [0x8000, 0x8032] {
+        let mut world = World::new();
+        let mut client = alice(&mut world);
+        let both = [(UDP.0, UDP.1.to_vec()), (number, vec![2, 0, 0, 0])];
+        assert_eq!(client.ask(&mut world, ALLOCATE, &both).relayed().len(), 2);
+        let refresh = |client: &mut Client, world: &mut World, seconds: u32, family: u8| {
+            let lifetime = (LIFETIME, seconds.to_be_bytes().to_vec());
+            client.ask(world, REFRESH, &[lifetime, (0x17, vec![family, 0, 0, 0])])
+        };
+        assert!(client.refresh(&mut world, 3600).is_success());
+        assert!(refresh(&mut client, &mut world, 600, 2).is_success());
+        for peer in [MEDIA_V4, MEDIA_V6] {
+            assert!(client.permit(&mut world, address(peer)).is_success());
+        }
+        assert!(refresh(&mut client, &mut world, 0, 1).is_success());
+        assert_eq!(world.server.population().relayed, 1);
+        assert_eq!(
+            client.send(&mut world, address(MEDIA_V4), b"x"),
+            Err(Refusal::FamilyMismatch)
+        );
+        assert!(client.send(&mut world, address(MEDIA_V6), b"x").is_ok());
+        assert_eq!(refresh(&mut client, &mut world, 600, 1), Answer::Error(443));
+        world.wait(Duration::from_secs(3000));
+        assert_eq!(
+            world.server.population().allocations,
+            1,
+            "as long as the other was to last"
+        );
+        let late = refresh(&mut client, &mut world, 0, 2);
+        assert_eq!(late, Answer::Error(438), "with the nonce of an hour ago");
+        assert!(refresh(&mut client, &mut world, 0, 2).is_success());
+        assert_eq!(world.server.population().allocations, 0);
+    }
 }
 
 #[test]

@@ -14,7 +14,6 @@ const CAMERA = { source: 'camera' };
 // Three layers of 180, 360 and 720 lines: 0.16, 0.45 and 1.7 Mbit/s at most, as livekit-client chooses.
 const LAYERS = ['vp8 f', 'vp8 h', 'vp8 q'];
 const TOP = 720;
-const LAYER_OF = { 180: 'q', 360: 'h', 720: 'f' };
 const UNIMPAIRED = 'rate=none queue=300ms delay=1ms jitter=0ms loss=0% burst=1/0% reorder=0%/0ms duplicate=0% cut=no';
 const all = process.env.NETWORK === 'all';
 const options = { forms: ['single'], skip: process.env.PATCHBAY_URL ? 'the server is somewhere else' : false };
@@ -82,7 +81,7 @@ async function framesForwarded(world, alice, ms) {
     await sleep(500);
     const { sent } = (await world.explain('bob')).receives.find(({ kind }) => kind === 'video');
     const now = await framesOf();
-    const rid = LAYER_OF[sent?.height ?? TOP];
+    const rid = ['q', 'h', 'f'][sent?.spatial ?? 2];
     frames += now.get(rid) - last.get(rid);
     last = now;
   }

@@ -37,6 +37,25 @@ fn a_packet_that_will_not_be_sent_any_more_is_made_up_for_by_a_key_frame() {
 }
 
 #[test]
+fn a_picture_that_no_other_refers_to_is_not_worth_a_key_frame() {
+    let (mut world, alice, bob, ssrc) = watched();
+    let mut upper = vp8(false, true, 10, 500);
+    upper[5] |= 2 << 6; // the third temporal layer
+    world.video(alice, 7, 10, "", &upper);
+    world.video(alice, 7, 11, "", &vp8(false, true, 11, 500));
+    world.deliver();
+    let got = world.take(bob);
+    world.take_rtcp(alice, pli);
+    world.pass(1100);
+    for (at, requests) in [(10, 0), (11, 1)] {
+        let lost = got[at].sequence();
+        world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(lost)));
+        world.deliver();
+        assert_eq!((world.take(bob).len(), world.take_rtcp(alice, pli)), (0, requests));
+    }
+}
+
+#[test]
 fn what_was_sent_again_as_often_as_it_may_is_made_up_for_by_a_key_frame() {
     let (mut world, alice, bob, ssrc) = watched();
     let lost = world.take(bob)[5].sequence();

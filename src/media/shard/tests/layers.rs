@@ -212,6 +212,58 @@ fn spatial_and_temporal_layers_of_one_described_stream() {
     }
 }
 
+/// The active decode targets of a stream are those of its publisher that its receiver is given; said with every frame where
+/// layers are left out, also when a packet is sent again.
+#[test]
+fn who_is_given_fewer_layers_is_told_which_are_left() {
+    let mut world = World::new();
+    let (alice, bob, camera, subscription) = scalable(&mut world, Codec::Av1, &[]);
+    let carol = world.join();
+    let mut whole = world.subscription(carol, camera, 901);
+    whole.codecs = vec![codec(Codec::Av1, SVC, Some(Pt(99)))];
+    world.command(Command::Subscribe(Box::new(whole)));
+    let mut source = Scalable::new(3, 2, false);
+    film(&mut world, &mut source, alice, 10);
+    at_most(&mut world, subscription, layer(1, 3));
+    film(&mut world, &mut source, alice, 10);
+    // The publisher sends less by itself: targets are (s, t) in order, two temporal ones each.
+    source.active = Some(0b01_01_11);
+    source.send(&mut world, alice, true);
+    world.pass(33);
+    film(&mut world, &mut source, alice, 10);
+
+    let got = world.take(bob);
+    let masks = |packets: &[Got]| {
+        let mut masks: Vec<_> = check_described(packets).iter().map(|frame| frame.mask).collect();
+        masks.dedup();
+        masks
+    };
+    // None: as the last said. A structure makes all targets active.
+    let all = Some(0b11_11_11);
+    assert_eq!(masks(&got), [all, None, Some(0b00_11_11), Some(0b00_01_11)]);
+    assert_eq!(masks(&world.take(carol)), [all, None, source.active, None]);
+
+    let recent = &got[got.len() - 12..];
+    let ssrc = Ssrc(subscription.0 as u32);
+    for packet in recent {
+        let pairs = [NackPair {
+            pid: packet.sequence(),
+            blp: 0,
+        }];
+        world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &pairs));
+    }
+    world.deliver();
+    let again = world.take(bob);
+    assert_eq!(again.len(), recent.len());
+    for (packet, original) in again.iter().zip(recent) {
+        assert_eq!(
+            packet.rtp().extension(12),
+            original.rtp().extension(12),
+            "the same descriptor"
+        );
+    }
+}
+
 #[test]
 fn layers_that_depend_on_each_other_at_key_frames_only() {
     let mut world = World::new();
@@ -493,7 +545,11 @@ fn a_layer_that_stops_is_left_and_taken_again() {
             "announced: {announced}"
         );
         film(&mut world, 60, 0b011, 0);
-        film(&mut world, 20, 0b111, 0b100);
+        // Its first key frame is taken where it is said to come; else it is waited whether more follows.
+        film(&mut world, 4, 0b111, 0b100);
+        let spatial = current(&world, subscription).map(|layer| layer.spatial);
+        assert_eq!(spatial, Some(1 + u8::from(announced)), "announced: {announced}");
+        film(&mut world, 16, 0b111, 0);
         assert_eq!(current(&world, subscription).map(|layer| layer.spatial), Some(2));
         let mut last: Option<Got> = None;
         for packet in world.take(bob) {
@@ -504,6 +560,46 @@ fn a_layer_that_stops_is_left_and_taken_again() {
             last = Some(packet);
         }
     }
+}
+
+#[test]
+fn announced_layers_inside_a_stream_are_known_at_once() {
+    let mut world = World::new();
+    let (alice, _, camera, _) = scalable(&mut world, Codec::Av1, &[]);
+    let mut source = Scalable::new(3, 1, false);
+    film(&mut world, &mut source, alice, 30);
+    let offers = |world: &World| {
+        let offered = track(world, camera).offered(world.now);
+        [0, 1, 2].map(|spatial| offered.rate(layer(spatial, 0)) > Bitrate::ZERO)
+    };
+    assert_eq!(offers(&world), [true; 3]);
+    let mut sends = |world: &mut World, sent: u32, announced: bool| {
+        source.sent = sent;
+        // One stream, a bit for each spatial layer, one temporal layer and a rate each.
+        let mut value = vec![(1 << sent) - 1, 0];
+        value.extend(vec![100; sent as usize]);
+        source.announcement = announced.then_some(value);
+        source.send(world, alice, false);
+        world.pass(33);
+        offers(world)
+    };
+    assert_eq!(sends(&mut world, 1, true), [true, false, false]);
+    assert_eq!(sends(&mut world, 3, true), [true; 3]);
+    assert_eq!(sends(&mut world, 2, false), [true; 3], "a frame may be late");
+    (0..9).for_each(|_| {
+        sends(&mut world, 2, false);
+    });
+    assert_eq!(sends(&mut world, 2, false), [true, true, false], "by silence");
+    assert_eq!(
+        sends(&mut world, 3, false),
+        [true, true, false],
+        "it may be a single frame"
+    );
+    assert_eq!(
+        sends(&mut world, 3, true),
+        [true, true, false],
+        "a layer that comes and goes says so each time"
+    );
 }
 
 #[test]
@@ -553,6 +649,19 @@ fn a_picture_that_came_just_after_the_mute_is_never_shown() {
     // Not all have heard of it: one more picture is on its way.
     world.video(alice, 7, 1, "", &vp8(true, true, 1, 500));
     world.pass(200);
+    world.take(bob);
+    world.take_rtcp(alice, pli);
+    world.command(mute(false));
+    world.deliver();
+    assert_eq!((world.take(bob).len(), world.take_rtcp(alice, pli)), (0, 1));
+    world.video(alice, 7, 2, "", &vp8(true, true, 2, 500));
+    world.pass(2000);
+    // Nor one that came just before it, with what came behind it and after the mute.
+    world.video(alice, 7, 3, "", &vp8(true, true, 3, 500));
+    world.pass(10);
+    world.command(mute(true));
+    world.video(alice, 7, 4, "", &vp8(false, true, 4, 500));
+    world.pass(100);
     world.take(bob);
     world.take_rtcp(alice, pli);
     world.command(mute(false));

@@ -146,6 +146,12 @@ pub struct Scalable {
     pub ssrc: u32,
     pub rid: &'static str,
     pub pt: Pt,
+    /// Decode targets that it says it sends, a bit each, with its key frames.
+    pub active: Option<u32>,
+    /// A video layers allocation for the next packet.
+    pub announcement: Option<Vec<u8>>,
+    /// So many spatial layers are sent.
+    pub sent: u32,
 }
 
 impl Scalable {
@@ -161,6 +167,9 @@ impl Scalable {
             ssrc: 7,
             rid: "",
             pt: SVC,
+            active: None,
+            announcement: None,
+            sent: spatial,
         }
     }
 
@@ -227,11 +236,16 @@ impl Scalable {
         bits.put(6, of.0 * self.temporal + of.1);
         bits.put(16, u32::from(self.frame_number));
         let has_structure = key && of.0 == 0 && start;
-        for flag in [has_structure, false, key, false, true] {
+        let active = self.active.filter(|_| has_structure);
+        for flag in [has_structure, active.is_some(), key, false, true] {
             bits.put(1, u32::from(flag));
         }
         if has_structure {
             self.structure(&mut bits);
+        }
+        if let Some(active) = active {
+            // The highest target's bit comes first.
+            bits.put(self.spatial * self.temporal, active);
         }
         if key {
             for target in self.layers() {
@@ -265,10 +279,10 @@ impl Scalable {
         if key {
             self.picture = 0;
         }
-        for s in 0..self.spatial {
+        for s in 0..self.sent {
             for part in 0..2 {
                 let descriptor = self.descriptor((s, t), key, part == 0, part == 1);
-                let marker = s + 1 == self.spatial && part == 1;
+                let marker = s + 1 == self.sent && part == 1;
                 let at = world_ticks(world);
                 let mut header = header(self.pt, self.ssrc, self.sequence, 0, marker);
                 header.timestamp = at;
@@ -278,6 +292,10 @@ impl Scalable {
                 ];
                 if !self.rid.is_empty() {
                     elements.push((Extension::Rid, self.rid.as_bytes()));
+                }
+                let announcement = self.announcement.take();
+                if let Some(value) = &announcement {
+                    elements.push((Extension::VideoLayersAllocation, value));
                 }
                 let mut payload = vec![0x10; 200 + 200 * s as usize];
                 payload.extend([s as u8, t as u8, u8::from(key), part]);
@@ -344,13 +362,13 @@ pub fn check_described(packets: &[Got]) -> Vec<LayerFrame> {
             assert_eq!(received.last(), Some(&descriptor.frame_number), "whole frames");
             continue;
         }
+        if let Some(before) = received.last() {
+            let step = descriptor.frame_number.wrapping_sub(*before);
+            assert!((1..1000).contains(&step), "{before} {}", descriptor.frame_number);
+        }
         if new.is_some() {
             structure = new;
             received.clear();
-        } else {
-            let before = *received.last().unwrap();
-            let step = descriptor.frame_number.wrapping_sub(before);
-            assert!((1..1000).contains(&step), "{before} {}", descriptor.frame_number);
         }
         let next = packets[at..]
             .iter()

@@ -52,8 +52,14 @@ fn a_voice_that_is_let_in_brings_what_it_said_before() {
     // Alice falls silent, and Bob begins: 12 packets of 20 ms came before the loud one.
     speak(&mut world, [127, 127], 60);
     world.take(carol);
+    let before = world.shard.stats().rtp_sent;
     speak(&mut world, [127, 20], 10);
     let got = world.take(carol);
+    assert_eq!(
+        world.shard.stats().rtp_sent - before,
+        got.len() as u64,
+        "each packet once"
+    );
     let bobs = of(&got, 1);
     assert_eq!(of(&got, 0).len(), 1, "the packet before Bob's");
     assert_eq!(bobs.first().map(|packet| packet.2), Some(98));
@@ -63,14 +69,15 @@ fn a_voice_that_is_let_in_brings_what_it_said_before() {
         assert_eq!(pair[1].1, pair[0].1.wrapping_add(960));
     }
 
-    // And back: Alice's numbers go on.
-    let last = 110;
+    // And back: Alice's numbers go on where they ended, or all that was kept from Carol would be asked for.
+    let (before, _, last) = of(&got, 0)[0];
     speak(&mut world, [127, 127], 60);
     speak(&mut world, [20, 127], 10);
     let got = world.take(carol);
     let alices = of(&got, 0);
     assert_eq!(alices.len(), 10 + 12);
     let numbers: Vec<u16> = alices.iter().map(|packet| packet.0).collect();
+    assert_eq!(numbers[0], before.wrapping_add(1));
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
     assert!(alices[0].2 > last);
 }
@@ -110,6 +117,43 @@ fn what_is_said_after_a_mute_is_no_part_of_what_comes_before_the_next_word() {
         .filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
     let said: Vec<u8> = its.map(|packet| packet.payload()[0]).collect();
     assert_eq!(said, [65, 66, 67, 68, 69]);
+}
+
+#[test]
+fn what_was_said_in_a_short_mute_does_not_come_before_the_word_behind_it() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (world.join(), world.join(), world.join());
+    world.forward_loudest(1);
+    let (first, second) = (world.publish_audio(alice, "0"), world.publish_audio(bob, "0"));
+    world.subscribe(carol, first);
+    let heard = world.subscribe(carol, second);
+    let mute = |muted| Command::MuteTrack { track: second, muted };
+    // Alice has the place and is silent; Bob is not loud enough for it.
+    for sequence in 0..60 {
+        voice(&mut world, alice, sequence, if sequence < 5 { 20 } else { 127 });
+        voice(&mut world, bob, sequence, 127);
+        world.pass(20);
+    }
+    // All of it within the pre-roll: two packets, five that Bob's client sends though it is muted, and a loud one.
+    for sequence in 60..68 {
+        match sequence {
+            62 => world.command(mute(true)),
+            67 => world.command(mute(false)),
+            _ => {}
+        }
+        world.take(carol);
+        voice(&mut world, bob, sequence, if sequence < 67 { 50 } else { 20 });
+        world.pass(20);
+    }
+    let got = world.take(carol);
+    let its = got
+        .iter()
+        .map(Got::rtp)
+        .filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
+    let said: Vec<u8> = its.map(|packet| packet.payload()[0]).collect();
+    assert_eq!(said.last(), Some(&67));
+    assert!(said.contains(&61), "{said:?}");
+    assert!(!said.iter().any(|said| (62..67).contains(said)), "{said:?}");
 }
 
 #[test]

@@ -86,6 +86,25 @@ fn a_large_frame_leaves_at_the_pace_and_voices_at_once() {
 }
 
 #[test]
+fn what_is_asked_for_again_leaves_before_the_rest_of_a_frame() {
+    let (mut world, alice, bob) = call();
+    let frames = |got: &[Got]| got.iter().filter(|got| got.rtp().pt() == Pt(100)).count();
+    // The picture of before is asked for while a large frame waits.
+    world.video(alice, VIDEO, 1, "", &vp8(false, true, 2, 500));
+    world.deliver();
+    let wanted = world.take(bob).pop().unwrap();
+    frame(&mut world, alice, 2, 120);
+    let first = frames(&world.take(bob));
+    let (ssrc, pid) = (wanted.rtp().ssrc(), wanted.sequence());
+    world.send_rtcp(bob, |out| out.nack(Ssrc(1), ssrc, &[NackPair { pid, blp: 0 }]));
+    world.pass(300);
+    let got = world.take(bob);
+    assert_eq!(got[0].rtp().pt(), Pt(101), "the retransmission is next");
+    assert_eq!(got[0].rtp().payload()[..2], pid.to_be_bytes());
+    assert_eq!(first + frames(&got), 120);
+}
+
+#[test]
 fn what_would_take_too_long_is_cut_and_a_key_frame_asked_for() {
     let (mut world, alice, bob) = call();
     world.take_rtcp(alice, |_| true);

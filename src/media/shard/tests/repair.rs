@@ -41,10 +41,17 @@ fn a_subscriber_gets_what_it_asks_for_on_the_rtx_stream() {
         (u16::from_be_bytes(*osn), payload),
         (lost.sequence(), lost.rtp().payload())
     );
+    // A round trip is 70 ms until it is known: before, this is about the copy before.
+    for (after, copies) in [(50, 0), (30, 1)] {
+        world.pass(after);
+        world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(lost.sequence())));
+        world.deliver();
+        assert_eq!(world.take(bob).len(), copies);
+    }
     world.send_rtcp(bob, |writer| {
         writer.nack(Ssrc(1), ssrc, &nack(lost.sequence().wrapping_add(500)))
     });
-    assert_eq!(world.dropped(DropReason::RtxUnavailable), 2);
+    assert_eq!(world.dropped(DropReason::RtxUnavailable), 3);
     world.pass(1500);
     world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &nack(got[5].sequence())));
     world.deliver();
@@ -205,6 +212,26 @@ fn the_publisher_is_asked_for_a_missing_packet_and_its_place_is_kept() {
     assert_eq!(world.dropped(DropReason::Duplicate), 2);
     assert_eq!(world.dropped(DropReason::PaddingOnly), 1);
     assert_eq!(world.shard.stats().recovered, 1);
+}
+
+#[test]
+fn what_the_publisher_does_not_send_again_is_made_up_for_by_a_key_frame() {
+    let (mut world, alice, ..) = watched();
+    let pli = |packet: &Packet<'_>| matches!(packet, Packet::Pli { media, .. } if *media == Ssrc(7));
+    world.take_rtcp(alice, |_| true);
+    // The eleventh never comes.
+    let mut asked = 0;
+    for sequence in 11..300 {
+        world.video(alice, 7, sequence, "", &vp8(false, true, sequence, 500));
+        world.pass(10);
+        let requests = world.take_rtcp(alice, pli);
+        asked += requests;
+        if requests > 0 {
+            break;
+        }
+    }
+    assert_eq!(asked, 1);
+    assert!(world.shard.stats().nacks_sent >= 10, "after ten tries");
 }
 
 #[test]
