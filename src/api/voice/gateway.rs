@@ -19,7 +19,7 @@ use crate::voice::MAX_FRAME;
 const PATHS: [&str; 2] = ["/gateway", "/gateway/"];
 
 /// Bytes read at a time; a session holds this for as long as it lives, and clients send less.
-const READ_BUFFER: usize = 2 << 10;
+const READ_BUFFER: usize = 1 << 10;
 const WRITE_BUFFER: usize = 2 << 10;
 /// READY of a user in many guilds.
 const MAX_WRITE_BUFFER: usize = 8 << 20;
