@@ -157,8 +157,7 @@ story('10, 0.8 and again 10 Mbit/s, with 300 ms of queue', options, async (world
   const late = await counted(alice, bob);
   const poor = await explained(world);
   const up = down + 20_000;
-  await sleep(1_000);
-  await bob.seesHeight('alice', TOP);
+  await bob.seesFrame('alice', TOP, up);
   const { frames, now } = await bob.framesOf('alice');
   const lower = Math.round(firstFrame(frames, down, (lines) => lines < TOP) - down);
   const again = Math.round(firstFrame(frames, up, (lines) => lines === TOP) - up);

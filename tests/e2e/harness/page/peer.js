@@ -428,6 +428,12 @@ const peer = (() => {
     seesHeight: (identity, height, { source = Track.Source.Camera, name, deadline } = {}) =>
       until(`${identity}'s picture at ${height} lines`, () => find(identity, { source, name })?.video?.videoHeight === height, deadline),
 
+    /** Waits until a frame of `identity`'s camera that came at `since` or later has `height` lines; `framesOf` has it then. */
+    seesFrame: (identity, height, since) =>
+      until(`a frame of ${identity}'s of ${height} lines`, () =>
+        find(identity, { source: Track.Source.Camera }).moments.some(([at, lines]) => at >= since && lines === height),
+      ),
+
     /** Waits until the loudest frequency of `identity`'s sound is `hz`. */
     hears: (identity, hz, { source = Track.Source.Microphone, name, deadline } = {}) =>
       until(
