@@ -22,13 +22,12 @@ use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::config::{Config, TurnServer};
 use super::relay;
 use crate::io::ByteStream;
+use crate::node::voice::tls_connector;
 use crate::proto::relay::IceServerSource;
 use crate::turn;
 
@@ -91,6 +90,25 @@ impl Watched {
     fn health(&self) -> Option<Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    async fn examine(&self, tls: Option<&TlsConnector>) {
+        let url = relay::external_url(&self.server);
+        let found = examine(&self.server, &self.source, tls)
+            .await
+            .map_err(|fault| fault.to_string());
+        let before = self
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(found.clone());
+        match (before, found) {
+            (None | Some(Ok(_)), Err(fault)) => {
+                tracing::warn!(%url, %fault, "a TURN server that clients are sent to does not work from here")
+            }
+            (Some(Err(_)), Ok(_)) => tracing::info!(%url, "the TURN server works again"),
+            _ => {}
+        }
+    }
 }
 
 impl RelayHealth {
@@ -114,7 +132,7 @@ impl RelayHealth {
         if self.watched.is_empty() {
             return;
         }
-        let tls = connector();
+        let tls = tls_connector();
         let mut next = interval(INTERVAL);
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -148,27 +166,6 @@ impl RelayHealth {
     }
 }
 
-impl Watched {
-    async fn examine(&self, tls: Option<&TlsConnector>) {
-        let url = relay::external_url(&self.server);
-        let found = examine(&self.server, &self.source, tls)
-            .await
-            .map_err(|fault| fault.to_string());
-        let before = self
-            .health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(found.clone());
-        match (before, found) {
-            (None | Some(Ok(_)), Err(fault)) => {
-                tracing::warn!(%url, %fault, "a TURN server that clients are sent to does not work from here")
-            }
-            (Some(Err(_)), Ok(_)) => tracing::info!(%url, "the TURN server works again"),
-            _ => {}
-        }
-    }
-}
-
 /// Allocates and frees, with credentials as a participant gets them.
 pub(super) async fn examine(
     server: &TurnServer,
@@ -184,35 +181,28 @@ pub(super) async fn examine(
         let started = Instant::now();
         let first = wire.ask(ALLOCATE, &transport, None).await?;
         let time = started.elapsed();
-        let challenge = match first {
-            Answer::Success => return Ok(time),
-            Answer::Error(401, Some(challenge)) => challenge,
+        let signed = match first {
+            // It asks nobody for a password.
+            Answer::Success => None,
+            Answer::Error(401, Some(challenge)) => Some(Signed {
+                username: given.username,
+                password: given.credential,
+                challenge,
+            }),
             Answer::Error(code, _) => return Err(Fault::Refused(code)),
         };
-        let signed = Signed {
-            username: given.username,
-            password: given.credential,
-            challenge,
-        };
-        match wire.ask(ALLOCATE, &transport, Some(&signed)).await? {
-            Answer::Success => {}
-            Answer::Error(401 | 438, _) => return Err(Fault::Credentials),
-            Answer::Error(code, _) => return Err(Fault::Refused(code)),
+        if signed.is_some() {
+            match wire.ask(ALLOCATE, &transport, signed.as_ref()).await? {
+                Answer::Success => {}
+                Answer::Error(401 | 438, _) => return Err(Fault::Credentials),
+                Answer::Error(code, _) => return Err(Fault::Refused(code)),
+            }
         }
         // Given back; should that get lost, it ends by itself in ten minutes.
-        let _ = wire.ask(REFRESH, &[(LIFETIME, &[0; 4])], Some(&signed)).await;
+        let _ = wire.ask(REFRESH, &[(LIFETIME, &[0; 4])], signed.as_ref()).await;
         Ok(time)
     };
     timeout(LIMIT, asked).await.map_err(|_| Fault::Silent)?
-}
-
-/// With the machine's authorities. None: it has no cryptography, and no TLS either.
-pub(super) fn connector() -> Option<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().ok()?;
-    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()).into())
 }
 
 /// RFC 8489 §9.2: what a server says to whoever has not shown a password.

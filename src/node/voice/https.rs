@@ -139,12 +139,17 @@ impl Https {
         }
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
-        let tls = self.tls.get_or_init(connector).as_ref().ok_or(ExchangeError::Late)?;
+        let tls = self
+            .tls
+            .get_or_init(tls_connector)
+            .as_ref()
+            .ok_or(ExchangeError::Late)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }
 }
 
-fn connector() -> Option<TlsConnector> {
+/// For clients, with the machine's authorities. None: it has no cryptography, and no TLS either.
+pub fn tls_connector() -> Option<TlsConnector> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));

@@ -3,11 +3,12 @@
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::layers_source::*;
+use super::repair::nack;
 use super::world::*;
 use crate::media::edge::{Command, EncodingParameters, SubscriptionSettings};
 use crate::media::layers::EVERYTHING;
 use crate::media::track::Track;
-use crate::rtp::rtcp::{self, NackPair};
+use crate::rtp::rtcp;
 use crate::types::{Bitrate, Codec, Extension, Layer, MediaKind, Pt, Rid, Ssrc, SubscriptionHandle, TrackHandle};
 
 fn layer(spatial: u8, temporal: u8) -> Layer {
@@ -24,6 +25,17 @@ fn at_most(world: &mut World, subscription: SubscriptionHandle, max_layer: Layer
 
 fn pli(packet: &rtcp::Packet<'_>) -> bool {
     matches!(packet, rtcp::Packet::Pli { .. })
+}
+
+/// What comes when `peer` asks for each of these packets of a subscription.
+fn ask_again(world: &mut World, peer: usize, subscription: SubscriptionHandle, packets: &[Got]) -> Vec<Got> {
+    let ssrc = Ssrc(subscription.0 as u32);
+    for packet in packets {
+        let pairs = nack(packet.sequence());
+        world.send_rtcp(peer, |writer| writer.nack(Ssrc(1), ssrc, &pairs));
+    }
+    world.deliver();
+    world.take(peer)
 }
 
 fn track(world: &World, track: TrackHandle) -> &Track {
@@ -105,17 +117,8 @@ fn temporal_layers_are_left_out_and_taken_in_without_a_trace() {
     check_decodable(&frames, &[0]);
     assert!(frames.len() < 350 && frames.len() > 150, "{}", frames.len());
     // A subscriber asks for the last second's packets: each is found, under what has been left out.
-    let ssrc = Ssrc(subscription.0 as u32);
     let recent = &got[got.len() - 20..];
-    for packet in recent {
-        let pairs = [NackPair {
-            pid: packet.sequence(),
-            blp: 0,
-        }];
-        world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &pairs));
-    }
-    world.deliver();
-    let again = world.take(bob);
+    let again = ask_again(&mut world, bob, subscription, recent);
     assert_eq!(again.len(), recent.len());
     for (packet, original) in again.iter().zip(recent) {
         assert_eq!(
@@ -244,16 +247,7 @@ fn who_is_given_fewer_layers_is_told_which_are_left() {
     assert_eq!(masks(&world.take(carol)), [all, None, source.active, None]);
 
     let recent = &got[got.len() - 12..];
-    let ssrc = Ssrc(subscription.0 as u32);
-    for packet in recent {
-        let pairs = [NackPair {
-            pid: packet.sequence(),
-            blp: 0,
-        }];
-        world.send_rtcp(bob, |writer| writer.nack(Ssrc(1), ssrc, &pairs));
-    }
-    world.deliver();
-    let again = world.take(bob);
+    let again = ask_again(&mut world, bob, subscription, recent);
     assert_eq!(again.len(), recent.len());
     for (packet, original) in again.iter().zip(recent) {
         assert_eq!(

@@ -1,7 +1,7 @@
 use super::world::*;
 use crate::media::edge::{Command, Event, LayerReason};
 use crate::rtp::RtpHeader;
-use crate::types::{DropReason, Extension, Ssrc};
+use crate::types::{DropReason, Extension, Ssrc, SubscriptionHandle};
 
 /// Two voices in a room that forwards one. Their SSRCs are their places.
 fn voice(world: &mut World, peer: usize, sequence: u16, level: u8) {
@@ -18,6 +18,13 @@ fn voice(world: &mut World, peer: usize, sequence: u16, level: u8) {
         &[(Extension::Mid, b"0"), (Extension::AudioLevel, &[level])],
         &[sequence as u8; 60],
     );
+}
+
+/// The first byte of each packet of a subscription.
+fn said(got: &[Got], heard: SubscriptionHandle) -> Vec<u8> {
+    let its = got.iter().map(Got::rtp);
+    let its = its.filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
+    its.map(|packet| packet.payload()[0]).collect()
 }
 
 #[test]
@@ -110,12 +117,7 @@ fn what_is_said_after_a_mute_is_no_part_of_what_comes_before_the_next_word() {
         voice(&mut world, bob, sequence, if sequence < 67 { 50 } else { 20 });
         world.pass(20);
     }
-    let got = world.take(carol);
-    let its = got
-        .iter()
-        .map(Got::rtp)
-        .filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
-    let said: Vec<u8> = its.map(|packet| packet.payload()[0]).collect();
+    let said = said(&world.take(carol), heard);
     assert_eq!(said, [65, 66, 67, 68, 69]);
 }
 
@@ -145,12 +147,7 @@ fn what_was_said_in_a_short_mute_does_not_come_before_the_word_behind_it() {
         voice(&mut world, bob, sequence, if sequence < 67 { 50 } else { 20 });
         world.pass(20);
     }
-    let got = world.take(carol);
-    let its = got
-        .iter()
-        .map(Got::rtp)
-        .filter(|packet| packet.ssrc() == Ssrc(heard.0 as u32));
-    let said: Vec<u8> = its.map(|packet| packet.payload()[0]).collect();
+    let said = said(&world.take(carol), heard);
     assert_eq!(said.last(), Some(&67));
     assert!(said.contains(&61), "{said:?}");
     assert!(!said.iter().any(|said| (62..67).contains(said)), "{said:?}");
