@@ -1,15 +1,19 @@
 //! The DTLS side of a transport: the process's certificate and configuration, and one `dimpl` session with the
 //! fingerprint check that it leaves to us.
 //!
-//! DTLS 1.2 on purpose: its server prefers AEAD_AES_256_GCM, while dimpl's 1.3 server takes the first profile of the
-//! client's list, which in browsers is AES-CM + HMAC-SHA1 at five times the cost. For the same reason the passive role
+//! DTLS 1.2 unless asked otherwise: its server prefers AEAD_AES_256_GCM, while dimpl's 1.3 server takes the first profile of
+//! the client's list, which in browsers is AES-CM + HMAC-SHA1 at five times the cost. For the same reason the passive role
 //! is the better one: as DTLS client it is the peer who chooses.
+
+mod fragments;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dimpl::{Config, Dtls, DtlsCertificate, Output, certificate};
 use thiserror::Error;
+
+use fragments::Fragments;
 
 use super::srtp::SrtpKeys;
 use crate::types::{CloseReason, DtlsRole, SrtpProfile};
@@ -35,6 +39,18 @@ pub enum IdentityError {
     Config(dimpl::Error),
 }
 
+/// Which versions of DTLS our side of a handshake speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtlsVersions {
+    /// 1.2, whatever else the peer offers.
+    #[default]
+    Only12,
+    /// 1.3 with whoever offers it, 1.2 with the others.
+    Either,
+    /// A peer without 1.3 gets no connection.
+    Only13,
+}
+
 /// The process's certificate with the configuration that all its DTLS sessions share. A clone is one reference count;
 /// what it points to is never written.
 #[derive(Clone)]
@@ -46,11 +62,18 @@ struct Shared {
     config: Arc<Config>,
     certificate: DtlsCertificate,
     fingerprint: [u8; 32],
+    versions: DtlsVersions,
 }
 
 impl DtlsIdentity {
-    /// Some 30 ms the first time in a process (the crypto library warms up, the provider is validated): call it at start.
+    /// Speaks DTLS 1.2. Some 30 ms the first time in a process (the crypto library warms up, the provider is validated):
+    /// call it at start.
     pub fn generate() -> Result<Self, IdentityError> {
+        Self::with_versions(DtlsVersions::default())
+    }
+
+    /// As `generate`.
+    pub fn with_versions(versions: DtlsVersions) -> Result<Self, IdentityError> {
         let config = Config::builder()
             .mtu(MTU)
             // ICE has proven the peer's address; a cookie would cost a round trip.
@@ -67,6 +90,7 @@ impl DtlsIdentity {
                 config: Arc::new(config),
                 certificate,
                 fingerprint,
+                versions,
             }),
         })
     }
@@ -88,6 +112,8 @@ pub(super) enum DtlsOutput<'a> {
 
 pub(super) struct DtlsSession {
     dtls: Dtls,
+    /// Until there are keys: nothing in the clear counts then.
+    fragments: Option<Fragments>,
     expected_fingerprint: [u8; 32],
     /// The certificate was seen and is the described one.
     verified: bool,
@@ -99,10 +125,16 @@ pub(super) struct DtlsSession {
 impl DtlsSession {
     pub(super) fn new(identity: &DtlsIdentity, role: DtlsRole, expected_fingerprint: [u8; 32], now: Instant) -> Self {
         let shared = &identity.shared;
-        let mut dtls = Dtls::new_12(shared.config.clone(), shared.certificate.clone(), now);
+        let new = match shared.versions {
+            DtlsVersions::Only12 => Dtls::new_12,
+            DtlsVersions::Either => Dtls::new_auto,
+            DtlsVersions::Only13 => Dtls::new_13,
+        };
+        let mut dtls = new(shared.config.clone(), shared.certificate.clone(), now);
         dtls.set_active(role == DtlsRole::Active);
         Self {
             dtls,
+            fragments: Some(Fragments::default()),
             expected_fingerprint,
             verified: false,
             role,
@@ -118,7 +150,12 @@ impl DtlsSession {
     /// Poll afterwards. An error is final.
     pub(super) fn handle(&mut self, now: Instant, datagram: &[u8]) -> Result<(), CloseReason> {
         self.handle_timeout(now)?;
-        self.dtls.handle_packet(datagram).map_err(|_| CloseReason::DtlsFailed)
+        let dtls = &mut self.dtls;
+        let mut take = |datagram: &[u8]| dtls.handle_packet(datagram).map_err(|_| CloseReason::DtlsFailed);
+        match &mut self.fragments {
+            Some(fragments) => fragments.handle(datagram, take),
+            None => take(datagram),
+        }
     }
 
     /// Poll afterwards. An error is final.
@@ -149,7 +186,11 @@ impl DtlsSession {
     /// say or send afterwards counts.
     pub(super) fn poll(&mut self, mut each: impl FnMut(DtlsOutput<'_>)) {
         let mut small = [0u8; OUTPUT];
-        let mut large = Vec::new();
+        // In a handshake there must be room for the peer's certificate at once: dimpl panics for one that does not fit.
+        let mut large = match self.fragments {
+            Some(_) => vec![0; fragments::MAX_MESSAGE],
+            None => Vec::new(),
+        };
         loop {
             let buffer: &mut [u8] = if large.is_empty() { &mut small } else { &mut large };
             match self.dtls.poll_output(buffer) {
@@ -174,6 +215,7 @@ impl DtlsSession {
                 Output::KeyingMaterial(material, profile) => {
                     // The assertion of DESIGN D6: a profile we cannot do ends here, loudly, instead of in silence.
                     let keys = srtp_profile(profile).and_then(|profile| SrtpKeys::new(profile, &material));
+                    self.fragments = None;
                     match keys {
                         Some(keys) if self.verified => each(DtlsOutput::Keys(keys)),
                         _ => return each(DtlsOutput::Closed(CloseReason::DtlsFailed)),

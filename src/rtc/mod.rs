@@ -22,7 +22,7 @@ mod transport;
 mod tests;
 
 pub use classify::{PacketKind, classify, stun_local_ufrag};
-pub use dtls::{DtlsIdentity, IdentityError};
+pub use dtls::{DtlsIdentity, DtlsVersions, IdentityError};
 pub use framing::{BadFrame, FRAME_HEADER, frame_length};
 pub use sctp::{ChannelId, MAX_RECEIVE_MESSAGE_SIZE, MAX_SEND_MESSAGE_SIZE, SendDataError};
 pub use srtp::{OpenContext, SEAL_OVERHEAD, SealContext, SrtpKeys};

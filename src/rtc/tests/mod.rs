@@ -4,6 +4,7 @@
 //! the engines. Both are offerers here, the transport answers, as in a LiveKit publisher connection.
 
 mod attacks;
+mod fragments;
 mod hostile;
 mod ice;
 mod raw;
@@ -22,6 +23,8 @@ use crate::types::{DropReason, DtlsRole, IceCredentials, NetPath, NetProtocol, R
 
 pub(super) const SERVER: &str = "10.0.0.1:7882";
 pub(super) const CLIENT: &str = "10.0.0.2:5000";
+/// What we send passes every path that carries media.
+pub(super) const LARGEST: usize = 1200;
 /// One way.
 const LATENCY: Duration = Duration::from_millis(5);
 
@@ -171,6 +174,7 @@ impl<P: Peer> World<P> {
     }
 
     pub(super) fn send(&mut self, to_server: bool, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        assert!(to_server || datagram.len() <= LARGEST, "{} bytes", datagram.len());
         let mut packet = Packet {
             at: self.now + LATENCY,
             to_server,
