@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::voice::VoiceSection;
 use crate::proto::claims::ApiKeys;
 use crate::proto::livekit::RoomConfiguration;
+use crate::rtc::DtlsVersions;
 use crate::types::Codec;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,10 @@ pub struct RtcConfig {
     pub allow_tcp_fallback: bool,
     /// Milliseconds: whose signalling takes longer is not sent to TCP; 0 = no limit.
     pub tcp_fallback_rtt_threshold: u32,
+    /// Clients whose UDP loses a quarter for half a minute are sent to TCP; only with the threshold.
+    pub allow_udp_unstable_fallback: bool,
+    /// Ours.
+    pub dtls_versions: DtlsVersionsConfig,
     /// Handshakes take fewer round trips with clients that offer it: DTLS in STUN.
     pub enable_warp: bool,
     /// Ours: data channels open without a handshake of SCTP, with clients that offer it.
@@ -441,6 +446,28 @@ impl Default for Config {
     }
 }
 
+/// Which versions of DTLS are spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DtlsVersionsConfig {
+    #[default]
+    #[serde(rename = "1.2")]
+    Only12,
+    #[serde(rename = "1.2, 1.3")]
+    Either,
+    #[serde(rename = "1.3")]
+    Only13,
+}
+
+impl From<DtlsVersionsConfig> for DtlsVersions {
+    fn from(versions: DtlsVersionsConfig) -> Self {
+        match versions {
+            DtlsVersionsConfig::Only12 => Self::Only12,
+            DtlsVersionsConfig::Either => Self::Either,
+            DtlsVersionsConfig::Only13 => Self::Only13,
+        }
+    }
+}
+
 impl Default for RtcConfig {
     fn default() -> Self {
         Self {
@@ -464,6 +491,8 @@ impl Default for RtcConfig {
             force_tcp: false,
             allow_tcp_fallback: true,
             tcp_fallback_rtt_threshold: 0,
+            allow_udp_unstable_fallback: false,
+            dtls_versions: DtlsVersionsConfig::default(),
             enable_warp: false,
             enable_snap: true,
             packet_buffer_size_video: 500,

@@ -1,5 +1,5 @@
-//! The address the outside sees, asked for at the start, and when no STUN server tells it then, again until one does: rooms
-//! that are made from then on, their clients' TURN servers and our own TURN server are told of it.
+//! The address the outside sees, asked for at the start, and when no STUN server tells it then, again until one does: rooms,
+//! their clients' TURN servers and our own TURN server are told of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Late {
         };
         let address = outside.address;
         match self.tell(&node, outside).await {
-            Ok(()) => tracing::info!(%address, "the outside sees this server; new rooms and TURN are told"),
+            Ok(()) => tracing::info!(%address, "the outside sees this server; rooms and TURN are told"),
             Err(error) => tracing::error!(%address, %error, "the external address cannot be used"),
         }
     }
@@ -95,7 +95,7 @@ impl Late {
     async fn tell(&self, node: &Node, outside: Outside) -> std::io::Result<()> {
         let rtc = &self.config.rtc;
         let advertised = addresses::advertised(rtc, self.config.development, &self.local, Some(outside));
-        // The TURN server first: clients of new rooms are sent to it.
+        // The TURN server first: clients are sent to it.
         if let Some(home) = &self.relay {
             let mut routes = Vec::new();
             for (index, Reachable { shard, bound }) in self.shards.iter().enumerate() {
@@ -111,7 +111,8 @@ impl Late {
             udp: udp_candidates(rtc, &advertised, bound),
             tcp: tcp_candidates(&advertised, self.tcp_port),
         });
-        node.replace_addresses(fresh.collect(), ice_servers(&self.config, &advertised)?);
+        let servers = ice_servers(&self.config, &advertised)?;
+        node.replace_addresses(fresh.collect(), servers).await;
         Ok(())
     }
 }

@@ -155,7 +155,8 @@ impl Server {
             false if !config.tls.acme.domains.is_empty() => return Err(RelayError::NoSinglePort.into()),
             false => (relay::check(&config.turn)?, None),
         };
-        let identity = DtlsIdentity::generate().map_err(|error| ServeError::Certificate(error.to_string()))?;
+        let identity = DtlsIdentity::with_versions(config.rtc.dtls_versions.into())
+            .map_err(|error| ServeError::Certificate(error.to_string()))?;
         let metrics_listeners = match config.prometheus.port {
             0 => Vec::new(),
             port => listeners(config, port).await?,
@@ -682,6 +683,7 @@ fn room_settings(config: &Config, fingerprint: [u8; 32]) -> RoomSettings {
         allow_pause: config.rtc.congestion_control.allow_pause,
         tcp_fallback: config.rtc.allow_tcp_fallback,
         tcp_fallback_rtt_threshold: Duration::from_millis(config.rtc.tcp_fallback_rtt_threshold.into()),
+        udp_unstable_fallback: config.rtc.allow_udp_unstable_fallback,
         warp: config.rtc.enable_warp,
         snap: config.rtc.enable_snap,
         playout_delay: room

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use livekit_protocol::signal_request::Message;
 use livekit_protocol::{ClientConfigSetting, ClientConfiguration, IceServer, ReconnectReason};
 
-use crate::types::{CloseReason, Identity, ParticipantHandle};
+use crate::types::{CloseReason, Identity, ParticipantHandle, TransportHandle};
 
 use super::participant::Participant;
 use super::room::Room;
@@ -165,6 +165,30 @@ impl Room {
             && let Ok(rtt @ 1..) = u64::try_from(ping.rtt)
         {
             participant.signal_rtt = Some(Duration::from_millis(rtt));
+        }
+    }
+
+    /// LiveKit (`allow_udp_unstable_fallback`): where a stream is about as near as UDP is, and UDP loses much for long, the client
+    /// is made to come back, and is led over TCP then. Only with a limit for TCP, which says how near is near enough.
+    pub(super) fn transport_lossy(&mut self, now: Instant, transport: TransportHandle, rtt: Duration) {
+        let handle = self.transports.get(&transport).copied();
+        let Some((handle, participant)) = handle.and_then(|handle| Some((handle, self.participants.get(&handle)?)))
+        else {
+            return;
+        };
+        let limit = self.settings.tcp_fallback_rtt_threshold.min(rtt * 13 / 10);
+        let is_near = !limit.is_zero() && participant.signal_rtt.is_none_or(|rtt| rtt < limit);
+        let may_go = participant.way == Way::Any && participant.connection.is_some();
+        if !self.settings.udp_unstable_fallback || !is_near || !may_go {
+            return;
+        }
+        self.way_failed(now, handle, true);
+        if self
+            .participants
+            .get(&handle)
+            .is_some_and(|participant| participant.way != Way::Any)
+        {
+            self.drop_connection(now, handle);
         }
     }
 

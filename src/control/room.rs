@@ -11,6 +11,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::{AgentDispatch, DisconnectReason, ParticipantInfo};
 
 use crate::media::edge::{Command, Event};
+use crate::proto::relay::IceServerSource;
 use crate::types::{
     CloseReason, Codec, Identity, ParticipantHandle, RoomHandle, RoomId, RoomName, SubscriptionHandle, TrackHandle,
     TrackId, TransportHandle, WallClock,
@@ -19,6 +20,7 @@ use crate::types::{
 use super::explanation::Asked;
 use super::fallback::Fallbacks;
 use super::ids::Ids;
+use super::join::MediaAddresses;
 use super::outbox::Outbox;
 use super::output::{ConnectionHandle, Output, RoomEvent};
 use super::participant::Participant;
@@ -207,11 +209,28 @@ impl Room {
         }
     }
 
+    /// How clients reach the home shard from now on, and which ICE servers they are told.
+    pub fn replace_addresses(&mut self, fresh: MediaAddresses, ice_servers: Vec<IceServerSource>) {
+        let settings = &mut self.settings;
+        let old = MediaAddresses {
+            udp: std::mem::replace(&mut settings.udp_candidates, fresh.udp.clone()),
+            tcp: std::mem::replace(&mut settings.tcp_candidates, fresh.tcp.clone()),
+        };
+        settings.ice_servers = ice_servers;
+        for participant in self.participants.values_mut() {
+            let peers = std::iter::once(&mut participant.publisher).chain(&mut participant.subscriber);
+            for peer in peers {
+                peer.negotiator.replace_candidates(&old, &fresh);
+            }
+        }
+    }
+
     /// What the shard reports. Events about something gone are normal and ignored.
     pub fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::TransportConnected { transport, .. } => self.transport_connected(now, transport),
             Event::TransportSilent { transport, silent } => self.transport_silent(now, transport, silent),
+            Event::TransportLossy { transport, rtt } => self.transport_lossy(now, transport, rtt),
             Event::TransportClosed { transport, reason } => self.transport_closed(now, transport, reason),
             Event::EncodingSeen {
                 track,

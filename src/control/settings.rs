@@ -165,6 +165,8 @@ pub struct RoomSettings {
     pub tcp_fallback: bool,
     /// To TCP only with a shorter round trip of their signalling; zero = always.
     pub tcp_fallback_rtt_threshold: Duration,
+    /// Clients whose UDP loses much for long are led to TCP; needs the threshold.
+    pub udp_unstable_fallback: bool,
     /// DTLS handshakes within connectivity checks, with clients that offer it.
     pub warp: bool,
     /// SCTP's first chunks in descriptions, with clients that offer it.
@@ -214,6 +216,7 @@ impl Default for RoomSettings {
             allow_pause: true,
             tcp_fallback: true,
             tcp_fallback_rtt_threshold: Duration::ZERO,
+            udp_unstable_fallback: false,
             warp: false,
             snap: true,
             audio_last_n: 0,

@@ -4,6 +4,7 @@
 //! (`DropReason::StaleCommand`) and ignored. Commands for one room must reach the shard in the order they were made.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use super::explain::{
     Decision, EncodingReport, Explanation, LayerReason, LayerState, ReceptionReport, RepairCounts, SubscriptionReport,
@@ -332,6 +333,8 @@ pub enum Event {
     ChannelsOpen { transport: TransportHandle },
     /// Nothing is heard of a transport that was connected, and nothing is sent on it any more (true), or it is back.
     TransportSilent { transport: TransportHandle, silent: bool },
+    /// Over UDP a quarter of what leaves is lost, in most of half a minute's seconds. `rtt`: there and back on that way.
+    TransportLossy { transport: TransportHandle, rtt: Duration },
     /// The transport is gone; the shard has forgotten it.
     TransportClosed {
         transport: TransportHandle,

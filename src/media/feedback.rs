@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::edge::Event;
 use super::encoding::SenderReportAnchor;
 use super::fanout::{Fanout, LOCAL_SSRC};
 use super::outside::Outside;
@@ -11,7 +12,7 @@ use super::slots::Slot;
 use super::subscription::{SENDER_REPORT_INTERVAL, SentReport, Subscription};
 use super::timeline::ticks;
 use crate::rtp::rtcp::{self, Packet, ReportBlock, SenderInfo};
-use crate::types::{DropReason, MediaKind, Ssrc};
+use crate::types::{DropReason, MediaKind, NetProtocol, Ssrc};
 
 /// LiveKit: receiver reports every second.
 pub const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_millis(1000);
@@ -151,6 +152,15 @@ impl Fanout {
         let since = subscription.loss.handle_report(block, outside.now);
         if let Some(target) = outside.transports.get_mut(transport) {
             target.sending_rate.handle_loss(outside.now, since.lost, since.expected);
+            let is_udp = target.rtc.path().is_some_and(|path| path.protocol == NetProtocol::Udp);
+            let rtt = target.sending_rate.rtt();
+            if is_udp
+                && target.lossy.handle_report(outside.now, block.fraction_lost)
+                && let Some(rtt) = rtt.or(subscription.rtt_measured.then_some(subscription.rtt))
+            {
+                let transport = target.handle;
+                outside.events.push(Event::TransportLossy { transport, rtt });
+            }
             let [expected, lost] = &mut outside.stats.loss_outgoing;
             *expected += since.expected;
             *lost += since.lost;

@@ -26,6 +26,7 @@ mod fanout;
 mod feedback;
 mod generated;
 mod layers;
+mod lossy;
 mod loudest;
 mod moving;
 mod outside;

@@ -10,6 +10,7 @@ use super::edge::Reception;
 use super::estimator::SendingRate;
 use super::fanout::LOCAL_SSRC;
 use super::feedback::RECEIVER_REPORT_INTERVAL;
+use super::lossy::LossySeconds;
 use super::outside::MIN_DELAY;
 use super::pacer::Descriptor;
 use super::remb::RembEstimate;
@@ -224,6 +225,7 @@ pub struct MediaTransport {
     pub rtcp: RtcpQueue,
     /// What may be sent, from what leaves and what the peer reports.
     pub sending_rate: SendingRate,
+    pub lossy: LossySeconds,
     /// Who gets what of it.
     pub allocation: Allocation,
     /// Test hook: the next input panics.
@@ -264,6 +266,7 @@ impl MediaTransport {
             waiting: SendQueue::new(now),
             rtcp: RtcpQueue::default(),
             sending_rate: SendingRate::new(now),
+            lossy: LossySeconds::default(),
             allocation,
             #[cfg(test)]
             panics: false,

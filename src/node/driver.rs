@@ -504,11 +504,21 @@ impl Node {
         }
     }
 
-    /// How clients of rooms that are made from now on reach the shards, in their order, and which ICE servers they are told.
-    pub fn replace_addresses(&self, fresh: Vec<MediaAddresses>, ice_servers: Vec<IceServerSource>) {
-        placement::replace_addresses(&self.inner.shards, fresh);
-        let mut known = self.inner.ice_servers.write().unwrap_or_else(PoisonError::into_inner);
-        *known = ice_servers;
+    /// How clients reach the shards from now on, in their order, and which ICE servers they are told. A client that is there
+    /// is told with its next description.
+    pub async fn replace_addresses(&self, fresh: Vec<MediaAddresses>, ice_servers: Vec<IceServerSource>) {
+        placement::replace_addresses(&self.inner.shards, fresh.clone());
+        {
+            let mut known = self.inner.ice_servers.write().unwrap_or_else(PoisonError::into_inner);
+            known.clone_from(&ice_servers);
+        }
+        // Rooms that are made meanwhile know already; those that are there learn it.
+        let fresh: Arc<[MediaAddresses]> = fresh.into();
+        for mailbox in self.inner.registry.mailboxes() {
+            let (fresh, ice_servers) = (Arc::clone(&fresh), ice_servers.clone());
+            // Err: it has ended.
+            let _ = mailbox.send(RoomInput::Addresses { fresh, ice_servers }).await;
+        }
     }
 
     fn spawn_room(
@@ -637,6 +647,10 @@ fn room_of(event: &Event) -> RoomHandle {
             transport: TransportHandle(handle),
         }
         | Event::TransportSilent {
+            transport: TransportHandle(handle),
+            ..
+        }
+        | Event::TransportLossy {
             transport: TransportHandle(handle),
             ..
         }

@@ -198,7 +198,7 @@ pub(super) fn addresses(shards: &[Shard], index: ShardIndex) -> Option<MediaAddr
     Some(known.read().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-/// Clients of rooms that are made from now on are told these, shard by shard.
+/// Clients that come from now on are told these, shard by shard.
 pub(super) fn replace_addresses(shards: &[Shard], fresh: Vec<MediaAddresses>) {
     for (shard, fresh) in shards.iter().zip(fresh) {
         *shard.addresses.write().unwrap_or_else(PoisonError::into_inner) = fresh;

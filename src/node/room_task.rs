@@ -16,11 +16,12 @@ use super::relay::Guests;
 use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
-    AdministrationError, ConnectionHandle, ForwardError, Forwarding, Join, JoinError, Output, Room, RoomEvent,
-    RoomExplanation, Traveller,
+    AdministrationError, ConnectionHandle, ForwardError, Forwarding, Join, JoinError, MediaAddresses, Output, Room,
+    RoomEvent, RoomExplanation, Traveller,
 };
 use crate::media::edge::{Command, Event, Span};
 use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest, SignalResponse};
+use crate::proto::relay::IceServerSource;
 use crate::store::RoomChange;
 use crate::types::{Identity, ParticipantHandle, RoomHandle, RoomName, ShardIndex};
 
@@ -113,6 +114,11 @@ pub(super) enum RoomInput {
     },
     /// Its worker is gone for good.
     JobLost(String),
+    /// How clients reach the shards from now on, in their order, and which ICE servers they are told.
+    Addresses {
+        fresh: Arc<[MediaAddresses]>,
+        ice_servers: Vec<IceServerSource>,
+    },
     /// Everybody is told, then the room ends.
     Shutdown,
 }
@@ -309,6 +315,11 @@ impl RoomTask {
                 }
                 // Whoever asked may have given up; then its `Connection` says so.
                 let _ = answer.send(result);
+            }
+            RoomInput::Addresses { fresh, ice_servers } => {
+                if let Some(home) = fresh.get(usize::from(self.seat.home.0)) {
+                    self.room.replace_addresses(home.clone(), ice_servers);
+                }
             }
             RoomInput::Request { connection, request } => match self.moved.get(&connection) {
                 Some(room) => pass_on(room, RoomInput::Request { connection, request }),

@@ -31,7 +31,7 @@ async fn stun(socket: UdpSocket, mut answers: watch::Receiver<bool>) {
     }
 }
 
-/// What somebody new in a room of its own is told: the answer with the server's candidates, and the URLs of ICE servers.
+/// What somebody new in a room is told: the answer with the server's candidates, and the URLs of ICE servers.
 async fn visit(server: &Process, room: &str) -> (String, Vec<String>) {
     let grant = VideoGrant {
         room_join: true,
@@ -76,8 +76,14 @@ async fn an_address_that_the_outside_tells_late_is_used() {
     assert!(!urls.contains(&relay), "its own addresses are better than none");
 
     speak.send_replace(true);
-    server.logs("new rooms and TURN are told").await;
-    let (answer, urls) = visit(&server, "after").await;
-    assert!(answer.contains(&format!(" {outside} {media} typ host")), "{answer}");
-    assert!(urls.contains(&relay), "{urls:?}");
+    server.logs("rooms and TURN are told").await;
+    // In a room of its own, and in that which is there.
+    for room in ["after", "before"] {
+        let (answer, urls) = visit(&server, room).await;
+        assert!(
+            answer.contains(&format!(" {outside} {media} typ host")),
+            "{room}: {answer}"
+        );
+        assert!(urls.contains(&relay), "{room}: {urls:?}");
+    }
 }

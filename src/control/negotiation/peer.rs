@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::codecs::{self, OpusWishes};
 use super::{BoundSender, NegotiationError, PeerConfig, Role, Sender};
+use crate::control::MediaAddresses;
 use crate::sdp::{
     Fingerprint, HostCandidate, MAX_SECTIONS, MediaSection, Msid, Origin, SectionKind, SessionDescription, Setup,
     SsrcAttribute, SsrcGroup, TransportAttributes,
@@ -183,6 +184,15 @@ impl PeerConnection {
     /// Descriptions from now on name no UDP candidates, as long as there are others.
     pub fn prefer_tcp(&mut self, only_tcp: bool) {
         self.only_tcp = only_tcp;
+    }
+
+    /// Descriptions from now on name `fresh`, if those before named `old`.
+    pub fn replace_candidates(&mut self, old: &MediaAddresses, fresh: &MediaAddresses) {
+        let cut = |addresses: &[SocketAddr]| addresses.get(..MAX_CANDIDATES).unwrap_or(addresses).to_vec();
+        let config = &mut self.config;
+        if config.candidates == cut(&old.udp) && config.tcp_candidates == cut(&old.tcp) {
+            (config.candidates, config.tcp_candidates) = (cut(&fresh.udp), cut(&fresh.tcp));
+        }
     }
 
     pub fn has_tcp_candidates(&self) -> bool {

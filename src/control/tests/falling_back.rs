@@ -1,5 +1,7 @@
 //! A client whose connections fail is led another way: TCP, then a relay, then any again.
 
+use std::time::Duration;
+
 use livekit_protocol::ClientConfigSetting;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
@@ -7,10 +9,10 @@ use livekit_protocol::simulate_scenario::Scenario;
 use livekit_protocol::{CandidateProtocol, IceServer, Ping, ReconnectReason, SimulateScenario};
 
 use super::world::{Entry, World, entry};
-use crate::control::{ConnectionHandle, RoomSettings};
+use crate::control::{ConnectionHandle, MediaAddresses, RoomSettings};
 use crate::media::edge::{Command, Event};
 use crate::proto::relay::IceServerSource;
-use crate::types::CloseReason;
+use crate::types::{CloseReason, TransportHandle};
 
 fn world() -> World {
     World::with(RoomSettings {
@@ -196,5 +198,120 @@ fn nobody_is_led_where_nothing_is() {
         let alice = world.join(entry("alice"));
         assert_eq!(led(&mut world, alice).0, ["udp", "tcp"]);
         fail(&mut world, alice, CloseReason::IceFailed);
+    }
+}
+
+fn newest_transport(world: &World) -> TransportHandle {
+    let transports = world.commands(|command| match command {
+        Command::OpenTransport(open) => Some(open.transport),
+        _ => None,
+    });
+    *transports.last().expect("a transport")
+}
+
+/// Its UDP loses so much that the shard says so, as far away as `udp`; its signalling is `signal` milliseconds away. Whether it
+/// is made to come back.
+fn loses(world: &mut World, connection: ConnectionHandle, udp: Duration, signal: i64) -> bool {
+    world.send(
+        connection,
+        Request::PingReq(Ping {
+            timestamp: 1,
+            rtt: signal,
+        }),
+    );
+    let transport = newest_transport(world);
+    world.event(Event::TransportLossy { transport, rtt: udp });
+    world.client(connection).closed
+}
+
+#[test]
+fn whoever_loses_much_over_udp_comes_back_over_tcp() {
+    let settings = |limit, allowed| RoomSettings {
+        tcp_fallback_rtt_threshold: Duration::from_millis(limit),
+        udp_unstable_fallback: allowed,
+        ..RoomSettings::default()
+    };
+    let udp = Duration::from_millis(50);
+    for dual in [true, false] {
+        let form = |entry: Entry| if dual { entry.dual() } else { entry };
+        let mut world = World::with(settings(200, true));
+        let before = world.join(form(entry("alice")));
+        // Long after it has connected: this is no failure of its way.
+        world.after_ms(600_000);
+        assert!(loses(&mut world, before, udp, 64), "{dual}");
+        let mut back = form(entry("alice"));
+        back.parameters.reconnect = true;
+        back.parameters.reconnect_reason = ReconnectReason::RrSignalDisconnected;
+        let alice = world.join(back);
+        world.move_sections(before, alice);
+        world.offer(alice);
+        assert_eq!(led(&mut world, alice).0, ["tcp"], "{dual}");
+        // It is the same session, and stays where it was led.
+        assert!(!loses(&mut world, alice, udp, 64));
+        assert_eq!(world.client(alice).leave_received(), None);
+    }
+    // Where it is not asked for, without a limit, over a stream that is no nearer than that or than UDP, in silence.
+    for (limit, allowed, udp, signal, silence) in [
+        (200, false, udp, 40, 0),
+        (0, true, udp, 40, 0),
+        (30, true, udp, 40, 0),
+        (200, true, udp, 65, 0),
+        (200, true, Duration::ZERO, 40, 0),
+    ] {
+        let mut world = World::with(settings(limit, allowed));
+        let alice = world.join(entry("alice"));
+        world.after_ms(silence);
+        assert!(
+            !loses(&mut world, alice, udp, signal),
+            "{limit} {allowed} {udp:?} {signal}"
+        );
+        assert_eq!(led(&mut world, alice).0, ["udp", "tcp"]);
+    }
+    let mut world = World::with(settings(200, true));
+    let alice = world.join(entry("alice"));
+    world.after_ms(16_000);
+    let transport = newest_transport(&world);
+    world.event(Event::TransportLossy { transport, rtt: udp });
+    assert!(!world.client(alice).closed, "its whole network is away");
+}
+
+/// The outside has told its address late: whoever comes is told it, and whoever is there with the next description.
+#[test]
+fn addresses_that_become_known_are_told_in_a_room_that_exists() {
+    let mut world = World::new();
+    let before = world.join(entry("alice"));
+    let fresh = |address: &str| vec![address.parse().expect("an address")];
+    world.room.replace_addresses(
+        MediaAddresses {
+            udp: fresh("203.0.113.7:7882"),
+            tcp: fresh("203.0.113.7:7881"),
+        },
+        vec![IceServerSource::Fixed(IceServer {
+            urls: vec!["turn:203.0.113.7:3478?transport=udp".to_owned()],
+            ..Default::default()
+        })],
+    );
+    let bob = world.join(entry("bob"));
+    let mut back = entry("alice");
+    back.parameters.reconnect = true;
+    world.drop_socket(before);
+    let alice = world.join(back);
+    world.move_sections(before, alice);
+    world.offer(alice);
+    for who in [bob, alice] {
+        let (mut told, mut servers) = (Vec::new(), Vec::new());
+        for message in world.client(who).told() {
+            match message {
+                Message::Answer(description) | Message::Offer(description) => {
+                    let candidates = description.sdp.lines().filter(|line| line.starts_with("a=candidate:"));
+                    told = candidates.map(|line| line.contains(" 203.0.113.7 788")).collect();
+                }
+                Message::Join(join) => servers = join.ice_servers,
+                Message::Reconnect(reconnect) => servers = reconnect.ice_servers,
+                _ => {}
+            }
+        }
+        assert_eq!(told, [true, true]);
+        assert_eq!(servers[0].urls, ["turn:203.0.113.7:3478?transport=udp"]);
     }
 }

@@ -18,7 +18,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{ChannelId, DtlsIdentity, Received, SEAL_OVERHEAD, Transport, TransportConfig, TransportEvent};
+use super::{
+    ChannelId, DtlsIdentity, DtlsVersions, Received, SEAL_OVERHEAD, Transport, TransportConfig, TransportEvent,
+};
 use crate::types::{DropReason, DtlsRole, IceCredentials, NetPath, NetProtocol, RemoteParameters, SctpInit};
 
 pub(super) const SERVER: &str = "10.0.0.1:7882";
@@ -95,7 +97,18 @@ pub(super) struct World<P> {
 impl<P: Peer> World<P> {
     /// Answers `offer` and lets both know each other's description.
     pub(super) fn new(now: Instant, peer: P, offer: &str, config: TransportConfig, role: DtlsRole) -> Self {
-        let identity = DtlsIdentity::generate().expect("an identity");
+        Self::speaking(now, peer, offer, config, role, DtlsVersions::default())
+    }
+
+    pub(super) fn speaking(
+        now: Instant,
+        peer: P,
+        offer: &str,
+        config: TransportConfig,
+        role: DtlsRole,
+        versions: DtlsVersions,
+    ) -> Self {
+        let identity = DtlsIdentity::with_versions(versions).expect("an identity");
         let answer = answer(offer, &config, identity.fingerprint(), role);
         let mut transport = Transport::new(config, &identity, now);
         transport.set_remote(now, &remote_parameters(offer, role));

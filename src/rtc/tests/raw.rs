@@ -17,8 +17,13 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
 }
 
 pub(in crate::rtc) fn binding_request(local: &IceCredentials, remote: &str, nominate: bool) -> Vec<u8> {
+    claiming(local, remote, (true, 1), nominate)
+}
+
+/// A check whose sender says that it is the controlling one, or not, with that tie-breaker.
+fn claiming(local: &IceCredentials, remote: &str, (controlling, tie): (bool, u64), nominate: bool) -> Vec<u8> {
     let username = format!("{}:{remote}", local.ufrag);
-    let message = StunMessage::binding_request(&username, TransId::new(), true, 1, 100, nominate);
+    let message = StunMessage::binding_request(&username, TransId::new(), controlling, tie, 100, nominate);
     let mut bytes = vec![0; 200];
     let len = message
         .to_bytes(Some(local.pwd.as_bytes()), &mut bytes, hmac)
@@ -400,6 +405,76 @@ fn a_conflict_of_roles_is_settled() {
     for both in [true, false] {
         let transports = full_agents([both, both]);
         assert_eq!(transports[0].path(), Some(path(SERVER, CLIENT)), "both {both}");
+    }
+}
+
+/// RFC 8445 §7.3.1.1, again and again in one session: whoever wins each time, afterwards one is in control and the other is not,
+/// and what was connected stays so.
+#[test]
+fn roles_that_change_again_and_again_cost_nothing() {
+    let mut transports = full_agents([true, false]);
+    let mut now = Instant::now() + Duration::from_secs(3);
+    // What each said of itself last: in control?
+    let mut says = [None; 2];
+    let mut conflicts = 0;
+    for (round, claim) in [
+        (true, u64::MAX),
+        (false, 0),
+        (true, u64::MAX),
+        (true, 0),
+        (false, u64::MAX),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut check = claiming(&credentials("s"), "ufragc", claim, false);
+        let taken = transports[0].handle_datagram(now, path(SERVER, CLIENT), &mut check);
+        assert_eq!(taken, Ok(Received::Consumed));
+        let end = now + Duration::from_secs(20);
+        while now < end {
+            for (from, to) in [(0, 1), (1, 0)] {
+                while let Some((sent, mut datagram)) = transports[from].poll_transmit() {
+                    match datagram.get(..2) {
+                        // ICE-CONTROLLING and ICE-CONTROLLED (RFC 8445 §16.1), of 8 bytes.
+                        Some([0x00, 0x01]) => {
+                            let has = |kind| datagram.windows(4).any(|part| part == [0x80, kind, 0, 8]);
+                            assert_ne!(has(0x2a), has(0x29));
+                            says[from] = Some(has(0x2a));
+                        }
+                        Some([0x01, 0x11]) => conflicts += 1,
+                        _ => {}
+                    }
+                    let arrived = NetPath {
+                        local: sent.remote,
+                        remote: sent.local,
+                        protocol: sent.protocol,
+                    };
+                    // The answer to a check that the other did not send is refused, and no harm.
+                    let _ = transports[to].handle_datagram(now, arrived, &mut datagram);
+                }
+            }
+            now += Duration::from_millis(5);
+            for transport in &mut transports {
+                if transport.poll_timeout().is_some_and(|at| at <= now) {
+                    transport.handle_timeout(now);
+                }
+            }
+        }
+        println!("{claim:?}: {says:?}, {conflicts} conflicts");
+        let [Some(one), Some(other)] = says else {
+            panic!("{says:?} after {round}")
+        };
+        assert_ne!(one, other, "after {round}");
+        assert_eq!(transports[0].path(), Some(path(SERVER, CLIENT)));
+        assert_eq!(transports[1].path(), Some(path(CLIENT, SERVER)));
+        for transport in &mut transports {
+            assert!(transport.is_connected());
+            let mut events = std::iter::from_fn(|| transport.poll_event());
+            assert!(
+                events.all(|event| matches!(event, TransportEvent::Connected { .. })),
+                "after {round}"
+            );
+        }
     }
 }
 

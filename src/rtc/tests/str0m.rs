@@ -700,3 +700,91 @@ fn a_peer_with_dtls_1_3_gets_1_2() {
     );
     exchange(&mut world);
 }
+
+/// Whether anything of a handshake and what follows it was of DTLS 1.3: it has record headers of its own (RFC 9147 §4).
+fn watch_for_1_3(world: &mut World<Str0m>) -> std::rc::Rc<std::cell::Cell<bool>> {
+    let seen = std::rc::Rc::new(std::cell::Cell::new(false));
+    let told = seen.clone();
+    world.link = Box::new(move |packet| {
+        told.set(
+            told.get()
+                || packet
+                    .datagram
+                    .first()
+                    .is_some_and(|first| (0x20..=0x3f).contains(first)),
+        );
+        true
+    });
+    seen
+}
+
+#[test]
+fn dtls_1_3_where_it_is_asked_for() {
+    use DtlsVersions::{Either, Only12, Only13};
+    for (ours, theirs, is_1_3) in [
+        (Only12, DtlsVersion::Auto, false),
+        (Either, DtlsVersion::Dtls12, false),
+        (Either, DtlsVersion::Auto, true),
+        (Either, DtlsVersion::Dtls13, true),
+        (Only13, DtlsVersion::Auto, true),
+        (Only13, DtlsVersion::Dtls13, true),
+    ] {
+        for role in [DtlsRole::Passive, DtlsRole::Active] {
+            let now = Instant::now();
+            let (peer, offer) = Str0m::new(now, CLIENT, theirs);
+            let mut world = World::speaking(now, peer, &offer, config(true, SERVER), role, ours);
+            let seen = watch_for_1_3(&mut world);
+            world.connected();
+            println!(
+                "{ours:?}, {theirs:?}, {role:?}: {:?} after {:?}",
+                world.events[0],
+                world.elapsed()
+            );
+            assert_eq!(seen.get(), is_1_3, "{ours:?}, {theirs:?}, {role:?}");
+            assert!(world.elapsed() < Duration::from_millis(400), "{:?}", world.elapsed());
+            exchange(&mut world);
+            assert_eq!(world.drops, []);
+            world.transport.close(world.now);
+            world.until("their end", Duration::from_secs(5), |world| !world.peer.rtc.is_alive());
+        }
+    }
+}
+
+#[test]
+fn dtls_1_3_with_losses() {
+    let mut random = 7u32;
+    for role in [DtlsRole::Passive, DtlsRole::Active] {
+        let now = Instant::now();
+        let (peer, offer) = Str0m::new(now, CLIENT, DtlsVersion::Auto);
+        let mut world = World::speaking(now, peer, &offer, config(true, SERVER), role, DtlsVersions::Either);
+        world.link = Box::new(move |packet| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            !(20..=63).contains(&packet.datagram[0]) || !(random >> 16).is_multiple_of(4)
+        });
+        world.connected();
+        println!("{role:?}: {:?}", world.elapsed());
+        // The last flights may be lost still; what SCTP does about its own is not of this story.
+        world.run_for(Duration::from_millis(300));
+        world.link = Box::new(|_| true);
+        let channel = ready(&mut world);
+        let message = vec![9; 50_000];
+        let sent = world.transport.send_data(world.now, channel, true, &message);
+        sent.expect("sent");
+        world.until("the message", Duration::from_secs(60), |world| {
+            !world.peer.messages().is_empty()
+        });
+        assert_eq!(world.peer.messages(), [(true, message)]);
+    }
+}
+
+/// Whoever has 1.2 only gets none of it where only 1.3 is spoken.
+#[test]
+fn a_peer_without_dtls_1_3_is_refused_where_nothing_else_is_spoken() {
+    for role in [DtlsRole::Passive, DtlsRole::Active] {
+        let now = Instant::now();
+        let (peer, offer) = Str0m::new(now, CLIENT, DtlsVersion::Dtls12);
+        let mut world = World::speaking(now, peer, &offer, config(true, SERVER), role, DtlsVersions::Only13);
+        world.until("closed", Duration::from_secs(60), |world| world.closed().is_some());
+        assert_eq!(world.events.len(), 1, "{:?}", world.events);
+    }
+}

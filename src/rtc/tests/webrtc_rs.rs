@@ -193,6 +193,18 @@ fn lite_as_dtls_server() {
     assert_eq!(world.drops, []);
 }
 
+/// It has DTLS 1.2 only, and its own way to write a ClientHello.
+#[test]
+fn the_older_dtls_is_still_understood_beside_1_3() {
+    for role in [DtlsRole::Passive, DtlsRole::Active] {
+        let now = Instant::now();
+        let (peer, offer) = WebrtcRs::new(now, ALL.to_vec());
+        let mut world = World::speaking(now, peer, &offer, config(true, SERVER), role, DtlsVersions::Either);
+        world.connected();
+        exchange(&mut world);
+    }
+}
+
 #[test]
 fn lite_as_dtls_client() {
     let mut world = world(&ALL, config(true, SERVER), DtlsRole::Active);

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::world::*;
+use crate::media::edge::Event;
 use crate::rtp::rtcp::{NackPair, Packet, ReportBlock, SenderInfo};
 use crate::rtp::{RtpHeader, rtcp};
 use crate::types::{DropReason, Extension, Pt, Ssrc};
@@ -375,4 +376,40 @@ fn a_subscribers_feedback_makes_the_estimate() {
     }
     let congested = estimate(&world).unwrap();
     assert!(congested.0 < 700_000, "{congested:?}");
+}
+
+/// Reports once a second of a quarter lost: after twenty of them it is said, once, over UDP only.
+#[test]
+fn a_way_that_loses_much_for_long_is_told_of() {
+    let (mut world, alice, bob, ssrc) = watched();
+    let info = SenderInfo {
+        ssrc: Ssrc(7),
+        ntp: 0xe000_0000_0000_0000,
+        rtp_timestamp: 30_000,
+        packets: 10,
+        octets: 5000,
+    };
+    world.send_rtcp(alice, |writer| writer.sender_report(&info, &[]));
+    world.events();
+    let mut block = report_block(ssrc);
+    let mut said = Vec::new();
+    for second in 0..60 {
+        world.pass(1000);
+        for compound in std::mem::take(&mut world.peers[bob].rtcp) {
+            for packet in rtcp::parse(&compound) {
+                if let Ok(Packet::SenderReport { info, .. }) = packet {
+                    block.last_sender_report = (info.ntp >> 16) as u32;
+                }
+            }
+        }
+        block.fraction_lost = if (10..50).contains(&second) { 64 } else { 10 };
+        world.send_rtcp(bob, |writer| writer.receiver_report(Ssrc(1), &[block]));
+        for event in world.events() {
+            if let Event::TransportLossy { transport, rtt } = event {
+                assert!(transport == world.peers[bob].handle && !rtt.is_zero());
+                said.push(second);
+            }
+        }
+    }
+    assert_eq!(said, [29, 49]);
 }
