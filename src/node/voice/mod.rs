@@ -6,6 +6,7 @@
 
 mod https;
 mod lanes;
+mod sharing;
 mod statistics;
 mod task;
 mod tokens;
