@@ -1,4 +1,5 @@
 //! The seat of the voice system: which of the nodes that share a Redis serves it, and which server each of its rooms is on.
+//! (What its gateway sessions have been told is in `sessions`.)
 //!
 //! A key with a short life, renewed for as long as its holder serves, names the node that the others lead to. Pins are
 //! written by the holder and by nobody else: a node that was cut off and comes back changes nothing. Owned by `app`,

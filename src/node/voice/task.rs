@@ -77,6 +77,9 @@ struct Writer {
     returned: mpsc::Receiver<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     returns: mpsc::Sender<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     not_before: Instant,
+    /// Whoever waits for the write under way, and for the next; each has a request open.
+    covered: Vec<oneshot::Sender<bool>>,
+    waiting: Vec<oneshot::Sender<bool>>,
 }
 
 impl VoiceLink {
@@ -146,6 +149,8 @@ impl VoiceTask {
                 returned,
                 returns,
                 not_before: Instant::now(),
+                covered: Vec::new(),
+                waiting: Vec::new(),
             },
             sharing,
             statistics: config.statistics,
@@ -253,6 +258,9 @@ impl Task {
             Input::Happened(happening) => self.happened(now, *happening),
             Input::Participants { server, room, seen } => voice.handle_participants(now, &server, &room, &seen),
             Input::Health { server, down } => voice.handle_server_health(now, &server, down),
+            Input::Kept(done) if !self.unwritten.is_empty() => self.writer.waiting.push(done),
+            Input::Kept(done) if self.writer.idle.is_none() => self.writer.covered.push(done),
+            Input::Kept(done) => answer([done], true),
             Input::Stop(_) => {}
         }
         // What one input leads to comes before what the next does.
@@ -359,6 +367,7 @@ impl Task {
             return;
         };
         let changes: Vec<Change> = std::mem::take(&mut self.unwritten).into_values().collect();
+        self.writer.covered.append(&mut self.writer.waiting);
         let returns = self.writer.returns.clone();
         tokio::spawn(async move {
             let outcome = store.write(changes.clone()).await;
@@ -369,7 +378,9 @@ impl Task {
     fn written(&mut self, store: VoiceStore, outcome: Result<(), StoreError>, changes: Vec<Change>) {
         self.writer.idle = Some(store);
         self.voice.set_storage_down(outcome.is_err());
+        answer(self.writer.covered.drain(..), outcome.is_ok());
         let Err(error) = outcome else { return };
+        answer(self.writer.waiting.drain(..), false);
         tracing::error!(%error, "the voice database cannot be written: nobody new is let in");
         self.writer.not_before = Instant::now() + RETRY;
         for change in changes {
@@ -421,10 +432,19 @@ impl Task {
             && !self.unwritten.is_empty()
         {
             let changes = std::mem::take(&mut self.unwritten).into_values().collect();
-            if let Err(error) = store.write(changes).await {
+            let outcome = store.write(changes).await;
+            answer(self.writer.waiting.drain(..), outcome.is_ok());
+            if let Err(error) = outcome {
                 tracing::error!(%error, "the voice database cannot be written at the end");
             }
         }
+    }
+}
+
+/// Whoever waits may have given up.
+fn answer(waiting: impl IntoIterator<Item = oneshot::Sender<bool>>, kept: bool) {
+    for done in waiting {
+        let _ = done.send(kept);
     }
 }
 

@@ -55,6 +55,7 @@ impl Kept {
         next.now = world.now.after(Duration::from_secs(7));
         next.voice = seeded(next.now, 8);
         next.rooms = world.rooms.clone();
+        next.kept = world.kept.clone();
         let changes = world.kept.iter().map(|((table, id), body)| Change {
             table: *table,
             id: id.clone(),
@@ -206,7 +207,7 @@ fn what_happened_in_the_last_moment_is_told_by_the_next_process() {
     let clients = [3, 4, 5].map(|user| world.client(user));
     let [ann, bob, carol] = clients;
     let names = clients.map(|client| known(&mut world, client).0);
-    let (mute, moved) = (world.join(bob, "10"), world.join(carol, "10"));
+    let (mute, moved) = (world.join(bob, "11"), world.join(carol, "10"));
     let (session, other) = (&names[0], &names[2]);
     let last = sequences(&world.frames(ann)).into_iter().max().unwrap();
     let seen = sequences(&world.frames(carol)).into_iter().max().unwrap();
