@@ -176,6 +176,10 @@ impl Metrics {
             "patchbay_voice_room_events_lost_total",
             [(String::new(), counts.lost_events)],
         );
+        page.counter(
+            "patchbay_voice_sessions_not_shared_total",
+            [(String::new(), voice.unshared_batches())],
+        );
     }
 
     fn rooms(&self, page: &mut Page) {

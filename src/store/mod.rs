@@ -1,7 +1,7 @@
 //! L2: what outlives the process, in SQLite or PostgreSQL; and who may serve, in Redis.
 //!
-//! Owns the file, its tables and their migrations, the lease of the one node of a Redis, and the voice system's seat and pins
-//! there. Driven by `app` (which opens it), by the journal in `node` and by webhooks, from threads that may block. Never decides what is worth keeping.
+//! Owns the file, its tables and their migrations, the lease of the one node of a Redis, and the voice system's seat, pins
+//! and gateway sessions there. Driven by `app` (which opens it), by the journal in `node` and by webhooks, from threads that may block. Never decides what is worth keeping.
 
 mod database;
 mod lease;
@@ -9,6 +9,7 @@ mod outbox;
 mod redis;
 mod rooms;
 mod seat;
+mod sessions;
 mod voice;
 
 pub use database::{Database, SharedDatabase};
@@ -17,6 +18,7 @@ pub use outbox::{NewLetter, Waiting};
 pub use redis::{RedisError, RedisSettings, Sentinel};
 pub use rooms::RoomChange;
 pub use seat::{SEAT_LOOK, Sat, Seat, SharedPins};
+pub use sessions::SharedSessions;
 pub use voice::VoiceStore;
 
 /// Any failure of the database; the text is for the log.

@@ -15,8 +15,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// One line or text of a reply, bytes: a pin's record has up to 1,400.
-const MAX_TEXT: usize = 4096;
+/// One line of a reply, bytes.
+const MAX_LINE: usize = 4096;
+/// One text of a reply, bytes: a dispatch that is kept has up to 96 KiB with the names of those who got it.
+const MAX_TEXT: usize = 128 << 10;
+/// All texts of one reply, bytes: of 32 such dispatches.
+const MAX_REPLY: usize = 4 << 20;
 /// Elements of one reply: of a small hash Redis gives all there are at once, 512 names and values at most as it is set up.
 const MAX_ELEMENTS: usize = 2048;
 /// LiveKit: `dial_timeout` where none is given.
@@ -239,10 +243,18 @@ async fn exchange(link: &mut Link, command: &[&str]) -> Result<Reply, RedisError
     link.flush().await?;
     match read_value(link).await? {
         Value::List(count) => {
-            let mut list = Vec::new();
+            let (mut list, mut bytes) = (Vec::new(), 0);
             for _ in 0..count {
                 match read_value(link).await? {
-                    Value::Reply(reply) => list.push(reply),
+                    Value::Reply(reply) => {
+                        if let Reply::Text(text) = &reply {
+                            bytes += text.len();
+                        }
+                        if bytes > MAX_REPLY {
+                            return Err(RedisError::NotRedis);
+                        }
+                        list.push(reply);
+                    }
                     Value::List(_) => return Err(RedisError::NotRedis), // nothing we ask is answered so
                 }
             }
@@ -260,7 +272,7 @@ enum Value {
 
 async fn read_value(link: &mut (impl AsyncBufRead + Unpin)) -> Result<Value, RedisError> {
     let mut line = Vec::new();
-    let limit = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX);
+    let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
     (&mut *link).take(limit).read_until(b'\n', &mut line).await?;
     let line = line.strip_suffix(b"\r\n").ok_or(RedisError::NotRedis)?;
     let line = std::str::from_utf8(line).map_err(|_| RedisError::NotRedis)?;

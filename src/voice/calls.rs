@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::directory::{ChannelType, Ringable};
@@ -11,6 +11,7 @@ use super::domain::{Timer, Voice};
 use super::effect::{Change, Table};
 use super::error::VoiceError;
 use super::ids::{ChannelId, ConnectionId, MessageId, RoomKey, UnixMillis, UserId};
+use super::marks::Marks;
 use super::states::Connection;
 use super::topology::{Access, Coordinates, Wish};
 
@@ -21,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(120);
 /// Calls at a time; each has somebody who rang within two minutes. Further ones are refused.
 const MAX_CALLS: usize = 100_000;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     pub message: MessageId,
     pub region: Option<String>,
@@ -38,6 +39,7 @@ pub struct Call {
 pub struct Calls {
     calls: BTreeMap<ChannelId, Call>,
     count: u64,
+    pub(super) changed: Marks<ChannelId>,
 }
 
 /// A call that is over, as it is kept.
@@ -61,6 +63,25 @@ impl Calls {
 
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ChannelId, &Call)> {
+        self.calls.iter().map(|(channel, call)| (*channel, call))
+    }
+
+    fn edit(&mut self, channel: ChannelId) -> Option<&mut Call> {
+        self.changed.mark(&channel);
+        self.calls.get_mut(&channel)
+    }
+
+    fn put(&mut self, channel: ChannelId, call: Call) {
+        self.changed.mark(&channel);
+        self.calls.insert(channel, call);
+    }
+
+    fn remove(&mut self, channel: ChannelId) -> Option<Call> {
+        self.changed.mark(&channel);
+        self.calls.remove(&channel)
     }
 
     pub(super) fn region_of(&self, room: RoomKey) -> Option<String> {
@@ -156,7 +177,7 @@ impl Voice {
             .filter(|other| loud(other))
             .map(|other| (*other, until))
             .collect();
-        let event = match self.calls.calls.get_mut(&channel) {
+        let event = match self.calls.edit(channel) {
             Some(call) => {
                 call.ringing.extend(ringing);
                 "CALL_UPDATE"
@@ -169,6 +190,20 @@ impl Voice {
         self.at(until, Timer::Call(channel));
         self.tell_call(now, channel, event);
         Ok(())
+    }
+
+    /// A call that another process has begun.
+    pub(super) fn take_up_call(&mut self, now: UnixMillis, channel: ChannelId, call: Call) {
+        let known = self.directory.channel(channel);
+        if self.calls.len() >= MAX_CALLS || !known.is_some_and(|known| known.kind.is_call()) {
+            return;
+        }
+        for until in call.ringing.values() {
+            self.at(*until, Timer::Call(channel));
+        }
+        self.at(now.after(IDLE), Timer::Call(channel));
+        self.calls.count += 1;
+        self.calls.put(channel, call);
     }
 
     /// Begins a call without ringing.
@@ -233,7 +268,7 @@ impl Voice {
             created_at: now,
             idle_since: now,
         };
-        self.calls.calls.insert(channel, call);
+        self.calls.put(channel, call);
         self.at(now.after(IDLE), Timer::Call(channel));
         Ok(())
     }
@@ -250,7 +285,7 @@ impl Voice {
         wanted: Option<Vec<UserId>>,
     ) -> Result<(), VoiceError> {
         self.conversation(user, channel)?;
-        let call = self.calls.calls.get_mut(&channel).ok_or(VoiceError::NoActiveCall)?;
+        let call = self.calls.edit(channel).ok_or(VoiceError::NoActiveCall)?;
         let before = call.ringing.len();
         for other in wanted.unwrap_or_else(|| vec![user]) {
             call.ringing.remove(&other);
@@ -287,7 +322,7 @@ impl Voice {
                 return Err(VoiceError::RestrictedRegion);
             }
         }
-        if let Some(call) = self.calls.calls.get_mut(&channel).filter(|call| call.region != region) {
+        if let Some(call) = self.calls.edit(channel).filter(|call| call.region != region) {
             call.region.clone_from(&region);
             self.tell_call(now, channel, "CALL_UPDATE");
         }
@@ -336,7 +371,7 @@ impl Voice {
 
     pub(super) fn joined_call(&mut self, now: UnixMillis, room: RoomKey, user: UserId) {
         let RoomKey::Dm { channel } = room else { return };
-        if let Some(call) = self.calls.calls.get_mut(&channel) {
+        if let Some(call) = self.calls.edit(channel) {
             call.ringing.remove(&user);
             call.participants.insert(user);
             self.tell_call(now, channel, "CALL_UPDATE");
@@ -365,7 +400,7 @@ impl Voice {
 
     pub(super) fn call_due(&mut self, now: UnixMillis, channel: ChannelId) {
         let used = self.states.is_used(RoomKey::Dm { channel });
-        let Some(call) = self.calls.calls.get_mut(&channel) else {
+        let Some(call) = self.calls.edit(channel) else {
             return;
         };
         let before = call.ringing.len();
@@ -386,14 +421,14 @@ impl Voice {
 
     /// Looks again when the call may have become idle.
     fn rest(&mut self, now: UnixMillis, channel: ChannelId) {
-        if let Some(call) = self.calls.calls.get_mut(&channel) {
+        if let Some(call) = self.calls.edit(channel) {
             call.idle_since = now;
         }
         self.at(now.after(IDLE), Timer::Call(channel));
     }
 
     fn finish_call(&mut self, now: UnixMillis, channel: ChannelId) {
-        let Some(call) = self.calls.calls.remove(&channel) else {
+        let Some(call) = self.calls.remove(channel) else {
             return;
         };
         let record = CallRecord {

@@ -63,6 +63,10 @@ impl Voice {
             .collect();
         let pending = self.states.all_pending().filter(concerns);
         let pending: Vec<ConnectionId> = pending.map(|connection| connection.id.clone()).collect();
+        self.reapply_to(now, connected, pending);
+    }
+
+    pub(super) fn reapply_to(&mut self, now: UnixMillis, connected: Vec<ConnectionId>, pending: Vec<ConnectionId>) {
         for id in connected {
             let Some(connection) = self.states.find(&id) else {
                 continue;

@@ -13,6 +13,7 @@ use super::effect::{Change, Effect, RoomAction, Table};
 use super::gateway::Gateway;
 use super::ids::{ChannelId, ConnectionId, Naming, RoomKey, SessionId, SocketId, UnixMillis, UserId};
 use super::limits::RateLimits;
+use super::marks::Marks;
 use super::pins::{PinRecord, Pins};
 use super::rights::Signer;
 use super::states::States;
@@ -103,6 +104,7 @@ pub struct Voice {
     pub(super) limits: RateLimits,
     /// Who was moved where by a moderator, and may be there for that.
     pub(super) virtual_access: BTreeSet<(UserId, ChannelId)>,
+    pub(super) virtual_changed: Marks<(UserId, ChannelId)>,
     pub(super) retired: BTreeMap<Retirement, UnixMillis>,
     pub(super) storage_down: bool,
     /// Pins from before are of an earlier process.
@@ -134,6 +136,7 @@ impl Voice {
             calls: Calls::default(),
             limits: RateLimits::default(),
             virtual_access: BTreeSet::new(),
+            virtual_changed: Marks::default(),
             retired: BTreeMap::new(),
             storage_down: false,
             started: now,

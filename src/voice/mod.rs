@@ -16,6 +16,7 @@ mod gateway;
 mod ids;
 mod join;
 mod limits;
+mod marks;
 mod moderation;
 mod permissions;
 mod pins;
@@ -35,7 +36,7 @@ pub use directory::{
 pub use domain::{Voice, VoiceSettings};
 pub use effect::{Change, CloseCode, Effect, Frame, RoomAction, Table};
 pub use error::VoiceError;
-pub use gateway::{Gateway, MAX_FRAME};
+pub use gateway::{Gateway, MAX_FRAME, SessionBatch, StoredSessions, TakenOver};
 pub use ids::{
     ChannelId, ConnectionId, GuildId, MessageId, Naming, NotASnowflake, RoleId, RoomKey, SessionId, SocketId,
     StreamKey, UnixMillis, UserId, identity, parse_identity,

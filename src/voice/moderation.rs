@@ -145,6 +145,7 @@ impl Voice {
         let room = RoomKey::Guild { guild, channel };
         let ids = self.chosen(guild, user, only)?;
         let was_granted = !self.virtual_access.insert((user, channel));
+        self.virtual_changed.mark(&(user, channel));
         for id in ids {
             let pending = self.states.pending(&id).map(|pending| &pending.connection);
             let Some(old) = self.states.find(&id).or(pending).cloned() else {
@@ -158,7 +159,7 @@ impl Voice {
                 Ok(destination) => destination,
                 Err(error) => {
                     if !was_granted {
-                        self.virtual_access.remove(&(user, channel));
+                        self.end_virtual_access(user, channel);
                     }
                     return Err(error);
                 }
@@ -186,7 +187,7 @@ impl Voice {
             .chain(self.states.pending_in(room))
             .any(|connection| connection.user == user)
         {
-            self.virtual_access.remove(&(user, channel));
+            self.end_virtual_access(user, channel);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::domain::{Timer, Voice};
 use super::effect::{Change, RoomAction, Table};
 use super::error::VoiceError;
-use super::ids::{RoomKey, UnixMillis, UserId};
+use super::ids::{ChannelId, RoomKey, UnixMillis, UserId};
 use super::join::Join;
 use super::pins::PinRecord;
 use super::states::Connection;
@@ -72,11 +72,17 @@ impl Voice {
         }
     }
 
+    pub(super) fn end_virtual_access(&mut self, user: UserId, channel: ChannelId) {
+        if self.virtual_access.remove(&(user, channel)) {
+            self.virtual_changed.mark(&(user, channel));
+        }
+    }
+
     /// Lets go of what was for those in `room`, when nobody is there or expected any more.
     pub(super) fn after_departure(&mut self, now: UnixMillis, room: RoomKey, user: UserId) {
         let stays = |connection: &Connection| connection.user == user;
         if !self.states.in_room(room).chain(self.states.pending_in(room)).any(stays) {
-            self.virtual_access.remove(&(user, room.channel()));
+            self.end_virtual_access(user, room.channel());
         }
         if self.states.is_used(room) {
             return;

@@ -1,9 +1,9 @@
 //! What a connection may do with media, and the LiveKit grant that says so.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What permissions, or the backend's own word, allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rights {
     #[serde(rename = "can_speak")]
     pub speak: bool,

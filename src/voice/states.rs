@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ids::{ChannelId, ConnectionId, GuildId, RoomKey, SessionId, UnixMillis, UserId};
+use super::marks::Marks;
 use super::rights::{MediaGrant, Rights};
 use super::topology::ServerKey;
 
 /// What the client says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SelfState {
     pub mute: bool,
     pub deaf: bool,
@@ -89,6 +90,8 @@ pub struct States {
     pending_by_room: BTreeMap<RoomKey, BTreeSet<ConnectionId>>,
     /// Gone for less than the time in which they may come back with the token they have.
     left: BTreeMap<ConnectionId, (Connection, UnixMillis)>,
+    /// Connected or expected, or not any more.
+    pub(super) changed: Marks<ConnectionId>,
 }
 
 impl States {
@@ -97,6 +100,7 @@ impl States {
     }
 
     pub fn find_mut(&mut self, id: &ConnectionId) -> Option<&mut Connection> {
+        self.changed.mark(id);
         self.connected.get_mut(id)
     }
 
@@ -105,6 +109,7 @@ impl States {
     }
 
     pub fn pending_mut(&mut self, id: &ConnectionId) -> Option<&mut Pending> {
+        self.changed.mark(id);
         self.pending.get_mut(id)
     }
 
@@ -182,12 +187,14 @@ impl States {
     pub fn expect(&mut self, pending: Pending) {
         let (id, room) = (pending.connection.id.clone(), pending.connection.room);
         self.forget_pending(&id);
+        self.changed.mark(&id);
         self.pending_by_room.entry(room).or_default().insert(id.clone());
         self.pending.insert(id, pending);
     }
 
     pub fn forget_pending(&mut self, id: &ConnectionId) -> Option<Pending> {
         let pending = self.pending.remove(id)?;
+        self.changed.mark(id);
         remove_from(&mut self.pending_by_room, &pending.connection.room, id);
         Some(pending)
     }
@@ -196,6 +203,7 @@ impl States {
     pub fn connect(&mut self, connection: Connection) {
         self.disconnect(&connection.id.clone());
         self.left.remove(&connection.id);
+        self.changed.mark(&connection.id);
         self.by_room
             .entry(connection.room)
             .or_default()
@@ -209,6 +217,7 @@ impl States {
 
     pub fn disconnect(&mut self, id: &ConnectionId) -> Option<Connection> {
         let connection = self.connected.remove(id)?;
+        self.changed.mark(id);
         remove_from(&mut self.by_room, &connection.room, id);
         if let Some(ids) = self.by_user.get_mut(&connection.user) {
             ids.remove(id);

@@ -81,6 +81,22 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// One command without spaces in its words, and the first line of the answer.
+    pub async fn say(&self, command: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        let text = format!("AUTH name password\r\n{command}\r\n");
+        socket.write_all(text.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(socket).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("+OK"));
+        lines.next_line().await.unwrap().unwrap()
+    }
+
+    /// It is there again, and knows nothing.
+    pub async fn run(&mut self) {
+        self.stop();
+        self.child = Some(served(self.address).await.unwrap());
+    }
+
     /// It is gone, with all it knew.
     pub fn stop(&mut self) {
         if let Some(child) = &mut self.child {
@@ -116,6 +132,14 @@ async fn stand_in() -> Redis {
 /// A server of its own, whose user "name" has the password "password". None where the machine has none.
 pub async fn real() -> Option<Redis> {
     let address = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
+    Some(Redis {
+        address,
+        child: Some(served(address).await?),
+        keys: Keys::default(),
+    })
+}
+
+async fn served(address: SocketAddr) -> Option<Child> {
     let port = address.port().to_string();
     let arguments = [
         "--port",
@@ -128,20 +152,14 @@ pub async fn real() -> Option<Redis> {
         "no",
     ];
     let users = ["--user", "name", "on", ">password", "~*", "+@all"];
-    let child = Command::new("redis-server")
+    let mut child = Command::new("redis-server")
         .args(arguments)
         .args(users)
         .current_dir(std::env::temp_dir())
         .stdout(Stdio::piped())
         .spawn()
         .ok()?;
-    let mut child = child;
     let said = child.stdout.take()?;
-    let redis = Redis {
-        address,
-        child: Some(child),
-        keys: Keys::default(),
-    };
     let ready = tokio::task::spawn_blocking(move || {
         let lines = std::io::BufRead::lines(std::io::BufReader::new(said));
         let mut lines = lines.map_while(Result::ok);
@@ -152,7 +170,7 @@ pub async fn real() -> Option<Redis> {
     });
     let ready = tokio::time::timeout(crate::client::LIMIT, ready).await;
     assert!(ready.expect("a start").unwrap(), "redis-server does not start");
-    Some(redis)
+    Some(child)
 }
 
 fn with(redis: &Redis) -> serde_json::Value {

@@ -46,16 +46,23 @@ impl Process {
 
     /// Reads its log up to a line with that in it.
     pub async fn logs(&mut self, text: &str) {
+        self.logs_all(&[text]).await;
+    }
+
+    /// Up to the last of several, in any order.
+    pub async fn logs_all(&mut self, texts: &[&str]) {
         let log = self.log.as_mut().unwrap();
+        let mut wanted = texts.to_vec();
         let found = async {
-            while let Some(line) = log.recv().await {
-                if line.contains(text) {
-                    return;
-                }
+            while !wanted.is_empty() {
+                let Some(line) = log.recv().await else {
+                    panic!("its log ends without {wanted:?}");
+                };
+                wanted.retain(|text| !line.contains(text));
             }
-            panic!("its log ends without {text:?}");
         };
-        tokio::time::timeout(LIMIT, found).await.expect(text);
+        let found = tokio::time::timeout(LIMIT, found).await;
+        assert!(found.is_ok(), "not logged: {texts:?}");
     }
 
     /// What a server that does not start with these settings says.

@@ -176,7 +176,7 @@ async fn get_region(call: Call) -> Result<Answer, ApiError> {
 async fn create_region(call: Call) -> Result<Answer, ApiError> {
     let region: Region = call.body()?;
     let created = call
-        .try_ask(move |voice, _| {
+        .keep(move |voice, _| {
             let id = region.id.clone();
             voice.put_region(region)?;
             region_json(voice, &id)
@@ -200,7 +200,7 @@ async fn update_region(call: Call) -> Result<Answer, ApiError> {
     let RegionId { id } = call.body()?;
     let named = call.json.clone();
     let updated = call
-        .try_ask(move |voice, _| {
+        .keep(move |voice, _| {
             let before = voice.topology().region(&id).ok_or(VoiceError::UnknownRegion)?;
             let after = merged(json!(before), &named);
             let after: Region = serde_json::from_value(after).map_err(|_| VoiceError::InvalidParameters)?;
@@ -213,7 +213,7 @@ async fn update_region(call: Call) -> Result<Answer, ApiError> {
 
 async fn delete_region(call: Call) -> Result<Answer, ApiError> {
     let RegionId { id } = call.body()?;
-    call.try_ask(move |voice, now| voice.remove_region(now, &id)).await?;
+    call.keep(move |voice, now| voice.remove_region(now, &id)).await?;
     Ok(Answer::Json(json!({"success": true})))
 }
 
@@ -243,7 +243,7 @@ async fn get_server(call: Call) -> Result<Answer, ApiError> {
 async fn create_server(call: Call) -> Result<Answer, ApiError> {
     let server: Server = call.body()?;
     let created = call
-        .try_ask(move |voice, now| {
+        .keep(move |voice, now| {
             let key = server.key();
             voice.put_server(now, server)?;
             server_json(voice, &key)
@@ -256,7 +256,7 @@ async fn update_server(call: Call) -> Result<Answer, ApiError> {
     let id: ServerId = call.body()?;
     let named = call.json.clone();
     let updated = call
-        .try_ask(move |voice, now| {
+        .keep(move |voice, now| {
             let key = id.key();
             let before = voice.topology().server(&key).ok_or(VoiceError::UnknownServer)?;
             let after = merged(json!(before), &named);
@@ -270,7 +270,6 @@ async fn update_server(call: Call) -> Result<Answer, ApiError> {
 
 async fn delete_server(call: Call) -> Result<Answer, ApiError> {
     let id: ServerId = call.body()?;
-    call.try_ask(move |voice, now| voice.remove_server(now, &id.key()))
-        .await?;
+    call.keep(move |voice, now| voice.remove_server(now, &id.key())).await?;
     Ok(Answer::Json(json!({"success": true})))
 }

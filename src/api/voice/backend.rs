@@ -135,7 +135,7 @@ async fn sync(call: Call) -> Result<Answer, ApiError> {
     }
     let sync: Sync = call.body()?;
     let summary = call
-        .try_ask(move |voice, now| voice.handle_sync(now, sync.entries))
+        .keep(move |voice, now| voice.handle_sync(now, sync.entries))
         .await?;
     Ok(Answer::Json(json!(summary)))
 }

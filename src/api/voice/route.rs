@@ -209,6 +209,20 @@ impl Call {
         self.ask(question).await?.map_err(Into::into)
     }
 
+    /// As `try_ask`, and answered when it is written down: whoever told us so does not tell it again.
+    ///
+    /// What was asked for is so nevertheless where it cannot be written, and is written when that is possible again.
+    pub async fn keep<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Voice, UnixMillis) -> Result<R, VoiceError> + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let answer = self.try_ask(question).await?;
+        match self.link.kept().await? {
+            true => Ok(answer),
+            false => Err(VoiceError::StorageDown.into()),
+        }
+    }
+
     /// As `try_ask`, so many times in ten seconds for one user at one place.
     pub async fn limited<R: Send + 'static>(
         &self,

@@ -60,14 +60,14 @@ impl Sitter {
                 () = sleep(SEAT_LOOK) => {}
             }
             if let Err(error) = self.look().await {
-                if !self.blind {
-                    tracing::warn!(%error, "the voice system's seat cannot be looked after");
-                }
-                self.blind = true;
                 if let Some(running) = &self.running {
                     // Somebody else may have it, and pins would not be shared.
                     let _ = running.link().ask(|voice, _| voice.set_storage_down(true)).await;
                 }
+                if !self.blind {
+                    tracing::warn!(%error, "the voice system's seat cannot be looked after");
+                }
+                self.blind = true;
             }
         }
         self.leave().await;
@@ -83,7 +83,8 @@ impl Sitter {
             }
             sat => {
                 if sat == Sat::Anew {
-                    self.leave().await;
+                    // What we know is old, and must not be written over what the other one has.
+                    self.abandon().await;
                 }
                 match &self.running {
                     Some(running) if self.blind => {
@@ -103,6 +104,7 @@ impl Sitter {
         let store = VoiceStore::Shared {
             rest: Box::new(self.system.database()?),
             pins: Box::new(self.seat.pins()),
+            sessions: Some(Box::new(self.seat.sessions(self.system.config.voice.resume_window))),
         };
         match self.system.start(store, link, inbox).await {
             Ok(task) => {
@@ -117,6 +119,12 @@ impl Sitter {
                 Err(error)
             }
         }
+    }
+
+    async fn abandon(&mut self) {
+        let Some(task) = self.running.take() else { return };
+        self.place.send_replace(Place::Nowhere);
+        task.abandon().await;
     }
 
     async fn leave(&mut self) {

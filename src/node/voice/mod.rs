@@ -6,6 +6,7 @@
 
 mod https;
 mod lanes;
+mod sharing;
 mod statistics;
 mod task;
 mod tokens;
@@ -64,6 +65,8 @@ enum Input {
         server: ServerKey,
         down: bool,
     },
+    /// To be answered when all that is to be kept is written, or cannot be.
+    Kept(oneshot::Sender<bool>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -144,6 +147,16 @@ impl VoiceLink {
             .send(Input::Question(question))
             .await
             .map_err(|_| VoiceGone)?;
+        answered.await.map_err(|_| VoiceGone)
+    }
+
+    /// Waits until what has been asked for before is written down; false: it cannot be for now.
+    ///
+    /// # Errors
+    /// The system has ended.
+    pub async fn kept(&self) -> Result<bool, VoiceGone> {
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.send(Input::Kept(answer)).await.map_err(|_| VoiceGone)?;
         answered.await.map_err(|_| VoiceGone)
     }
 

@@ -43,6 +43,7 @@ pub struct VoiceStatistics {
     /// By code, of which there are as many as are documented.
     refusals: Mutex<BTreeMap<(Told, &'static str), u64>>,
     cut: AtomicU64,
+    unshared: AtomicU64,
 }
 
 impl VoiceStatistics {
@@ -72,6 +73,16 @@ impl VoiceStatistics {
     /// A client that did not read what it was sent.
     pub(super) fn cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What other nodes need to go on with the sessions could not be stored.
+    pub(super) fn unshared(&self) {
+        self.unshared.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Times that sessions could not be stored for other nodes, since start.
+    pub fn unshared_batches(&self) -> u64 {
+        self.unshared.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> VoiceCounts {

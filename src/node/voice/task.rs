@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::https::Https;
 use super::lanes::{Lanes, seen};
+use super::sharing::{Sharing, Stored};
 use super::statistics::{Told, VoiceCounts, VoiceStatistics};
 use super::tokens::Jwt;
 use super::users::{UserTokens, Who};
@@ -64,6 +65,8 @@ struct Task {
     /// Not written yet, the latest of each; as many as there are things to keep.
     unwritten: BTreeMap<(Table, String), Change>,
     writer: Writer,
+    /// Where other nodes may go on with the sessions.
+    sharing: Option<Sharing>,
     statistics: Arc<VoiceStatistics>,
     lost_events: Arc<AtomicU64>,
 }
@@ -74,6 +77,9 @@ struct Writer {
     returned: mpsc::Receiver<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     returns: mpsc::Sender<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     not_before: Instant,
+    /// Whoever waits for the write under way, and for the next; each has a request open.
+    covered: Vec<oneshot::Sender<bool>>,
+    waiting: Vec<oneshot::Sender<bool>>,
 }
 
 impl VoiceLink {
@@ -124,6 +130,10 @@ impl VoiceTask {
                 .put_server(now, server)
                 .map_err(|error| StartError::Record { id, error })?;
         }
+        let sharing = match store.take_sessions() {
+            Some(sessions) => Some(Sharing::start(sessions, &mut voice, now, Arc::clone(&config.statistics)).await),
+            None => None,
+        };
         let (returns, returned) = mpsc::channel(1);
         let mailbox = link.mailbox.downgrade();
         let task = Task {
@@ -139,7 +149,10 @@ impl VoiceTask {
                 returned,
                 returns,
                 not_before: Instant::now(),
+                covered: Vec::new(),
+                waiting: Vec::new(),
             },
+            sharing,
             statistics: config.statistics,
             lost_events: Arc::clone(&link.lost_events),
         };
@@ -149,6 +162,12 @@ impl VoiceTask {
 
     pub fn link(&self) -> &VoiceLink {
         &self.link
+    }
+
+    /// Ends at once, and writes nothing.
+    pub async fn abandon(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// Clients are asked to come again; what is to be kept is written down.
@@ -167,10 +186,12 @@ impl Task {
         loop {
             self.carry_out();
             self.write_down();
+            self.share();
             self.statistics
                 .look_at(&self.voice, self.lost_events.load(Ordering::Relaxed));
             if let Some(done) = stopping.take() {
                 self.write_all().await;
+                self.share_all().await;
                 self.statistics.set(VoiceCounts::default());
                 let _ = done.send(());
                 return;
@@ -190,6 +211,7 @@ impl Task {
                     return;
                 },
                 Some((store, outcome, changes)) = self.writer.returned.recv() => self.written(store, outcome, changes),
+                outcome = Sharing::outcome(&mut self.sharing) => self.shared(outcome),
                 () = timeout => {}
                 () = sleep(retry), if waits_to_write => {}
             }
@@ -236,6 +258,9 @@ impl Task {
             Input::Happened(happening) => self.happened(now, *happening),
             Input::Participants { server, room, seen } => voice.handle_participants(now, &server, &room, &seen),
             Input::Health { server, down } => voice.handle_server_health(now, &server, down),
+            Input::Kept(done) if !self.unwritten.is_empty() => self.writer.waiting.push(done),
+            Input::Kept(done) if self.writer.idle.is_none() => self.writer.covered.push(done),
+            Input::Kept(done) => answer([done], true),
             Input::Stop(_) => {}
         }
         // What one input leads to comes before what the next does.
@@ -276,7 +301,6 @@ impl Task {
                 Effect::Close { socket, code } => {
                     let (code, reason) = (code.number(), code.reason());
                     self.tell(socket, ToSocket::Close { code, reason });
-                    self.sockets.remove(&socket);
                 }
                 Effect::Room { server, room, action } => {
                     if let Some(server) = self.voice.topology().server(&server).cloned() {
@@ -304,9 +328,22 @@ impl Task {
         if let ToSocket::Frame(Frame::Error { code, .. }) = &what {
             self.statistics.refused(Told::Gateway, code);
         }
+        match &mut self.sharing {
+            // Nobody sees what is not stored.
+            Some(sharing) if sharing.holds() => sharing.hold(socket, what),
+            _ => self.deliver(socket, what),
+        }
+    }
+
+    fn deliver(&mut self, socket: SocketId, what: ToSocket) {
         let Some(outbox) = self.sockets.get(&socket) else {
             return;
         };
+        if matches!(what, ToSocket::Close { .. }) {
+            let _ = outbox.try_send(what);
+            self.sockets.remove(&socket);
+            return;
+        }
         if outbox.try_send(what).is_err() {
             // It does not read. Dropping the queue cuts it off; its session waits for another socket.
             self.statistics.cut();
@@ -318,7 +355,6 @@ impl Task {
     fn cut(&mut self, now: UnixMillis, socket: SocketId, code: CloseCode) {
         let (code, reason) = (code.number(), code.reason());
         self.tell(socket, ToSocket::Close { code, reason });
-        self.sockets.remove(&socket);
         self.voice.handle_socket_closed(now, socket);
     }
 
@@ -331,6 +367,7 @@ impl Task {
             return;
         };
         let changes: Vec<Change> = std::mem::take(&mut self.unwritten).into_values().collect();
+        self.writer.covered.append(&mut self.writer.waiting);
         let returns = self.writer.returns.clone();
         tokio::spawn(async move {
             let outcome = store.write(changes.clone()).await;
@@ -341,7 +378,9 @@ impl Task {
     fn written(&mut self, store: VoiceStore, outcome: Result<(), StoreError>, changes: Vec<Change>) {
         self.writer.idle = Some(store);
         self.voice.set_storage_down(outcome.is_err());
+        answer(self.writer.covered.drain(..), outcome.is_ok());
         let Err(error) = outcome else { return };
+        answer(self.writer.waiting.drain(..), false);
         tracing::error!(%error, "the voice database cannot be written: nobody new is let in");
         self.writer.not_before = Instant::now() + RETRY;
         for change in changes {
@@ -349,6 +388,37 @@ impl Task {
             self.unwritten
                 .entry((change.table, change.id.clone()))
                 .or_insert(change);
+        }
+    }
+
+    /// Starts storing what other nodes need, if nothing is being stored; what need not wait for that goes out.
+    fn share(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        for (socket, what) in sharing.store(&mut self.voice) {
+            self.deliver(socket, what);
+        }
+    }
+
+    fn shared(&mut self, outcome: Stored) {
+        let Some(sharing) = &mut self.sharing else { return };
+        for (socket, what) in sharing.stored(&mut self.voice, outcome) {
+            self.deliver(socket, what);
+        }
+    }
+
+    /// The last batch, and whatever waits for it.
+    async fn share_all(&mut self) {
+        // One that is under way, then the last.
+        for _ in 0..2 {
+            if self.sharing.as_ref().is_some_and(Sharing::is_storing) {
+                let outcome = Sharing::outcome(&mut self.sharing).await;
+                self.shared(outcome);
+            }
+            self.share();
+        }
+        if self.sharing.as_ref().is_some_and(Sharing::is_storing) {
+            let outcome = Sharing::outcome(&mut self.sharing).await;
+            self.shared(outcome);
         }
     }
 
@@ -362,10 +432,19 @@ impl Task {
             && !self.unwritten.is_empty()
         {
             let changes = std::mem::take(&mut self.unwritten).into_values().collect();
-            if let Err(error) = store.write(changes).await {
+            let outcome = store.write(changes).await;
+            answer(self.writer.waiting.drain(..), outcome.is_ok());
+            if let Err(error) = outcome {
                 tracing::error!(%error, "the voice database cannot be written at the end");
             }
         }
+    }
+}
+
+/// Whoever waits may have given up.
+fn answer(waiting: impl IntoIterator<Item = oneshot::Sender<bool>>, kept: bool) {
+    for done in waiting {
+        let _ = done.send(kept);
     }
 }
 

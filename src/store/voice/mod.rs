@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::StoreError;
 use super::database::SharedDatabase;
 use super::seat::SharedPins;
+use super::sessions::SharedSessions;
 use crate::voice::{Change, Table};
 pub use postgres::Postgres;
 
@@ -47,6 +48,8 @@ pub enum VoiceStore {
     Shared {
         rest: Box<Self>,
         pins: Box<SharedPins>,
+        /// Taken by whoever serves the gateway.
+        sessions: Option<Box<SharedSessions>>,
     },
 }
 
@@ -69,13 +72,21 @@ impl VoiceStore {
         Ok(Self::Postgres(Box::new(Postgres::new(url, authority)?)))
     }
 
+    /// Where gateway sessions are kept for other nodes, where there are any.
+    pub fn take_sessions(&mut self) -> Option<Box<SharedSessions>> {
+        match self {
+            Self::Shared { sessions, .. } => sessions.take(),
+            Self::Sqlite(_) | Self::Postgres(_) => None,
+        }
+    }
+
     /// # Errors
     /// The database cannot be read.
     pub async fn load(&mut self) -> Result<Vec<Change>, StoreError> {
         match self {
             Self::Sqlite(database) => database.call(|database| load(&database.connection)).await,
             Self::Postgres(postgres) => postgres.load().await,
-            Self::Shared { rest, pins } => {
+            Self::Shared { rest, pins, .. } => {
                 let mut found = Box::pin(rest.load()).await?;
                 found.retain(|change| change.table != Table::Pins);
                 found.extend(pins.load().await?);
@@ -96,7 +107,7 @@ impl VoiceStore {
                     .await
             }
             Self::Postgres(postgres) => postgres.write(&changes).await,
-            Self::Shared { rest, pins } => {
+            Self::Shared { rest, pins, .. } => {
                 let (own, others): (Vec<_>, Vec<_>) =
                     changes.into_iter().partition(|change| change.table == Table::Pins);
                 pins.write(&own).await?;

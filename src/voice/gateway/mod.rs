@@ -5,8 +5,11 @@
 //! of the domain through `dispatch`.
 
 mod frames;
+mod journal;
+mod kept;
 mod ready;
 mod session;
+mod takeover;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,9 +20,12 @@ use super::effect::{CloseCode, Effect, Frame};
 use super::error::VoiceError;
 use super::ids::{SessionId, SocketId, UnixMillis, UserId};
 use frames::Identify;
+use journal::Journal;
 use session::{Session, Socket};
 
 pub use frames::MAX_FRAME;
+pub use journal::{SessionBatch, StoredSessions};
+pub use takeover::TakenOver;
 
 /// Sessions of one process, those that wait for their client among them. Further ones are told to come again later.
 const MAX_SESSIONS: usize = 100_000;
@@ -35,6 +41,8 @@ pub struct Gateway {
     by_user: HashMap<UserId, BTreeSet<SessionId>>,
     heartbeat_interval: Duration,
     resume_window: Duration,
+    /// Where other processes may go on with the sessions.
+    journal: Option<Journal>,
 }
 
 /// What a token that is being checked is for.
@@ -59,6 +67,7 @@ impl Gateway {
             by_user: HashMap::new(),
             heartbeat_interval,
             resume_window,
+            journal: None,
         }
     }
 
@@ -155,6 +164,9 @@ impl Voice {
         let id = self.new_session_id();
         let ready = self.ready(user, &id);
         let mut session = Session::new(now, user, socket, identify.ignored_events);
+        if let Some(journal) = &mut self.gateway.journal {
+            session.number = journal.begun(&id);
+        }
         let ready = session.begin("READY", Arc::from(ready.to_string()));
         self.gateway.sessions.insert(id.clone(), session);
         self.gateway.by_user.entry(user).or_default().insert(id.clone());
@@ -182,12 +194,18 @@ impl Voice {
         let Some(session) = session else {
             return self.send(socket, Frame::InvalidSession { resumable: false });
         };
+        if session.known_until.is_some_and(|known| sequence > known) {
+            // Later ones of here have the same numbers as those that it has seen.
+            self.forget_session(id);
+            return self.send(socket, Frame::InvalidSession { resumable: false });
+        }
         if sequence > session.sequence {
             return self.close(now, socket, CloseCode::InvalidSequence);
         }
         let Some(missed) = session.since(sequence) else {
             return self.send(socket, Frame::InvalidSession { resumable: false });
         };
+        session.known_until = None;
         let before = session.socket.replace(socket);
         let last = session.sequence;
         if let Some(before) = before {
@@ -221,6 +239,12 @@ impl Voice {
         let Some(session) = self.gateway.sessions.get_mut(&id) else {
             return;
         };
+        if session.ignores(event) {
+            return;
+        }
+        if let Some(journal) = &mut self.gateway.journal {
+            journal.told(session.number, event, &data);
+        }
         if let Some((socket, frame)) = session.dispatch(event, data) {
             self.send(socket, frame);
         }
@@ -281,18 +305,24 @@ impl Voice {
         }
     }
 
-    /// Nobody will come back to it: its joins that are still expected are off, and its part in calls ends. In a guild's
-    /// channel the room says who is there.
-    fn end_session(&mut self, now: UnixMillis, id: &SessionId) {
-        let Some(session) = self.gateway.sessions.remove(id) else {
-            return;
-        };
+    fn drop_session(&mut self, id: &SessionId) -> Option<Session> {
+        let session = self.gateway.sessions.remove(id)?;
+        if let Some(journal) = &mut self.gateway.journal {
+            journal.ended(session.number);
+        }
         if let Some(sessions) = self.gateway.by_user.get_mut(&session.user) {
             sessions.remove(id);
             if sessions.is_empty() {
                 self.gateway.by_user.remove(&session.user);
             }
         }
+        Some(session)
+    }
+
+    /// Nobody will come back to it: its joins that are still expected are off, and its part in calls ends. In a guild's
+    /// channel the room says who is there.
+    fn end_session(&mut self, now: UnixMillis, id: &SessionId) {
+        let Some(session) = self.drop_session(id) else { return };
         let of_it = self.ids_of(session.user, |_| true);
         for connection in of_it {
             let in_call = self

@@ -9,7 +9,7 @@ use crate::voice::effect::Frame;
 use crate::voice::ids::{SocketId, UnixMillis, UserId};
 
 /// Dispatches kept for a client that comes back; a client that missed more asks for everything anew.
-const MAX_REPLAY: usize = 256;
+pub(super) const MAX_REPLAY: usize = 256;
 /// Bytes of them. Most are shared with everybody who got the same.
 const MAX_REPLAY_BYTES: usize = 256 << 10;
 
@@ -33,7 +33,12 @@ pub(super) struct Session {
     pub created_at: UnixMillis,
     /// Of the last dispatch.
     pub sequence: u64,
-    ignored: BTreeSet<String>,
+    /// Its name in the journal.
+    pub number: u64,
+    /// Another process has begun it, and this is the last dispatch of that one which is known. A client that has seen a
+    /// later one has seen what nobody knows of any more. None since it has resumed here.
+    pub known_until: Option<u64>,
+    pub ignored: BTreeSet<String>,
     sent: VecDeque<Sent>,
     sent_bytes: usize,
 }
@@ -46,10 +51,47 @@ impl Session {
             detached_at: now,
             created_at: now,
             sequence: 0,
+            number: 0,
+            known_until: None,
             ignored,
             sent: VecDeque::new(),
             sent_bytes: 0,
         }
+    }
+
+    /// Of another process: its last dispatches are `sent`, up to `sequence`.
+    pub fn taken_over(
+        now: UnixMillis,
+        (user, created_at): (UserId, UnixMillis),
+        ignored: BTreeSet<String>,
+        sequence: u64,
+        sent: impl ExactSizeIterator<Item = (&'static str, Arc<str>)>,
+    ) -> Option<Self> {
+        let mut session = Self {
+            user,
+            socket: None,
+            detached_at: now,
+            created_at,
+            // READY was the first.
+            sequence: sequence
+                .checked_sub(u64::try_from(sent.len()).ok()?)
+                .filter(|ready| *ready > 0)?,
+            number: 0,
+            known_until: None,
+            ignored: BTreeSet::new(),
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+        };
+        for (event, data) in sent {
+            session.dispatch(event, data);
+        }
+        session.ignored = ignored;
+        session.known_until = Some(session.sequence);
+        Some(session)
+    }
+
+    pub fn ignores(&self, event: &str) -> bool {
+        self.ignored.contains(event)
     }
 
     /// What comes first. Not remembered: a client that has not got it does not know the session's name, and it is the
@@ -63,7 +105,7 @@ impl Session {
 
     /// Remembers it; where to send it now, if anywhere.
     pub fn dispatch(&mut self, event: &'static str, data: Arc<str>) -> Option<(SocketId, Frame)> {
-        if self.ignored.contains(event) {
+        if self.ignores(event) {
             return None;
         }
         self.sequence += 1;

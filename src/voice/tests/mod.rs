@@ -8,5 +8,6 @@ mod joining;
 mod moderation;
 mod regions;
 mod rights;
+mod takeover;
 mod truth;
 mod world;

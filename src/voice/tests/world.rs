@@ -58,7 +58,11 @@ pub struct World {
 }
 
 pub fn fresh(now: UnixMillis) -> Voice {
-    Voice::new(now, VoiceSettings::default(), Box::new(Plain), 7)
+    seeded(now, 7)
+}
+
+pub fn seeded(now: UnixMillis, seed: u64) -> Voice {
+    Voice::new(now, VoiceSettings::default(), Box::new(Plain), seed)
 }
 
 /// A gateway client.

@@ -56,6 +56,7 @@ async fn the_metrics_page_has_the_voice_system_and_nothing_that_clients_choose()
         ),
         ("patchbay_voice_sockets_cut_total", "", "0"),
         ("patchbay_voice_room_events_lost_total", "", "0"),
+        ("patchbay_voice_sessions_not_shared_total", "", "0"),
     ] {
         assert_eq!(value(name, label), count, "{name} {label}");
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -11,6 +12,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use patchbay::app::config::{Config, PortRange};
 use patchbay::app::serve::Server;
 use patchbay::proto::claims::{Claims, sign};
+use patchbay::proto::livekit::participant_info::State;
+use patchbay::proto::livekit::{ListParticipantsRequest, ListParticipantsResponse, ParticipantInfo};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +56,11 @@ impl Deref for Town {
 pub struct Far {
     pub url: String,
     asked: Asked,
+    present: Present,
 }
+
+/// Who is in which room.
+type Present = Arc<Mutex<Vec<(String, ParticipantInfo)>>>;
 
 /// Method and body.
 type Asked = watch::Sender<Vec<(String, Vec<u8>)>>;
@@ -63,14 +71,30 @@ impl Far {
         let far = Self {
             url: format!("ws://{}", listener.local_addr().unwrap()),
             asked: Asked::default(),
+            present: Present::default(),
         };
-        let asked = far.asked.clone();
+        let (asked, present) = (far.asked.clone(), Arc::clone(&far.present));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, asked.clone()));
+                tokio::spawn(answer(stream, asked.clone(), Arc::clone(&present)));
             }
         });
         far
+    }
+
+    /// Whoever holds `token` is in its room, whenever that is asked.
+    pub fn holds(&self, token: &str) {
+        let claims = claims(token);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let participant = ParticipantInfo {
+            sid: "PA_1".into(),
+            identity: text(&claims["sub"]),
+            metadata: text(&claims["metadata"]),
+            state: State::Active.into(),
+            ..ParticipantInfo::default()
+        };
+        let there = (text(&claims["video"]["room"]), participant);
+        self.present.lock().unwrap().push(there);
     }
 
     /// Waits until it has been asked `method` about somebody or something; the bodies of all such so far.
@@ -86,7 +110,7 @@ impl Far {
     }
 }
 
-async fn answer(mut stream: TcpStream, asked: Asked) {
+async fn answer(mut stream: TcpStream, asked: Asked, present: Present) {
     let mut read = Vec::new();
     let end = loop {
         if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -108,10 +132,20 @@ async fn answer(mut stream: TcpStream, asked: Asked) {
         .unwrap_or_default()
         .to_owned();
     let method = target.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut body = Vec::new();
+    if method == "ListParticipants" {
+        let room = ListParticipantsRequest::decode(&read[end..]).unwrap().room;
+        let present = present.lock().unwrap();
+        let there = present.iter().filter(|(of, _)| *of == room);
+        let participants = there.map(|(_, participant)| participant.clone()).collect();
+        body = ListParticipantsResponse { participants }.encode_to_vec();
+    }
     asked.send_modify(|asked| asked.push((method, read[end..].to_vec())));
-    let _ = stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        .await;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
 }
 
 impl Town {
