@@ -2,7 +2,7 @@
 //! AES let anybody spend on the same packets, measured in turns.
 //!
 //! The ideal loop is one thread that receives with recvmmsg, opens each packet once, and for every subscriber copies it,
-//! rewrites its header and seals it (AES-128-GCM) into a batch that leaves with sendmmsg, with or without GSO. It knows
+//! rewrites its header and seals it (AES-256-GCM, as server and tester agree on) into a batch that leaves with sendmmsg, with or without GSO. It knows
 //! nothing of rooms, estimates, retransmissions or DTLS. Around it everything is as around the server: the publishers of
 //! `patchbay::load::model` with their sizes and pace, one socket for each subscriber on another core, read in rounds as the
 //! load tester reads its own (`patchbay::load::sink`), with or without GRO as there, and sealed RTCP of the usual size from
@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use clap::Parser;
 use patchbay::{
     io::{DatagramBatch, Offload, UdpSocket},
@@ -71,6 +71,9 @@ struct Line {
     /// Only the ideal loop
     #[arg(long)]
     no_server: bool,
+    /// The loop seals with AES-128-GCM instead of what the server has agreed on with the tester's clients
+    #[arg(long)]
+    aes128: bool,
     /// What cargo passes to benchmarks
     #[arg(long, hide = true)]
     bench: bool,
@@ -128,7 +131,7 @@ fn main() {
     for _ in 0..line.rounds {
         for (at, (_, figures)) in figures.iter_mut().enumerate() {
             let figure = match at.checked_sub(1) {
-                Some(way) => ideal(&scenario, WAYS[way]),
+                Some(way) => ideal(&scenario, WAYS[way], Cipher::new(line.aes128)),
                 None if line.no_server => continue,
                 None => server(&line.options, &scenario, cores),
             };
@@ -214,10 +217,19 @@ fn pin(id: u32, flags: &str, core: usize) {
         .status();
 }
 
-fn key(number: usize) -> LessSafeKey {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &bytes).expect("a key"))
+#[derive(Clone, Copy)]
+struct Cipher(&'static Algorithm);
+
+impl Cipher {
+    fn new(aes128: bool) -> Self {
+        Self(if aes128 { &AES_128_GCM } else { &AES_256_GCM })
+    }
+
+    fn key(self, number: usize) -> LessSafeKey {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        LessSafeKey::new(UnboundKey::new(self.0, &bytes[..self.0.key_len()]).expect("a key"))
+    }
 }
 
 /// As SRTP makes it: from the stream and the packet's index. (Keys here are no secret.)
@@ -255,7 +267,7 @@ struct Around {
     measuring: Cell<bool>,
 }
 
-fn ideal(scenario: &Scenario, way: Way) -> Figure {
+fn ideal(scenario: &Scenario, way: Way, cipher: Cipher) -> Figure {
     let (subscribers, publishers): (Vec<_>, Vec<_>) = (
         (0..scenario.subscribers).map(|_| socket(scenario.gro)).collect(),
         (0..scenario.publishers).map(|_| socket(false)).collect(),
@@ -276,7 +288,7 @@ fn ideal(scenario: &Scenario, way: Way) -> Figure {
                 .expect("an id");
             pin(id, "-p", 0);
             started.send(id).expect("the main thread");
-            Loop::new(loop_socket, senders, sinks, way).run(&counters);
+            Loop::new(loop_socket, senders, sinks, way, cipher).run(&counters);
         })
     };
     let thread_id = thread_id.recv().expect("a thread");
@@ -294,9 +306,9 @@ fn ideal(scenario: &Scenario, way: Way) -> Figure {
     });
     let local = tokio::task::LocalSet::new();
     let figure = local.block_on(&runtime, async {
-        tokio::task::spawn_local(sinks(around.clone(), subscribers));
+        tokio::task::spawn_local(sinks(around.clone(), subscribers, cipher));
         for (index, socket) in publishers.into_iter().enumerate() {
-            tokio::task::spawn_local(publisher(around.clone(), scenario.clone(), index, socket));
+            tokio::task::spawn_local(publisher(around.clone(), scenario.clone(), (index, socket), cipher));
         }
         tokio::time::sleep(SETTLING).await;
         around.measuring.set(true);
@@ -342,13 +354,13 @@ struct Sink {
 }
 
 /// Reads as the load tester does, and reports as a browser does.
-async fn sinks(around: Rc<Around>, sockets: Vec<UdpSocket>) {
+async fn sinks(around: Rc<Around>, sockets: Vec<UdpSocket>, cipher: Cipher) {
     let now = Instant::now();
     let mut sinks: Vec<Sink> = (0..)
         .zip(sockets)
         .map(|(index, socket)| Sink {
             socket,
-            key: key(1_000_000 + index as usize),
+            key: cipher.key(1_000_000 + index as usize),
             reporter: index,
             number: 0,
             feedback_at: now + FEEDBACK_EVERY * (index % 100) / 100,
@@ -391,8 +403,8 @@ struct Stream {
     first: bool,
 }
 
-async fn publisher(around: Rc<Around>, scenario: Scenario, number: usize, socket: UdpSocket) {
-    let key = key(number);
+async fn publisher(around: Rc<Around>, scenario: Scenario, (number, socket): (usize, UdpSocket), cipher: Cipher) {
+    let key = cipher.key(number);
     let layers = model::layers(scenario.video);
     let mut pacer = Pacer::new(layers.iter().map(|layer| layer.bits_per_second).sum());
     let now = Instant::now();
@@ -497,7 +509,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(socket: UdpSocket, senders: Vec<SocketAddr>, sinks: Vec<SocketAddr>, way: Way) -> Self {
+    fn new(socket: UdpSocket, senders: Vec<SocketAddr>, sinks: Vec<SocketAddr>, way: Way, cipher: Cipher) -> Self {
         let address = |address: &SocketAddr| match address {
             SocketAddr::V4(v4) => raw(*v4),
             SocketAddr::V6(_) => panic!("loopback is IPv4 here"),
@@ -506,17 +518,17 @@ impl Loop {
             senders: senders
                 .into_iter()
                 .enumerate()
-                .map(|(at, address)| (address, key(at)))
+                .map(|(at, address)| (address, cipher.key(at)))
                 .collect(),
             reporters: sinks
                 .iter()
                 .enumerate()
-                .map(|(at, address)| (*address, (at as u32, key(1_000_000 + at))))
+                .map(|(at, address)| (*address, (at as u32, cipher.key(1_000_000 + at))))
                 .collect(),
             sinks: sinks
                 .iter()
                 .enumerate()
-                .map(|(at, sink)| (address(sink), key(2_000_000 + at)))
+                .map(|(at, sink)| (address(sink), cipher.key(2_000_000 + at)))
                 .collect(),
             batch: Batch::new(socket.as_raw_fd()),
             socket,

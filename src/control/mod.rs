@@ -45,6 +45,7 @@ pub mod negotiation;
 mod outbox;
 mod output;
 mod participant;
+mod participants;
 mod peer;
 mod permissions;
 mod publication;

@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(room.poll_timeout(), Some(now + 10 * MINUTE), "nobody ever came");
 
         record.departed_ms = Some(1_700_000_000_000 + 30_000);
-        let room = restored(&record, wall, now + MINUTE);
+        let mut room = restored(&record, wall, now + MINUTE);
         assert_eq!(
             room.poll_timeout(),
             Some(now + MINUTE + MINUTE / 2),
@@ -144,7 +144,7 @@ mod tests {
         );
 
         record.occupied = true;
-        let room = restored(&record, wall, now + 20 * MINUTE);
+        let mut room = restored(&record, wall, now + 20 * MINUTE);
         assert_eq!(
             room.poll_timeout(),
             Some(now + 21 * MINUTE),

@@ -24,6 +24,7 @@ use super::join::MediaAddresses;
 use super::outbox::Outbox;
 use super::output::{ConnectionHandle, Output, RoomEvent};
 use super::participant::Participant;
+use super::participants::Participants;
 use super::peer::Peer;
 use super::rpc::Call;
 use super::settings::{GONE_WINDOW, QUALITY_INTERVAL, RoomSettings, UPDATE_BATCH_INTERVAL};
@@ -55,7 +56,7 @@ pub struct Room {
     pub(super) closed: bool,
 
     /// Every map below holds entries of living participants only: `end_session` removes them all.
-    pub(super) participants: BTreeMap<ParticipantHandle, Participant>,
+    pub(super) participants: Participants,
     pub(super) identities: BTreeMap<Identity, ParticipantHandle>,
     pub(super) connections: BTreeMap<ConnectionHandle, ParticipantHandle>,
     pub(super) transports: BTreeMap<TransportHandle, ParticipantHandle>,
@@ -147,7 +148,7 @@ impl Room {
             out: Outbox::default(),
             created_at: now,
             closed: false,
-            participants: BTreeMap::new(),
+            participants: Participants::default(),
             identities: BTreeMap::new(),
             connections: BTreeMap::new(),
             transports: BTreeMap::new(),
@@ -350,11 +351,11 @@ impl Room {
     }
 
     /// The earliest deadline. Never None while the room lives.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
         if self.closed {
             return None;
         }
-        let participants = self.participants.values().map(Participant::next_timeout);
+        let participants = self.participants.next_timeout();
         let batch = (!self.updates.is_empty()).then_some(self.next_update_batch);
         let quality = (!self.participants.is_empty()).then_some(self.next_quality);
         let own = [
@@ -372,13 +373,7 @@ impl Room {
         if self.closed {
             return;
         }
-        let due: Vec<ParticipantHandle> = self
-            .participants
-            .values()
-            .filter(|participant| participant.next_timeout() <= now)
-            .map(|participant| participant.handle)
-            .collect();
-        for handle in due {
+        for handle in self.participants.due(now) {
             self.participant_timeout(now, handle);
         }
         if self.streams_at.is_some_and(|at| at <= now) {

@@ -17,11 +17,17 @@ const HEAVY: f64 = 0.6;
 const FULL: f64 = 0.9;
 
 /// The packets of a frame follow each other within less: when none has come for so long, the frame is over.
-pub(super) const STEP: Duration = Duration::from_micros(100);
+const STEP: Duration = Duration::from_micros(100);
 /// A frame is waited for no longer.
 const FRAME: Duration = Duration::from_millis(1);
 /// Enough for the frames of several publishers to meet.
 const GATHER_FULL: Duration = Duration::from_millis(2);
+
+/// Refused in a second from which on it is a flood: more than all clients of a full shard would have refused that join or
+/// change their network. Waking for each of its datagrams would cost more than refusing it.
+const FLOOD: f64 = 10_000.0;
+/// In a flood, what has come waits so long for more. Half of what a call may lose by it.
+const GATHER_FLOOD: Duration = Duration::from_millis(1);
 
 /// How long the first packets of a turn wait for those that follow them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,21 +36,27 @@ pub(super) struct Gather {
     pub(super) least: Duration,
     /// ...and as long as each step brings more, up to this. Zero on a thread with time to spare.
     pub(super) most: Duration,
+    /// How long it sleeps between two looks.
+    pub(super) step: Duration,
 }
 
 impl Gather {
     const NONE: Self = Self {
         least: Duration::ZERO,
         most: Duration::ZERO,
+        step: STEP,
     };
 }
 
-/// The share of time spent working lately.
+/// The share of time spent working lately, and how much of what comes belongs to nobody.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     window_start: Instant,
     worked: Duration,
+    refused: u64,
     share: f64,
+    /// Datagrams a second.
+    refusals: f64,
 }
 
 impl Load {
@@ -52,24 +64,41 @@ impl Load {
         Self {
             window_start: now,
             worked: Duration::ZERO,
+            refused: 0,
             share: 0.0,
+            refusals: 0.0,
         }
     }
 
-    /// A turn that took `worked` ended at `now`.
-    pub(super) fn add(&mut self, now: Instant, worked: Duration) {
+    /// A turn that took `worked` ended at `now`; so many datagrams were `refused` in it.
+    pub(super) fn add(&mut self, now: Instant, worked: Duration, refused: u64) {
         self.worked += worked;
+        self.refused += refused;
         let passed = now.saturating_duration_since(self.window_start);
         if passed >= WINDOW {
             let share = self.worked.as_secs_f64() / passed.as_secs_f64();
             let weight = 1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
             self.share += (share - self.share) * weight;
+            let refusals = self.refused as f64 / passed.as_secs_f64();
+            self.refusals += (refusals - self.refusals) * weight;
             self.window_start = now;
-            self.worked = Duration::ZERO;
+            (self.worked, self.refused) = (Duration::ZERO, 0);
         }
     }
 
+    /// What comes is mostly refused: even without media among it, it is worth waiting for more.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.refusals >= FLOOD
+    }
+
     pub(super) fn gather(&self) -> Gather {
+        if self.is_flooded() {
+            return Gather {
+                least: GATHER_FLOOD,
+                most: GATHER_FLOOD,
+                step: GATHER_FLOOD / 2,
+            };
+        }
         if self.share < LIGHT {
             return Gather::NONE;
         }
@@ -78,6 +107,7 @@ impl Load {
         Gather {
             least,
             most: least.max(FRAME),
+            step: STEP,
         }
     }
 }
@@ -92,7 +122,7 @@ mod tests {
     fn run(load: &mut Load, now: &mut Instant, worked: Duration, cycle: Duration) {
         for _ in 0..(500_000 * MICRO).as_micros() / cycle.as_micros() {
             *now += cycle;
-            load.add(*now, worked);
+            load.add(*now, worked, 0);
         }
     }
 
@@ -111,7 +141,7 @@ mod tests {
         assert_eq!(load.gather().least, GATHER_FULL);
         // One packet after a quiet second ends it.
         now += Duration::from_secs(1);
-        load.add(now, 30 * MICRO);
+        load.add(now, 30 * MICRO, 0);
         assert_eq!(load.gather(), Gather::NONE);
     }
 
@@ -122,13 +152,32 @@ mod tests {
         // 20 ms of work at each frame of 30 in a second, and a report now and then.
         for _ in 0..30 {
             now += Duration::from_millis(20);
-            load.add(now, Duration::from_millis(20));
+            load.add(now, Duration::from_millis(20), 0);
             for _ in 0..13 {
                 now += Duration::from_millis(1);
-                load.add(now, 20 * MICRO);
+                load.add(now, 20 * MICRO, 0);
             }
             assert!(load.share < 0.8);
         }
         assert!(load.gather() != Gather::NONE, "{load:?}");
+    }
+
+    #[test]
+    fn a_flood_is_read_in_gulps_and_soon_forgotten() {
+        let mut now = Instant::now();
+        let mut load = Load::new(now);
+        let mut run = |load: &mut Load, refused: u64, ms: u64| {
+            for _ in 0..ms {
+                now += Duration::from_millis(1);
+                load.add(now, 50 * MICRO, refused);
+            }
+        };
+        run(&mut load, 5, 1000);
+        assert!(!load.is_flooded() && load.gather() == Gather::NONE);
+        run(&mut load, 200, 100);
+        assert!(load.is_flooded());
+        assert_eq!(load.gather().least, GATHER_FLOOD);
+        run(&mut load, 0, 500);
+        assert!(!load.is_flooded() && load.gather() == Gather::NONE);
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
 use super::forwarding::Forwarding;
-use super::load::{Load, STEP};
+use super::load::Load;
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
@@ -99,6 +99,10 @@ pub trait DatagramCore {
     fn media_received(&self) -> u64 {
         0
     }
+    /// Datagrams since then that belong to nobody here.
+    fn refused(&self) -> u64 {
+        0
+    }
     /// What it has counted since it was made.
     fn stats(&self) -> ShardStats {
         ShardStats::default()
@@ -152,6 +156,10 @@ impl DatagramCore for Shard {
 
     fn media_received(&self) -> u64 {
         Shard::stats(self).rtp_received
+    }
+
+    fn refused(&self) -> u64 {
+        Shard::stats(self).refused()
     }
 
     fn stats(&self) -> ShardStats {
@@ -419,6 +427,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             let started = Instant::now();
             let stopping = self.wake.stop.load(Ordering::Acquire);
             let before = self.traffic();
+            let refused = self.core.refused();
             let turn = self.tick(started)?;
             let ended = Instant::now();
             let after = self.traffic();
@@ -428,7 +437,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             add(&self.counters.turns, 1);
             let worked = (ended - started).saturating_sub(turn.waited);
             add(&self.counters.busy_nanos, worked.as_nanos() as u64);
-            self.load.add(ended, worked);
+            self.load.add(ended, worked, self.core.refused() - refused);
             if stopping || ended >= self.next_stats {
                 self.next_stats = ended + STATS_INTERVAL;
                 self.publish_stats();
@@ -466,9 +475,10 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
                 .receive(&self.counters, |from, batch| core.handle_relay(now, from, batch));
             turn.more |= left;
         }
-        let before = self.core.media_received();
+        let before = (self.core.media_received(), self.core.refused());
         self.receive_all(now, &mut turn)?;
-        if self.core.media_received() != before {
+        let is_flood = self.load.is_flooded() && self.core.refused() != before.1;
+        if self.core.media_received() != before.0 || is_flood {
             now = self.gather(now, &mut turn)?;
         }
         self.read_streams(now);
@@ -511,7 +521,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
         let mut now = started;
         while !turn.more && turn.waited < gather.most {
             let asleep = Instant::now();
-            std::thread::sleep(STEP);
+            std::thread::sleep(gather.step);
             now = Instant::now();
             turn.waited += now - asleep;
             let before = self.core.media_received();

@@ -1,5 +1,6 @@
 //! LiveKit's signalling as a client speaks it: `/rtc/v1` over a WebSocket, one peer connection.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::failure::Failure;
 use crate::proto::livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, JoinRequest, LeaveRequest, SessionDescription, SignalRequest,
-    SignalResponse, WrappedJoinRequest, signal_request, signal_response,
+    SignalResponse, WrappedJoinRequest, signal_request, signal_response, wrapped_join_request,
 };
 
 /// Reaching the server and its answer to the join, each.
@@ -139,9 +140,10 @@ impl Signalling {
             publisher_offer: Some(description("offer", join.offer, 1)),
             ..JoinRequest::default()
         };
+        // As LiveKit's clients do; an offer with fifty streams would not fit into a request line otherwise.
         let wrapped = WrappedJoinRequest {
-            compression: 0,
-            join_request: request.encode_to_vec(),
+            compression: wrapped_join_request::Compression::Gzip as i32,
+            join_request: gzip(&request.encode_to_vec()),
         };
         let encoded = base64::engine::general_purpose::URL_SAFE
             .encode(wrapped.encode_to_vec())
@@ -226,6 +228,14 @@ impl Signalling {
         let _ = self.send(signal_request::Message::Leave(LeaveRequest::default())).await;
         let _ = self.socket.close(None).await;
     }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .unwrap_or_else(|error| unreachable!("writing into memory does not fail: {error}"))
 }
 
 pub fn description(kind: &str, sdp: String, id: u32) -> SessionDescription {

@@ -158,6 +158,17 @@ impl ShardStats {
         self.drops.get(reason as usize).copied().unwrap_or_default()
     }
 
+    /// Datagrams that belong to nobody here: noise, and what only the peers of this shard could send.
+    pub fn refused(&self) -> u64 {
+        let reasons = [
+            DropReason::UnknownProtocol,
+            DropReason::UnknownPath,
+            DropReason::UnknownUfrag,
+            DropReason::BadStun,
+        ];
+        reasons.into_iter().map(|reason| self.dropped(reason)).sum()
+    }
+
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.iter().map(|reason| (*reason, self.dropped(*reason)))
     }

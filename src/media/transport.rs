@@ -300,6 +300,9 @@ impl MediaTransport {
     pub fn release_data(&mut self, now: Instant) {
         let rate = self.data_rate();
         let waits = self.rtc.has_data_waiting();
+        if !waits && rate.is_some() && self.rtc.holds_data() {
+            return; // as it is with most
+        }
         let room = rate.map(|rate| self.waiting.data_room(now, rate, waits));
         let sent = self.rtc.release_data(now, room);
         let waits = self.rtc.has_data_waiting();

@@ -153,6 +153,10 @@ impl Sctp {
         std::mem::take(&mut self.refused)
     }
 
+    pub(super) fn is_limited(&self) -> bool {
+        self.allowance.is_some()
+    }
+
     /// Data waits for an allowance.
     pub(super) fn is_held(&self) -> bool {
         !self.held.is_empty()

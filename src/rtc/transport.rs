@@ -484,6 +484,11 @@ impl Transport {
         self.sctp.as_mut().map_or(0, |sctp| sctp.take_refused())
     }
 
+    /// What data there will be waits for `release_data`.
+    pub fn holds_data(&self) -> bool {
+        self.sctp.as_ref().is_none_or(|sctp| sctp.is_limited())
+    }
+
     /// Data waits for `release_data`.
     pub fn has_data_waiting(&self) -> bool {
         self.sctp.as_ref().is_some_and(|sctp| sctp.is_held())

@@ -624,7 +624,7 @@ impl World {
         let look = self.observed.map(|_| self.next_look);
         let room = self
             .signalling
-            .as_ref()
+            .as_mut()
             .and_then(|signalling| signalling.room.poll_timeout());
         let shards = std::iter::once(&self.shard).chain(&self.others);
         let shards = shards.filter_map(Shard::poll_timeout);
