@@ -566,8 +566,11 @@ fn sent_packets(text: &str) -> [u64; 2] {
     sums.fold([0, 0], |[out, dropped], [more, lost]| [out + more, dropped + lost])
 }
 
-/// Under the names that every Prometheus client library gives them.
+/// Under the names that every Prometheus client library gives them; and tasks, which only such a process has.
 fn process(page: &mut Page) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        page.gauge("patchbay_tasks", runtime.metrics().num_alive_tasks());
+    }
     if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
         let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
         if let Some(pages) = pages {

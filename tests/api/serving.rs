@@ -166,6 +166,7 @@ async fn metrics_have_a_port_of_their_own_and_a_password() {
         format!("patchbay_shard_turns_total{{{labels},shard=\"0\"}} "),
         format!("patchbay_shard_load_ratio{{{labels},shard=\"0\"}} 0"),
         format!("patchbay_shard_connections{{{labels},shard=\"0\"}} 0\n"),
+        format!("patchbay_tasks{{{labels}}} "),
         format!("patchbay_dropped_total{{{labels},reason=\"unknown_path\"}} 0\n"),
     ] {
         assert!(page.body.contains(&line), "{line}\n{}", page.body);
