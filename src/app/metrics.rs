@@ -462,7 +462,9 @@ impl Metrics {
                 (status("lost"), totals.lost),
             ],
         );
-        page.gauge("livekit_webhook_queue_length", totals.waiting);
+        page.metric("livekit_webhook_queue_length", "histogram");
+        webhooks.write_queue(&mut page.text, "livekit_webhook_queue_length", &page.node);
+        page.gauge("patchbay_webhooks_waiting", totals.waiting);
     }
 
     /// What each shard's thread and sockets have done. Datagrams by messages is what GRO and GSO gain.

@@ -216,6 +216,8 @@ impl Driver {
         let mut voice = None;
         let offer = publisher.offer(|api| {
             api.add_channel_with_config(channel("_reliable"));
+            // Who lacks one of the two is still connecting.
+            api.add_channel_with_config(channel("_lossy"));
             if speaks {
                 let stream = Some("stream".to_owned());
                 voice = Some(api.add_media(MediaKind::Audio, Direction::SendOnly, stream, Some(CID.into()), None));
@@ -430,6 +432,7 @@ impl Driver {
             }
             self.unsent.pop_front();
         }
+        self.publisher.advance();
         let waiting = self.unsent.iter().map(Vec::len).sum();
         self.told.send_modify(|seen| {
             seen.was_held_back |= is_full;
