@@ -102,10 +102,13 @@ pub struct Signalling {
 }
 
 /// How a participant wants to join.
+#[derive(Default)]
 pub struct Join {
     pub offer: String,
     pub tracks: Vec<AddTrackRequest>,
     pub subscribe: bool,
+    /// The session that is to be taken up again; then the offer comes later, and tracks are known.
+    pub resumed: Option<String>,
 }
 
 impl Signalling {
@@ -128,7 +131,9 @@ impl Signalling {
                 ..ConnectionSettings::default()
             }),
             add_track_requests: join.tracks,
-            publisher_offer: Some(description("offer", join.offer, 1)),
+            publisher_offer: join.resumed.is_none().then(|| description("offer", join.offer, 1)),
+            reconnect: join.resumed.is_some(),
+            participant_sid: join.resumed.unwrap_or_default(),
             ..JoinRequest::default()
         };
         // As LiveKit's clients do; an offer with fifty streams would not fit into a request line otherwise.
