@@ -5,6 +5,7 @@
 //! cargo bench --bench voice_gateway
 //! ```
 //!
+//! `stored`: as `domain`, with what another node needs to go on with the sessions made ready for Redis after each update.
 //! `domain`: virtual time, no sockets: from an op 4 to the last frame as text, ready to be written; memory is what sessions
 //! hold when they are new, and when each has as much to replay as it keeps. `sockets`: a server process with a WebSocket for
 //! every session: from a moderator's request to the last client that has read what it led to; memory is the process's growth.
@@ -58,9 +59,11 @@ impl Signer for Identity {
 
 fn main() {
     println!("          sessions  p50 ms  p99 ms  bytes/session  with replay");
-    for sessions in [1000, 10_000] {
-        let (times, bytes, full) = measure(sessions);
-        println!("domain    {sessions:>8}  {}  {bytes:>13}  {full:>11}", spread(times));
+    for (what, is_shared) in [("domain", false), ("stored", true)] {
+        for sessions in [1000, 10_000] {
+            let (times, bytes, full) = measure(sessions, is_shared);
+            println!("{what}    {sessions:>8}  {}  {bytes:>13}  {full:>11}", spread(times));
+        }
     }
     for sessions in [1000, 10_000] {
         let (times, bytes, full) = sockets::measure(sessions);
@@ -75,8 +78,11 @@ fn spread(mut times: Vec<Duration>) -> String {
     format!("{:>6.1}  {:>6.1}", at(50), at(99))
 }
 
-fn measure(sessions: u64) -> (Vec<Duration>, usize, usize) {
+fn measure(sessions: u64, is_shared: bool) -> (Vec<Duration>, usize, usize) {
     let mut voice = town(sessions);
+    if is_shared {
+        voice.share_sessions();
+    }
     let before = HELD.load(Ordering::Relaxed);
     for user in 1..=sessions {
         let socket = SocketId(user);
@@ -86,6 +92,7 @@ fn measure(sessions: u64) -> (Vec<Duration>, usize, usize) {
         voice.handle_frame(START, socket, &identify.to_string());
         settle(&mut voice);
     }
+    voice.take_session_batch();
     let held = || (HELD.load(Ordering::Relaxed) - before) / sessions as usize;
     let bytes = held();
     let connection = voice
@@ -116,6 +123,7 @@ fn measure(sessions: u64) -> (Vec<Duration>, usize, usize) {
             voice.handle_update(now, UserId(1), None, update).unwrap();
         }
         let told = settle(&mut voice);
+        std::hint::black_box(voice.take_session_batch());
         times.push(began.elapsed());
         assert_eq!(told, sessions as usize);
     }

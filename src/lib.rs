@@ -79,6 +79,7 @@ pub mod rtp;
 pub mod sdp;
 pub mod signal;
 pub mod store;
+pub mod tls;
 #[cfg_attr(
     not(test),
     deny(

@@ -10,6 +10,7 @@ use std::{
 /// module, modules it may use (itself always). A `::` narrows the permission to one submodule.
 const LAYERS: &[(&str, &[&str])] = &[
     ("types", &[]),
+    ("tls", &[]),
     ("proto", &["types"]),
     ("rtp", &["types"]),
     ("sdp", &["types"]),
@@ -19,17 +20,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("control", &["types", "proto", "sdp", "media::edge"]),
     ("voice", &["types"]),
     ("io", &["types", "rtc", "media", "turn"]),
-    ("store", &["types", "proto", "voice"]),
+    ("store", &["types", "tls", "proto", "voice"]),
     (
         "node",
-        &["types", "proto", "control", "voice", "media::edge", "io", "store"],
+        &[
+            "types",
+            "tls",
+            "proto",
+            "control",
+            "voice",
+            "media::edge",
+            "io",
+            "store",
+        ],
     ),
     ("signal", &["types", "proto", "node"]),
-    ("api", &["types", "proto", "voice", "node", "store"]),
+    ("api", &["types", "tls", "proto", "voice", "node", "store"]),
     (
         "load",
         &[
             "types",
+            "tls",
             "proto",
             "rtp",
             "io::DatagramBatch",
@@ -42,7 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "types", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "voice", "io", "store", "node",
+            "types", "tls", "proto", "rtp", "sdp", "rtc", "media", "turn", "control", "voice", "io", "store", "node",
             "signal", "api", "load",
         ],
     ),

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::config::{Config, RedisConfig, RedisTlsConfig};
 use super::serve::ServeError;
 use crate::node::new_id;
 use crate::store::{Lease, RedisSettings, Sentinel};
+use crate::tls::{TlsError, Trust, certificates};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RedisConfigError {
@@ -21,10 +21,8 @@ pub enum RedisConfigError {
         "redis.tls.insecure is not supported: redis.tls.ca_cert_file names the authority of the server's certificate"
     )]
     Insecure,
-    #[error("{path}: {error}")]
-    File { path: String, error: String },
     #[error("redis.tls: {0}")]
-    Tls(String),
+    Tls(#[from] TlsError),
     #[error("cannot read the machine's name: {0}")]
     Name(#[from] io::Error),
 }
@@ -84,38 +82,19 @@ fn tls(config: &RedisTlsConfig) -> Result<Arc<ClientConfig>, RedisConfigError> {
     if config.insecure {
         return Err(RedisConfigError::Insecure);
     }
-    let mut roots = RootCertStore::empty();
-    if config.ca_cert_file.is_empty() {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    } else {
-        roots.add_parsable_certificates(certificates(&config.ca_cert_file)?);
-    }
-    let failed = |error: tokio_rustls::rustls::Error| RedisConfigError::Tls(error.to_string());
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .with_root_certificates(roots);
+    let builder = crate::tls::config(Trust::only_or_machine(&config.ca_cert_file))?;
     let built = if config.client_cert_file.is_empty() {
         builder.with_no_client_auth()
     } else {
         let path = &config.client_key_file;
-        let key = PrivateKeyDer::from_pem_file(Path::new(path)).map_err(|error| file(path, &error))?;
+        let key = PrivateKeyDer::from_pem_file(Path::new(path)).map_err(|error| TlsError::File {
+            path: path.clone(),
+            error,
+        })?;
         let chain = certificates(&config.client_cert_file)?;
-        builder.with_client_auth_cert(chain, key).map_err(failed)?
+        builder.with_client_auth_cert(chain, key).map_err(TlsError::from)?
     };
     Ok(Arc::new(built))
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, RedisConfigError> {
-    let found = CertificateDer::pem_file_iter(Path::new(path)).map_err(|error| file(path, &error))?;
-    found.collect::<Result<_, _>>().map_err(|error| file(path, &error))
-}
-
-fn file(path: &str, error: &dyn std::fmt::Display) -> RedisConfigError {
-    RedisConfigError::File {
-        path: path.to_owned(),
-        error: error.to_string(),
-    }
 }
 
 #[cfg(test)]

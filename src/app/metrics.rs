@@ -466,7 +466,9 @@ impl Metrics {
                 (status("lost"), totals.lost),
             ],
         );
-        page.gauge("livekit_webhook_queue_length", totals.waiting);
+        page.metric("livekit_webhook_queue_length", "histogram");
+        webhooks.write_queue(&mut page.text, "livekit_webhook_queue_length", &page.node);
+        page.gauge("patchbay_webhooks_waiting", totals.waiting);
     }
 
     /// What each shard's thread and sockets have done. Datagrams by messages is what GRO and GSO gain.
@@ -570,8 +572,11 @@ fn sent_packets(text: &str) -> [u64; 2] {
     sums.fold([0, 0], |[out, dropped], [more, lost]| [out + more, dropped + lost])
 }
 
-/// Under the names that every Prometheus client library gives them.
+/// Under the names that every Prometheus client library gives them; and tasks, which only such a process has.
 fn process(page: &mut Page) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        page.gauge("patchbay_tasks", runtime.metrics().num_alive_tasks());
+    }
     if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
         let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
         if let Some(pages) = pages {

@@ -156,7 +156,7 @@ fn audio_message(publication: &Publication) -> Message {
 }
 
 impl Room {
-    /// What the bound subscribers of a track want.
+    /// What the bound subscribers of a track want, here and in the rooms that show it.
     fn wanted(&self, publication: &Publication) -> Wanted {
         let mut wanted = Wanted::new();
         for subscriber in &publication.subscribers {
@@ -173,14 +173,7 @@ impl Room {
             let best = wanted.entry(subscription.codec).or_insert(None);
             *best = (*best).max(quality);
         }
-        if self
-            .tracks
-            .get(&publication.sid)
-            .is_some_and(|publisher| self.forwarded.contains_key(publisher))
-        {
-            // What they want in the rooms that show it is not known here.
-            wanted.insert(0, Some(VideoQuality::High));
-        }
+        self.demands.add_to(&mut wanted, &publication.sid);
         publication.regression.complete(&mut wanted);
         wanted
     }
@@ -219,7 +212,13 @@ impl Room {
         let Some(publication) = participant.publications.get_mut(track) else {
             return;
         };
-        if publication.dynacast.is_unwatched() && publication.kind == MediaKind::Video {
+        if !publication.dynacast.is_unwatched() {
+            return;
+        }
+        if let Some(source) = participant.original.as_ref().map(|original| original.source) {
+            let wanted = publication.dynacast.told.clone();
+            self.demands.say(source, track, wanted);
+        } else if publication.kind == MediaKind::Video {
             let message = quality_message(publication);
             self.out.signal(participant, message);
         }
@@ -249,6 +248,10 @@ impl Room {
         };
         if !tell {
             return;
+        }
+        if let Some(source) = participant.original.as_ref().map(|original| original.source) {
+            let wanted = publication.dynacast.told.clone();
+            return self.demands.say(source, track, wanted);
         }
         let message = match publication.kind {
             MediaKind::Video => quality_message(publication),

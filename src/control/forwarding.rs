@@ -57,7 +57,7 @@ struct ForwardedCodec {
 /// What a participant that is shown here is in its own room.
 #[derive(Debug)]
 pub(super) struct Original {
-    source: ParticipantHandle,
+    pub(super) source: ParticipantHandle,
     /// The tracks' handles there, one for each codec.
     tracks: BTreeMap<TrackId, Vec<Option<TrackHandle>>>,
 }
@@ -82,31 +82,17 @@ impl ForwardedTrack {
 
 impl Room {
     /// From now on `take_forwarded` tells of this participant.
-    pub fn forward(&mut self, now: Instant, identity: &Identity) -> Result<Box<Forwarding>, AdministrationError> {
+    pub fn forward(&mut self, identity: &Identity) -> Result<Box<Forwarding>, AdministrationError> {
         let handle = self.find(identity)?;
         let forwarding = self.forwarding(handle).ok_or(AdministrationError::NoParticipant)?;
         let version = self.participants.get(&handle).map_or(0, |its| its.version);
         self.forwarded.insert(handle, version);
-        self.review_forwarded_tracks(now, handle);
         Ok(forwarding)
     }
 
     /// No room shows it any more.
-    pub fn stop_forwarding(&mut self, now: Instant, source: ParticipantHandle) {
-        if self.forwarded.remove(&source).is_some() {
-            self.review_forwarded_tracks(now, source);
-        }
-    }
-
-    /// Somebody elsewhere may want everything, or nobody does any more.
-    fn review_forwarded_tracks(&mut self, now: Instant, handle: ParticipantHandle) {
-        let Some(participant) = self.participants.get(&handle) else {
-            return;
-        };
-        let tracks: Vec<TrackId> = participant.publications.keys().cloned().collect();
-        for track in tracks {
-            self.update_dynacast(now, handle, &track);
-        }
+    pub fn stop_forwarding(&mut self, source: ParticipantHandle) {
+        self.forwarded.remove(&source);
     }
 
     /// What has changed about forwarded participants; None = it has left. To be called when the outputs are carried out.

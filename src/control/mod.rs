@@ -29,6 +29,7 @@ mod administration;
 mod client;
 mod data_blobs;
 mod data_tracks;
+mod demand;
 mod dispatches;
 mod dynacast;
 mod explanation;
@@ -76,6 +77,7 @@ mod workers;
 mod tests;
 
 pub use administration::{AdministrationError, Sizes};
+pub use demand::Demand;
 pub use dispatches::TooManyDispatches;
 pub use explanation::{
     LayerName, ParticipantExplanation, PublishedTrack, ReceivedTrack, RoomExplanation, TrackNames, WaitingReason,

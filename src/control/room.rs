@@ -17,6 +17,7 @@ use crate::types::{
     TrackId, TransportHandle, WallClock,
 };
 
+use super::demand::Demands;
 use super::explanation::Asked;
 use super::fallback::Fallbacks;
 use super::ids::Ids;
@@ -88,6 +89,7 @@ pub struct Room {
 
     /// Participants that other rooms show, and the version they were told last.
     pub(super) forwarded: BTreeMap<ParticipantHandle, u32>,
+    pub(super) demands: Demands,
 
     /// When the last participant who counts left; None = nobody has left yet.
     /// Outlives those whose connections have failed, so that they are led another way when they come back.
@@ -169,6 +171,7 @@ impl Room {
             streams_at: None,
             speakers: BTreeMap::new(),
             forwarded: BTreeMap::new(),
+            demands: Demands::default(),
             fallbacks: Fallbacks::default(),
             departed_at: None,
             kept: false,

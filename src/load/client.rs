@@ -71,16 +71,19 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
             _ => Vec::new(),
         },
         subscribe: part != Part::Publisher,
+        resumed: None,
     };
     let mut signalling = Signalling::join(&shared.target, pipe, &token, &who, join).await?;
     let mut ping_at = began + PING_EVERY;
+    let resume_every = shared.scenario.resume_every;
+    let mut resume_at = resume_every.map(|every| began + every);
     let mut wake_at = client.drain()?;
     let sleep = tokio::time::sleep_until(wake_at.into());
     tokio::pin!(sleep);
     let machine = |error: std::io::Error| Failure::Machine(error.to_string());
     let mut watch = Some(watched(client.way.socket.clone()).map_err(machine)?);
     loop {
-        let wake = wake_at.min(ping_at).into();
+        let wake = resume_at.map_or(wake_at, |at| at.min(wake_at)).min(ping_at).into();
         if sleep.deadline() != wake {
             sleep.as_mut().reset(wake);
         }
@@ -104,6 +107,17 @@ pub async fn take_part(shared: Rc<Shared>, part: Part, index: u32, token: String
                     let now = wall_clock().as_millis() as i64;
                     let ping = livekit::Ping { timestamp: now, rtt: 0 };
                     signalling.send(signal_request::Message::PingReq(ping)).await?;
+                }
+                if let (Some(at), Some(every)) = (resume_at, resume_every)
+                    && Instant::now() >= at
+                {
+                    resume_at = Some(Instant::now() + every);
+                    if let Some(session) = client.session() {
+                        drop(signalling);
+                        let (pipe, _) = shared.target.reach().await?;
+                        let join = Join { resumed: Some(session), ..Join::default() };
+                        signalling = Signalling::join(&shared.target, pipe, &token, &who, join).await?;
+                    }
                 }
             }
             message = signalling.next() => {
@@ -139,6 +153,9 @@ struct Client {
     offers: u32,
     published: usize,
     joined: bool,
+    sid: String,
+    /// ICE was restarted and has not connected yet.
+    resuming: bool,
     /// When the datagram that is being handled came, since 1970.
     arrived: Duration,
 }
@@ -208,6 +225,8 @@ impl Client {
             offers: 0,
             published: 0,
             joined: false,
+            sid: String::new(),
+            resuming: false,
             arrived: Duration::ZERO,
         })
     }
@@ -271,11 +290,32 @@ impl Client {
         Some(signal_request::Message::Offer(offer))
     }
 
+    /// The session to be taken up again, once it is a whole one and nothing is under way.
+    fn session(&self) -> Option<String> {
+        let is_whole = self.joined && self.pending.is_none() && !self.resuming;
+        (is_whole && !self.sid.is_empty()).then(|| self.sid.clone())
+    }
+
+    fn restart_offer(&mut self) -> Option<signal_request::Message> {
+        let mut api = self.rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending) = api.apply()?;
+        self.pending = Some(pending);
+        self.offers += 1;
+        self.resuming = true;
+        let offer = description("offer", offer.to_sdp_string(), self.offers);
+        Some(signal_request::Message::Offer(offer))
+    }
+
     /// What is to be answered.
     fn handle_signal(&mut self, message: signal_response::Message) -> Result<Option<signal_request::Message>, Failure> {
         use signal_response::Message;
         match message {
-            Message::Join(join) => self.servers = join.ice_servers,
+            Message::Join(join) => {
+                self.servers = join.ice_servers;
+                self.sid = join.participant.unwrap_or_default().sid;
+            }
+            Message::Reconnect(_) => return Ok(self.restart_offer()),
             Message::Answer(answer) => {
                 if self.shared.scenario.relay && self.offers == 1 {
                     self.use_relay(&answer.sdp)?;
@@ -477,7 +517,13 @@ impl Client {
                     self.count_published();
                 }
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+            Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed)
+                if self.resuming =>
+            {
+                self.resuming = false;
+                self.shared.tally.borrow_mut().resumed += 1;
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) if !self.resuming => {
                 return Err(self.vanished("no answer on the media connection"));
             }
             Event::ChannelOpen(id, label) => {

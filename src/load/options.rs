@@ -96,6 +96,9 @@ pub struct Options {
     /// Every participant through the server's own TURN relay over UDP: what does that cost the server?
     #[arg(long)]
     pub relay: bool,
+    /// Everybody loses the signalling connection every so often, takes the session up again and restarts ICE: 5s
+    #[arg(long, value_parser = duration)]
+    pub resume_every: Option<Duration>,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -120,6 +123,7 @@ pub struct Scenario {
     pub relay: bool,
     /// Datagrams a second.
     pub garbage: u64,
+    pub resume_every: Option<Duration>,
 }
 
 impl Scenario {
@@ -179,6 +183,7 @@ impl Options {
             gro: !self.no_gro,
             relay: self.relay,
             garbage: self.garbage,
+            resume_every: self.resume_every,
         };
         if scenario.rooms == 0 || scenario.publishers == 0 || scenario.subscribers == 0 {
             return usage("at least one room, publisher and subscriber are needed");
@@ -191,6 +196,12 @@ impl Options {
         }
         if scenario.garbage > 0 && scenario.verify >= scenario.subscribers {
             return usage("--garbage needs a subscriber that counts: lower --verify");
+        }
+        if scenario
+            .resume_every
+            .is_some_and(|every| every < Duration::from_secs(1))
+        {
+            return usage("--resume-every is at least 1 s");
         }
         if scenario.tracks_each() == 0 {
             return usage("nothing to publish: --video or --audio");
@@ -270,6 +281,7 @@ mod tests {
             "--max-loss 101",
             "--garbage 2000000",
             "--garbage 1 --subscribers 1",
+            "--resume-every 0",
         ] {
             assert!(matches!(scenario(arguments), Err(Failure::Usage(_))), "{arguments}");
         }

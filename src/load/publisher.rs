@@ -450,6 +450,7 @@ mod tests {
             gro: true,
             relay: false,
             garbage: 0,
+            resume_every: None,
         };
         let tracks = Publisher::announcements(&scenario);
         assert_eq!(tracks.len(), 2);

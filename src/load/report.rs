@@ -51,6 +51,8 @@ pub struct Report {
     pub messages_received: u64,
     pub messages_expected: u64,
     pub garbage_sent: u64,
+    /// Sessions taken up again, since the start.
+    pub resumed: usize,
     pub tester_cores: Option<f64>,
     /// What a packet that arrived cost the tester, all else it does included.
     pub tester_ns_per_packet: Option<f64>,
@@ -144,6 +146,7 @@ impl Report {
             messages_received: tally.messages_received,
             messages_expected: tally.messages_sent * scenario.subscribers as u64,
             garbage_sent: tally.garbage,
+            resumed: tally.resumed,
             tester_ns_per_packet: own
                 .as_ref()
                 .filter(|_| tally.received > 0)
@@ -208,6 +211,9 @@ impl Report {
         }
         if self.garbage_sent > 0 {
             rows.push(("garbage sent", rate(self.garbage_sent)));
+        }
+        if self.resumed > 0 {
+            rows.push(("sessions taken up again", self.resumed.to_string()));
         }
         if let Some(cores) = self.tester_cores {
             let note = if cores > SATURATED {
@@ -314,6 +320,7 @@ mod tests {
             gro: true,
             relay: false,
             garbage: 0,
+            resume_every: None,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,7 +10,7 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -20,6 +19,7 @@ use crate::proto::livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, JoinRequest, LeaveRequest, SessionDescription, SignalRequest,
     SignalResponse, WrappedJoinRequest, signal_request, signal_response, wrapped_join_request,
 };
+use crate::tls::{self, Trust};
 
 /// Reaching the server and its answer to the join, each.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,10 @@ impl Target {
         Ok(Self {
             host: host.to_owned(),
             port,
-            tls: secure.then(connector),
+            tls: secure
+                .then(|| tls::connector(Trust::Machine))
+                .transpose()
+                .map_err(|error| usage(&error.to_string()))?,
             path: path.trim_end_matches('/').to_owned(),
         })
     }
@@ -89,18 +92,6 @@ impl Target {
     }
 }
 
-fn connector() -> tokio_rustls::TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap_or_else(|error| unreachable!("the provider has TLS 1.2: {error}"))
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config).into()
-}
-
 /// TCP, or TLS over it.
 pub trait Pipe: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Pipe for T {}
@@ -111,10 +102,13 @@ pub struct Signalling {
 }
 
 /// How a participant wants to join.
+#[derive(Default)]
 pub struct Join {
     pub offer: String,
     pub tracks: Vec<AddTrackRequest>,
     pub subscribe: bool,
+    /// The session that is to be taken up again; then the offer comes later, and tracks are known.
+    pub resumed: Option<String>,
 }
 
 impl Signalling {
@@ -137,7 +131,9 @@ impl Signalling {
                 ..ConnectionSettings::default()
             }),
             add_track_requests: join.tracks,
-            publisher_offer: Some(description("offer", join.offer, 1)),
+            publisher_offer: join.resumed.is_none().then(|| description("offer", join.offer, 1)),
+            reconnect: join.resumed.is_some(),
+            participant_sid: join.resumed.unwrap_or_default(),
             ..JoinRequest::default()
         };
         // As LiveKit's clients do; an offer with fifty streams would not fit into a request line otherwise.

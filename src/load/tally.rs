@@ -16,6 +16,8 @@ pub struct Tally {
     pub tracks: usize,
     pub join_times: Histogram,
     pub key_frames_asked: u64,
+    /// Sessions taken up again: ICE was restarted and is connected.
+    pub resumed: usize,
 
     // In the window:
     pub sent: u64,
@@ -49,6 +51,7 @@ impl Tally {
             tracks: self.tracks,
             join_times: std::mem::take(&mut self.join_times),
             key_frames_asked: self.key_frames_asked,
+            resumed: self.resumed,
             ..Self::default()
         };
     }

@@ -331,6 +331,8 @@ impl Shard {
             }
             TransportEvent::Heard => {
                 transport.is_connected = true;
+                // Nothing has come for longer than consent lasts; what was sent into that says nothing of what there is now.
+                transport.sending_rate.restart(now);
                 let (room, transport) = (transport.room, transport.handle);
                 let back = Event::TransportSilent {
                     transport,

@@ -16,8 +16,8 @@ use super::relay::Guests;
 use super::voice::VoiceLink;
 use super::workers::{Pool, PoolInput};
 use crate::control::{
-    AdministrationError, ConnectionHandle, ForwardError, Forwarding, Join, JoinError, MediaAddresses, Output, Room,
-    RoomEvent, RoomExplanation, Traveller,
+    AdministrationError, ConnectionHandle, Demand, ForwardError, Forwarding, Join, JoinError, MediaAddresses, Output,
+    Room, RoomEvent, RoomExplanation, Traveller,
 };
 use crate::media::edge::{Command, Event, Span};
 use crate::proto::livekit::{Job, JobState, PerformRpcRequest, RpcError, SignalRequest, SignalResponse};
@@ -87,6 +87,11 @@ pub(super) enum RoomInput {
     /// The room does not show the participant any more.
     ForwardOver {
         source: ParticipantHandle,
+        room: RoomHandle,
+    },
+    /// What a room that shows a participant of this one wants of its tracks.
+    Demand {
+        demand: Demand,
         room: RoomHandle,
     },
     /// A client that went to another room sends what it asks there from now on.
@@ -216,6 +221,8 @@ struct RoomTask {
     shown: HashMap<ParticipantHandle, Mailbox>,
     /// Of this turn.
     forwarded: Vec<(Mailbox, RoomInput)>,
+    /// Not said yet to the rooms of those who are shown here: one for each of their tracks.
+    demands: Vec<Demand>,
 }
 
 /// Runs the room until it is over, then forgets it. A panic in it ends this room only: its connections are cut, its
@@ -249,6 +256,7 @@ pub(super) async fn run(
         forwards: HashMap::new(),
         shown: HashMap::new(),
         forwarded: Vec::new(),
+        demands: Vec::new(),
     };
     if let Err(panic) = tokio::spawn(task.run()).await {
         tracing::error!(room = %name, %panic, "a room has panicked and is gone");
@@ -346,7 +354,7 @@ impl RoomTask {
                 to,
                 from,
                 answer,
-            } => self.forward(now, &identity, to, from, answer),
+            } => self.forward(&identity, to, from, answer),
             RoomInput::Show {
                 forwarding,
                 from,
@@ -372,6 +380,12 @@ impl RoomTask {
                 self.room.stop_showing(now, source);
             }
             RoomInput::ForwardOver { source, room } => self.forward_over(now, source, room),
+            RoomInput::Demand { demand, room } => {
+                let rooms = self.forwards.get(&demand.source);
+                if rooms.is_some_and(|rooms| rooms.iter().any(|(known, _)| *known == room)) {
+                    self.room.take_demand(now, room, demand);
+                }
+            }
             RoomInput::Handover { connection, done } => {
                 self.moved.remove(&connection);
                 let _ = done.send(());
@@ -467,19 +481,12 @@ impl RoomTask {
         RoomInput::ForwardOver { source, room }
     }
 
-    fn forward(
-        &mut self,
-        now: Instant,
-        identity: &Identity,
-        (room, mailbox): (RoomHandle, Mailbox),
-        from: Mailbox,
-        answer: Shown,
-    ) {
+    fn forward(&mut self, identity: &Identity, (room, mailbox): (RoomHandle, Mailbox), from: Mailbox, answer: Shown) {
         if self.span.is_apart() {
             let _ = answer.send(Err(NotShown::Apart));
             return;
         }
-        let Ok(forwarding) = self.room.forward(now, identity) else {
+        let Ok(forwarding) = self.room.forward(identity) else {
             let _ = answer.send(Err(NotShown::NoParticipant));
             return;
         };
@@ -503,9 +510,10 @@ impl RoomTask {
             return;
         };
         rooms.retain(|(known, _)| *known != room);
+        self.room.forget_demands(now, source, room);
         if rooms.is_empty() {
             self.forwards.remove(&source);
-            self.room.stop_forwarding(now, source);
+            self.room.stop_forwarding(source);
         }
     }
 
@@ -541,6 +549,7 @@ impl RoomTask {
                 let _ = mailbox.send_timeout(follow, BETWEEN_ROOMS).await;
             }
         }
+        self.send_demands();
         if self.shown.is_empty() {
             return;
         }
@@ -554,6 +563,25 @@ impl RoomTask {
                 let _ = from.try_send(over);
             }
         }
+    }
+
+    /// What is wanted here of those who are shown. A room that is full is told in the next turn, with the latest word.
+    fn send_demands(&mut self) {
+        for demand in self.room.take_demands() {
+            self.demands.retain(|older| !demand.replaces(older));
+            self.demands.push(demand);
+        }
+        let room = self.handle;
+        self.demands.retain(|demand| {
+            let Some(home) = self.shown.get(&demand.source) else {
+                return false;
+            };
+            let input = RoomInput::Demand {
+                demand: demand.clone(),
+                room,
+            };
+            matches!(home.try_send(input), Err(mpsc::error::TrySendError::Full(_)))
+        });
     }
 
     /// Those who leave for another room, after everything that this room had to say of them.

@@ -1,6 +1,6 @@
 //! ICE of one transport (RFC 8445): the agent of the `is` crate with what a server on shared sockets adds to it.
 //!
-//! Owns the agent, the list of verified 5-tuples and the choice of the path that media takes. Driven by the transport
+//! Owns the agent and the list of verified 5-tuples; which of them media takes is in `selection`. Driven by the transport
 //! after every STUN message; a lite agent needs no timer of its own. Never sends on its own: what is to leave is pushed
 //! to the transport's queue.
 
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 
+use super::selection::{Selection, Sign};
 use super::sped::Proof;
 use super::transport::Transmits;
 use crate::types::{DropReason, IceCredentials, NetPath, NetProtocol};
@@ -18,11 +19,6 @@ use crate::types::{DropReason, IceCredentials, NetPath, NetProtocol};
 const MAX_VERIFIED_PATHS: usize = 16;
 /// A verified 5-tuple not heard from by STUN for this long has to prove itself again (RFC 7675 §5.1: 30 s).
 const PATH_LIFETIME: Duration = Duration::from_secs(30);
-/// Browsers check the path in use every 2.5 s, or every 6 s at the slowest (RFC 7675 §5.1).
-const NOMINATION_SILENCE: Duration = Duration::from_secs(12);
-/// The same for a client that has just restarted ICE: its network may have changed, and it names the new path only some
-/// time after it has begun to check it.
-const RESTARTED_SILENCE: Duration = Duration::from_secs(3);
 /// Addresses of this machine that one transport may be reached at; beyond that, checks to new ones are refused.
 const MAX_LOCAL_ADDRESSES: usize = 32;
 /// Trickled candidates of the peer that are looked at; the rest is ignored. Browsers have about ten.
@@ -36,11 +32,13 @@ const MAX_WAITING_CHECKS: usize = 100;
 
 pub(super) struct Ice {
     agent: IceAgent,
+    /// The generation before the last restart: a client goes on checking under its credentials until it has the new ones,
+    /// and those checks show where it is. Until a path is nominated under the new ones; a lite agent only.
+    previous: Option<Box<IceAgent>>,
     lite: bool,
+    controlling: bool,
     verified: Vec<Verified>,
-    nominated: Option<NetPath>,
-    /// Nothing was nominated since ICE was restarted.
-    restarted: bool,
+    selection: Selection,
     locals: Vec<(std::net::SocketAddr, NetProtocol)>,
     remote_candidates: usize,
     learned: usize,
@@ -61,17 +59,13 @@ impl Ice {
         addresses: &[std::net::SocketAddr],
         now: Instant,
     ) -> Self {
-        let mut agent = IceAgent::new(credentials(local));
-        agent.set_ice_lite(lite);
-        // RFC 8445 §6.1.1: a lite agent is always controlled here, our peers being full.
-        agent.set_controlling(controlling && !lite);
-        agent.set_max_candidate_pairs(MAX_CANDIDATE_PAIRS);
         let mut ice = Self {
-            agent,
+            agent: agent(local, lite, controlling),
+            previous: None,
             lite,
+            controlling,
             verified: Vec::new(),
-            nominated: None,
-            restarted: false,
+            selection: Selection::default(),
             locals: Vec::new(),
             remote_candidates: 0,
             learned: 0,
@@ -100,10 +94,22 @@ impl Ice {
         true
     }
 
-    /// New credentials; paths stay until the new checks have chosen one (RFC 8445 §9).
-    pub(super) fn restart(&mut self, local: &IceCredentials) {
-        self.agent.ice_restart(credentials(local), true);
-        self.restarted = true;
+    /// New credentials; paths stay until the new checks have chosen one (RFC 8445 §9). `keeps_answering`: checks under the
+    /// old ones count until then.
+    pub(super) fn restart(&mut self, now: Instant, local: &IceCredentials, keeps_answering: bool) {
+        if self.lite && keeps_answering && self.agent.remote_credentials().is_some() {
+            let mut new = agent(local, self.lite, self.controlling);
+            for (address, net) in &self.locals {
+                if let Ok(candidate) = Candidate::host(*address, protocol(*net)) {
+                    new.add_local_candidate(candidate);
+                }
+            }
+            new.handle_timeout(now);
+            self.previous = Some(Box::new(std::mem::replace(&mut self.agent, new)));
+        } else {
+            self.previous = None;
+            self.agent.ice_restart(credentials(local), true);
+        }
         self.remote_candidates = 0;
         self.learned = 0;
         self.waiting = 0;
@@ -138,7 +144,9 @@ impl Ice {
     ) -> Result<(), DropReason> {
         let message = StunMessage::parse(datagram).map_err(|_| DropReason::BadStun)?;
         // Checked before anything is learned, though the agent will do it again: a microsecond per check and client.
-        if !self.agent.accepts_message(&message) {
+        let is_current = self.agent.accepts_message(&message);
+        let is_previous = |agent: &IceAgent| agent.accepts_message(&message);
+        if !is_current && !self.previous.as_deref().is_some_and(is_previous) {
             return Err(DropReason::BadStun);
         }
         let request = message.is_binding_request();
@@ -153,19 +161,29 @@ impl Ice {
             destination: path.local,
             message,
         };
-        if !self.agent.handle_packet(now, packet) {
+        let agent = match &mut self.previous {
+            Some(previous) if !is_current => previous,
+            _ => &mut self.agent,
+        };
+        if !agent.handle_packet(now, packet) {
             return Err(DropReason::BadStun);
         }
         self.verify(now, path);
-        if request && self.agent.remote_credentials().is_none() {
+        if request && is_current && self.agent.remote_credentials().is_none() {
             self.waiting = (self.waiting + 1).min(MAX_WAITING_CHECKS);
         }
-        // A controlling agent nominates the pair it uses; the latest word counts, also when its priority is lower: that is
-        // how a client leaves Wi-Fi. libwebrtc nominates to a lite agent only the pair it has selected.
+        // libwebrtc nominates to a lite agent only the pair it has selected.
         if self.lite && use_candidate {
-            (self.nominated, self.restarted) = (Some(path), false);
+            self.selection.nominate(now, path);
+            if is_current {
+                self.previous = None;
+            }
+        } else {
+            self.heard(now, path, Sign::Check);
         }
-        self.forget_silent_nomination(now);
+        if !is_current {
+            self.drain_previous(now, out);
+        }
         self.progress(now, out);
         Ok(())
     }
@@ -191,16 +209,24 @@ impl Ice {
         verified.any(|verified| verified.path == path && now.saturating_duration_since(verified.heard) < PATH_LIFETIME)
     }
 
-    /// The nominated path, else the one that was verified last.
+    /// Something authentic came on `path`. A full agent sends checks of its own to find out what is alive.
+    pub(super) fn heard(&mut self, now: Instant, path: NetPath, sign: Sign) {
+        if self.lite {
+            self.selection.hear(now, path, sign);
+        }
+    }
+
+    /// The selected path, else the one that was verified last.
     pub(super) fn path(&self) -> Option<NetPath> {
-        self.nominated.or_else(|| {
+        self.selected().or_else(|| {
             let latest = self.verified.iter().max_by_key(|verified| verified.heard);
             latest.map(|verified| verified.path)
         })
     }
 
-    pub(super) fn nominated(&self) -> Option<NetPath> {
-        self.nominated
+    /// The nominated path, or what stands in for it while it is silent.
+    pub(super) fn selected(&self) -> Option<NetPath> {
+        self.selection.path()
     }
 
     /// The password that messages of ours are proven with.
@@ -216,7 +242,7 @@ impl Ice {
     pub(super) fn inject_path(&mut self, now: Instant, path: NetPath) {
         const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         self.verify(now + A_YEAR, path);
-        self.nominated = Some(path);
+        self.selection.nominate(now + A_YEAR, path);
     }
 
     /// Everything that the agent has to say after an input. It nominates only in `handle_timeout`, so that comes first.
@@ -232,9 +258,24 @@ impl Ice {
             } = event
                 && !self.lite
             {
-                self.nominated = Some(self.path_of(source, destination, proto));
+                let path = self.path_of(source, destination, proto);
+                self.selection.nominate(now, path);
             }
         }
+    }
+
+    /// What is said under the credentials of before: answers only.
+    fn drain_previous(&mut self, now: Instant, out: &mut Transmits) {
+        let Some(mut previous) = self.previous.take() else {
+            return;
+        };
+        previous.handle_timeout(now);
+        while let Some(transmit) = previous.poll_transmit() {
+            let path = self.path_of(transmit.source, transmit.destination, transmit.proto);
+            out.push(path, transmit.contents.into());
+        }
+        while previous.poll_event().is_some() {}
+        self.previous = Some(previous);
     }
 
     fn drain(&mut self, out: &mut Transmits) {
@@ -260,26 +301,6 @@ impl Ice {
             relayed
         } else {
             direct
-        }
-    }
-
-    /// A nominated path that is silent while another one is checked has died before the peer could name its successor.
-    fn forget_silent_nomination(&mut self, now: Instant) {
-        let Some(nominated) = self.nominated.filter(|_| self.lite) else {
-            return;
-        };
-        let limit = match self.restarted {
-            true => RESTARTED_SILENCE,
-            false => NOMINATION_SILENCE,
-        };
-        let heard = |verified: &&Verified| now.saturating_duration_since(verified.heard) < limit;
-        if !self
-            .verified
-            .iter()
-            .filter(heard)
-            .any(|verified| verified.path == nominated)
-        {
-            self.nominated = None;
         }
     }
 
@@ -310,6 +331,9 @@ impl Ice {
         }
         let candidate = Candidate::host(address, protocol(net)).map_err(|_| DropReason::UnknownPath)?;
         self.locals.push((address, net));
+        if let Some(previous) = &mut self.previous {
+            previous.add_local_candidate(candidate.clone());
+        }
         self.agent.add_local_candidate(candidate);
         Ok(())
     }
@@ -325,6 +349,7 @@ impl Ice {
                 return Err(DropReason::UnknownPath);
             };
             let local = self.agent.local_credentials().clone();
+            self.previous = None;
             self.agent.ice_restart(local, true);
             self.agent.set_remote_credentials(remote);
             self.learned = 0;
@@ -332,6 +357,15 @@ impl Ice {
         self.learned += 1;
         Ok(())
     }
+}
+
+fn agent(local: &IceCredentials, lite: bool, controlling: bool) -> IceAgent {
+    let mut agent = IceAgent::new(credentials(local));
+    agent.set_ice_lite(lite);
+    // RFC 8445 §6.1.1: a lite agent is always controlled here, our peers being full.
+    agent.set_controlling(controlling && !lite);
+    agent.set_max_candidate_pairs(MAX_CANDIDATE_PAIRS);
+    agent
 }
 
 fn credentials(credentials: &IceCredentials) -> IceCreds {

@@ -14,6 +14,7 @@ mod dtls;
 mod framing;
 mod ice;
 mod sctp;
+mod selection;
 mod sped;
 mod srtp;
 mod transport;

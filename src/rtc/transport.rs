@@ -14,6 +14,7 @@ use super::classify::{PacketKind, classify};
 use super::dtls::{DtlsIdentity, DtlsOutput, DtlsSession};
 use super::ice::Ice;
 use super::sctp::{AssociationLost, ChannelId, Sctp, SendDataError};
+use super::selection::Sign;
 use super::sped::{self, Embedded, Sped, Unsupported};
 use super::srtp::{OpenContext, SealContext, SrtpKeys};
 use crate::types::{
@@ -250,7 +251,8 @@ impl Transport {
         if self.closed {
             return;
         }
-        self.ice.restart(&local);
+        // The handshake that rides on checks is signed with the new credentials.
+        self.ice.restart(now, &local, self.sped.is_none());
         if let Some(remote) = remote {
             self.ice.set_remote(now, &remote, &mut self.transmits);
         }
@@ -318,12 +320,14 @@ impl Transport {
             PacketKind::Rtp => {
                 let srtp = self.srtp.as_mut().ok_or(DropReason::NoKeys)?;
                 let len = srtp.open.open_rtp(datagram)?;
+                self.ice.heard(now, path, Sign::Media);
                 self.end_sped(); // the peer has our last flight
                 datagram.get_mut(..len).map(Received::Rtp).ok_or(DropReason::Truncated)
             }
             PacketKind::Rtcp => {
                 let srtp = self.srtp.as_mut().ok_or(DropReason::NoKeys)?;
                 let len = srtp.open.open_rtcp(datagram)?;
+                self.ice.heard(now, path, Sign::Media);
                 datagram.get_mut(..len).map(Received::Rtcp).ok_or(DropReason::Truncated)
             }
             PacketKind::Stun | PacketKind::TurnChannel => Err(DropReason::UnknownProtocol),
@@ -387,7 +391,8 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// Where media goes: the nominated path, before nomination the one that was verified last. None until there is one.
+    /// Where media goes: the nominated path, or one that is heard while that is silent; before nomination the one that was
+    /// verified last. None until there is one.
     pub fn path(&self) -> Option<NetPath> {
         self.ice.path()
     }
@@ -505,7 +510,7 @@ impl Transport {
 
     /// Where DTLS records go: the nominated path, before that back to where the last one came from.
     fn send_path(&self) -> Option<NetPath> {
-        self.ice.nominated().or(self.dtls_path).or_else(|| self.ice.path())
+        self.ice.selected().or(self.dtls_path).or_else(|| self.ice.path())
     }
 
     /// Drives DTLS and SCTP until neither has anything more to say.

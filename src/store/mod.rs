@@ -32,7 +32,7 @@ pub enum StoreError {
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] tokio_postgres::Error),
     #[error("the authority of PostgreSQL's certificate: {0}")]
-    Certificates(#[source] std::io::Error),
+    Certificates(#[source] crate::tls::TlsError),
     #[error("the database does not answer in time")]
     Late,
     #[error("Redis: {0}")]

@@ -20,6 +20,8 @@ mod lease;
 mod limits;
 #[cfg(feature = "load-test")]
 mod load_test;
+mod media_client;
+mod media_forms;
 mod outside;
 mod process;
 mod reload;

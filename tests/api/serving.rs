@@ -166,6 +166,11 @@ async fn metrics_have_a_port_of_their_own_and_a_password() {
         format!("patchbay_shard_turns_total{{{labels},shard=\"0\"}} "),
         format!("patchbay_shard_load_ratio{{{labels},shard=\"0\"}} 0"),
         format!("patchbay_shard_connections{{{labels},shard=\"0\"}} 0\n"),
+        format!("patchbay_tasks{{{labels}}} "),
+        // Its room has started, and nothing waited before that.
+        format!("livekit_webhook_queue_length_bucket{{{labels},le=\"0\"}} 1\n"),
+        format!("livekit_webhook_queue_length_count{{{labels}}} 1\n"),
+        format!("patchbay_webhooks_waiting{{{labels}}} 1\n"),
         format!("patchbay_dropped_total{{{labels},reason=\"unknown_path\"}} 0\n"),
     ] {
         assert!(page.body.contains(&line), "{line}\n{}", page.body);

@@ -172,7 +172,7 @@ impl Relay {
 
     fn rebind(&mut self, now: Instant) {
         self.translator.forget();
-        self.marks = Marks::new(now);
+        self.marks.renew(now);
     }
 
     /// The steps of `text` from `now` on, in place of those that are still to come.
@@ -180,7 +180,7 @@ impl Relay {
         let current = self.steps.iter().rev().find(|(at, _)| *at <= now);
         let current = current.map_or(CLEAN, |(_, step)| *step);
         let steps = schedule::parse(text, current)?;
-        self.marks = Marks::new(now);
+        self.marks.renew(now);
         self.up.link.set(now, current.up);
         self.down.link.set(now, current.down);
         self.steps = vec![(now, current)];

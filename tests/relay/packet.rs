@@ -1,6 +1,6 @@
 //! What the relay reads of the IPv4 packets that pass, and what an address translator writes in them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -85,6 +85,12 @@ impl Translator {
 /// When something passed the server's end for the first time since the conditions changed.
 pub struct Marks {
     since: Instant,
+    /// Names (RFC 8445 §7.2.2) of generations of ICE that were over when the conditions changed: clients go on checking under
+    /// those from sockets that they have kept, and nothing of that is valid.
+    over: BTreeSet<Vec<u8>>,
+    /// Names of all others, by transaction while there is no answer; and the one that was answered last.
+    asked: BTreeMap<[u8; 12], Vec<u8>>,
+    answered: Option<Vec<u8>>,
     /// Where the client's connectivity checks came from.
     checked: BTreeSet<[u8; 6]>,
     /// A connection over TCP was accepted.
@@ -100,6 +106,9 @@ impl Marks {
     pub fn new(since: Instant) -> Self {
         Self {
             since,
+            over: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            answered: None,
             checked: BTreeSet::new(),
             connected: None,
             check: None,
@@ -108,10 +117,32 @@ impl Marks {
         }
     }
 
+    /// The conditions have changed.
+    pub fn renew(&mut self, since: Instant) {
+        let answered = self.answered.take();
+        let mut over = std::mem::take(&mut self.over);
+        over.extend(std::mem::take(&mut self.asked).into_values());
+        if let Some(current) = &answered {
+            over.remove(current);
+        }
+        *self = Self {
+            over,
+            answered,
+            ..Self::new(since)
+        };
+    }
+
     pub fn up(&mut self, now: Instant, packet: &[u8]) {
         if let Some((UDP, start)) = transport(packet)
             && is_binding(packet, start + 8, BINDING_REQUEST)
         {
+            let name = username(packet, start + 8).unwrap_or_default().to_vec();
+            if self.over.contains(&name) {
+                return;
+            }
+            if let Some(transaction) = transaction(packet, start + 8) {
+                self.asked.insert(transaction, name);
+            }
             self.check.get_or_insert(now);
             self.checked.extend(place(packet, 12, start));
         }
@@ -125,6 +156,8 @@ impl Marks {
             Some((UDP, start)) if place(packet, 16, start + 2).is_some_and(|to| self.checked.contains(&to)) => {
                 if is_binding(packet, start + 8, BINDING_SUCCESS) {
                     self.answer.get_or_insert(now);
+                    let asked = transaction(packet, start + 8).and_then(|its| self.asked.get(&its));
+                    self.answered = asked.cloned().or(self.answered.take());
                 } else if is_media(packet, start + 8) {
                     self.media.get_or_insert(now);
                 }
@@ -154,6 +187,23 @@ fn place(packet: &[u8], address: usize, port: usize) -> Option<[u8; 6]> {
 
 fn is_binding(packet: &[u8], at: usize, kind: u16) -> bool {
     number(packet, at) == Some(kind) && packet.get(at + 4..at + 8) == Some(&COOKIE)
+}
+
+fn transaction(packet: &[u8], at: usize) -> Option<[u8; 12]> {
+    packet.get(at + 8..at + 20)?.try_into().ok()
+}
+
+/// RFC 8489 §14.3.
+fn username(packet: &[u8], at: usize) -> Option<&[u8]> {
+    const USERNAME: u16 = 6;
+    let mut at = at + 20;
+    loop {
+        let (kind, length) = (number(packet, at)?, usize::from(number(packet, at + 2)?));
+        if kind == USERNAME {
+            return packet.get(at + 4..at + 4 + length);
+        }
+        at += 4 + length.next_multiple_of(4);
+    }
 }
 
 /// RFC 7983 §7, and RFC 5761 §4: RTP, not RTCP.

@@ -25,6 +25,7 @@ mod receiver;
 mod recovery;
 mod remb;
 mod replay;
+mod roaming;
 mod rules;
 mod schedule;
 mod seeds;

@@ -24,6 +24,10 @@ pub struct Link {
     /// from the seed, and must not decide what becomes of a media packet beside them.
     checks_up: Impairment<Datagram>,
     checks_down: Impairment<Datagram>,
+    /// What a translator of addresses shows instead of the peer's own.
+    pub shown_as: Option<SocketAddr>,
+    /// When connectivity checks of the peer arrived.
+    pub checks: Vec<Instant>,
 }
 
 impl Link {
@@ -34,6 +38,8 @@ impl Link {
             down: direction(1),
             checks_up: direction(2),
             checks_down: direction(3),
+            shown_as: None,
+            checks: Vec::new(),
         }
     }
 
@@ -56,7 +62,9 @@ impl Link {
     }
 
     pub fn take_up(&mut self, now: Instant) -> Option<Datagram> {
-        self.checks_up.take(now).or_else(|| self.up.take(now))
+        let check = self.checks_up.take(now);
+        self.checks.extend(check.is_some().then_some(now));
+        check.or_else(|| self.up.take(now))
     }
 
     pub fn take_down(&mut self, now: Instant) -> Option<Datagram> {

@@ -239,6 +239,15 @@ impl Peer {
         }
     }
 
+    /// To another interface; the one of before is gone.
+    pub fn move_to(&mut self, address: SocketAddr) {
+        self.has_output = true;
+        let candidate = |address| Candidate::host(address, "udp").expect("a host candidate");
+        self.rtc.add_local_candidate(candidate(address));
+        self.rtc.direct_api().invalidate_candidate(&candidate(self.address));
+        self.address = address;
+    }
+
     pub fn credentials(&mut self) -> IceCredentials {
         let local = self.rtc.direct_api().local_ice_credentials();
         IceCredentials {
@@ -528,6 +537,8 @@ impl Peer {
         // A closed peer has nothing more to say.
         while !self.closed && self.rtc.is_alive() {
             match self.rtc.poll_output() {
+                // From an interface that is gone nothing leaves.
+                Ok(Output::Transmit(transmit)) if transmit.source != self.address => {}
                 Ok(Output::Transmit(transmit)) => sends.push((transmit.destination, transmit.contents.to_vec())),
                 Ok(Output::Event(event)) => self.handle_event(now, event),
                 Ok(Output::Timeout(at)) => {
@@ -548,6 +559,14 @@ impl Peer {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Connected => {
+                self.connected = true;
+                for outgoing in &mut self.outgoing {
+                    outgoing.next_frame_at = now;
+                }
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed)
+                if self.ended.take().is_some() =>
+            {
                 self.connected = true;
                 for outgoing in &mut self.outgoing {
                     outgoing.next_frame_at = now;

@@ -304,21 +304,3 @@ fn duplicated_up() {
 fn duplicated_down() {
     late("1 % of duplicates", Side::Subscriber, DUPLICATED);
 }
-
-/// Longer than consent lasts: nothing is sent meanwhile, and the session is the same one afterwards.
-#[test]
-fn eighteen_seconds_without_a_network() {
-    over_seeds("18 s without a network", |seed| {
-        let mut call = Call::new(seed, 1, WIDE);
-        call.run(5.0);
-        let away = Conditions { up: false, ..WIDE };
-        call.world.set_link(call.viewer, away);
-        call.run(18.0);
-        call.world.set_link(call.viewer, WIDE);
-        let back = call.now();
-        call.run(8.0);
-        // A peer checks its path every 3 s at the slowest; then a key frame is on its way.
-        let picture = call.until(0, back, |_| true);
-        vec![at_most("picture back, ms", ms(picture), 4_000.0)]
-    });
-}

@@ -66,6 +66,40 @@ impl Client {
     }
 }
 
+/// As a client of JavaScript joins, with two connections.
+fn joining(connection: ConnectionHandle, identity: &str) -> Join {
+    Join {
+        connection,
+        claims: Claims {
+            api_key: "key".into(),
+            identity: identity.into(),
+            video: Some(VideoGrant {
+                room_join: true,
+                room: "room".into(),
+                ..VideoGrant::default()
+            }),
+            expires_at: 1_890_000_000,
+            ..Claims::default()
+        },
+        signer: Signer {
+            api_key: "key".into(),
+            secret: "secret".into(),
+        },
+        parameters: JoinParameters {
+            auto_subscribe: true,
+            adaptive_stream: true,
+            client_info: ClientInfo {
+                sdk: client_info::Sdk::Js as i32,
+                version: "2.23.0".into(),
+                protocol: 17,
+                ..ClientInfo::default()
+            },
+            ..JoinParameters::default()
+        },
+        media: None,
+    }
+}
+
 impl World {
     /// A world with a room that is signalled to.
     pub fn signalled(seed: u64) -> Self {
@@ -104,36 +138,7 @@ impl World {
         let (publisher, subscriber) = (self.add_peer(peer), self.add_peer(peer));
         let index = self.signalling().clients.len();
         let connection = ConnectionHandle(index as u64 + 1);
-        let join = Join {
-            connection,
-            claims: Claims {
-                api_key: "key".into(),
-                identity: identity.into(),
-                video: Some(VideoGrant {
-                    room_join: true,
-                    room: "room".into(),
-                    ..VideoGrant::default()
-                }),
-                expires_at: 1_890_000_000,
-                ..Claims::default()
-            },
-            signer: Signer {
-                api_key: "key".into(),
-                secret: "secret".into(),
-            },
-            parameters: JoinParameters {
-                auto_subscribe: true,
-                adaptive_stream: true,
-                client_info: ClientInfo {
-                    sdk: client_info::Sdk::Js as i32,
-                    version: "2.23.0".into(),
-                    protocol: 17,
-                    ..ClientInfo::default()
-                },
-                ..JoinParameters::default()
-            },
-            media: None,
-        };
+        let join = joining(connection, identity);
         self.signalling().clients.push(Client {
             connection,
             publisher,
@@ -152,6 +157,53 @@ impl World {
             "{identity} connects; {drops:?} {events:?}"
         );
         index
+    }
+
+    /// Everybody there and their tracks, as clients were told last.
+    pub fn population(&self) -> Vec<String> {
+        let room = &self.signalling.as_ref().expect("a signalled world").room;
+        let mut known: Vec<String> = room
+            .participants()
+            .into_iter()
+            .flat_map(|info| {
+                let tracks = info.tracks.into_iter().map(|track| track.sid);
+                [info.sid].into_iter().chain(tracks)
+            })
+            .collect();
+        known.sort();
+        known
+    }
+
+    /// Its signalling is back after it was lost: it takes up its session and restarts ICE of what it publishes on; the server
+    /// does so of the rest.
+    pub fn come_back(&mut self, client: usize, identity: &str) {
+        let now = self.now;
+        let connection = ConnectionHandle(1000 + self.signalling().clients[client].connection.0);
+        let joined = self.client(client).told.iter().find_map(|(_, message)| match message {
+            Message::Join(join) => join.participant.clone(),
+            _ => None,
+        });
+        let mut join = joining(connection, identity);
+        join.parameters.reconnect = true;
+        join.parameters.participant_sid = joined.expect("it has joined").sid;
+        self.signalling().clients[client].connection = connection;
+        self.signalling().room.handle_join(now, join).expect("resumes");
+        self.signal();
+        let publisher = self.client(client).publisher;
+        if self.peers[publisher].outgoing.is_empty() {
+            return;
+        }
+        let mut changes = self.peers[publisher].rtc.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().expect("a restart");
+        self.peers[publisher].has_output = true;
+        self.signalling().clients[client].pending = Some(pending);
+        let description = SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            ..SessionDescription::default()
+        };
+        self.request(client, Request::Offer(description));
     }
 
     pub fn request(&mut self, client: usize, message: Request) {

@@ -395,6 +395,22 @@ impl World {
         self.links[peer].set(self.now, conditions);
     }
 
+    /// Whoever translates this peer's address forgets it: the peer has another port and does not know.
+    pub fn rebind(&mut self, peer: usize) {
+        let link = &mut self.links[peer];
+        let known = link.shown_as.unwrap_or(self.peers[peer].address);
+        link.shown_as = Some(SocketAddr::new(known.ip(), known.port() + 1));
+    }
+
+    /// One network goes and another comes, at once, and the peer knows.
+    pub fn change_network(&mut self, peer: usize) {
+        let SocketAddr::V4(known) = self.peers[peer].address else {
+            unreachable!("peers have IPv4");
+        };
+        let [_, net, c, d] = known.ip().octets();
+        self.peers[peer].move_to(SocketAddr::from(([11, net + 1, c, d], known.port())));
+    }
+
     /// A client that sends what RTCP it likes; connected when this returns.
     pub fn join_raw(&mut self, name: &str) -> usize {
         let participant = ParticipantHandle(self.handle());
@@ -718,7 +734,8 @@ impl World {
             shard.poll_transmit(now, &mut self.outbox);
         }
         for (path, contents) in self.outbox.sent.drain(..) {
-            let of_address = |index: &&usize| self.peers[**index].address == path.remote;
+            let shown = |index: usize| self.links[index].shown_as.unwrap_or(self.peers[index].address);
+            let of_address = |index: &&usize| shown(**index) == path.remote;
             let Some(&index) = self.present.iter().find(of_address) else {
                 if let Some(raw) = self.raw.iter_mut().find(|raw| raw.address == path.remote) {
                     raw.deliver(now, path.local, contents);
@@ -785,7 +802,7 @@ impl World {
         for (destination, contents) in peer.drain(now) {
             if destination == server {
                 let datagram = Datagram {
-                    source: peer.address,
+                    source: link.shown_as.unwrap_or(peer.address),
                     contents,
                 };
                 link.send_up(now, datagram);

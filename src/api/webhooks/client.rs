@@ -1,7 +1,6 @@
 //! One POST to one URL: addresses are looked up and judged here, so that what was judged is what is connected to.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -11,10 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::tls::{self, Trust};
 use crate::types::{is_link_local, is_metadata_service, is_public};
 
 /// For one address to accept.
@@ -143,20 +141,9 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Reads the machine's certificates; blocks.
     pub fn new(allow_private: bool) -> Self {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            tracing::warn!(errors = ?found.errors, "no authorities' certificates on this machine: webhooks over https will fail");
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            // The provider has the suites of these versions: this cannot fail.
-            .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
-        Self {
-            tls: TlsConnector::from(Arc::new(config.unwrap_or_else(|error| panic!("TLS: {error}")))),
-            allow_private,
-        }
+        // There is no file to read, and the provider has the suites of these versions: this cannot fail.
+        let tls = tls::connector(Trust::Machine).unwrap_or_else(|error| panic!("TLS: {error}"));
+        Self { tls, allow_private }
     }
 
     /// The receiver's status. Redirections are not followed: they would lead past the judgement of addresses.

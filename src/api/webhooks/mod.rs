@@ -21,7 +21,7 @@ pub use event::{EVENTS, Filter};
 
 use self::client::Client;
 use self::postman::Postman;
-use crate::node::{Letterbox, Node};
+use crate::node::{Histogram, Letterbox, Node};
 use crate::store::SharedDatabase;
 
 /// Batches of letters on the way from the journal; it waits while there are more.
@@ -64,10 +64,15 @@ impl WebhookSettings {
     }
 }
 
+/// Of events that wait. LiveKit says it as a histogram too.
+const QUEUE_LENGTHS: &[u64] = &[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000];
+
 /// Since start, one for each event and URL.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WebhookCounters {
     waiting: AtomicU64,
+    /// How many waited when another one came.
+    queue: Histogram,
     delivered: AtomicU64,
     rejected: AtomicU64,
     failures: AtomicU64,
@@ -91,7 +96,26 @@ pub struct WebhookTotals {
     pub lost: u64,
 }
 
+impl Default for WebhookCounters {
+    fn default() -> Self {
+        Self {
+            waiting: AtomicU64::default(),
+            queue: Histogram::new(QUEUE_LENGTHS),
+            delivered: AtomicU64::default(),
+            rejected: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            expired: AtomicU64::default(),
+            lost: AtomicU64::default(),
+        }
+    }
+}
+
 impl WebhookCounters {
+    /// How many events waited when another one came, as Prometheus lines.
+    pub fn write_queue(&self, out: &mut String, name: &str, labels: &str) {
+        self.queue.write(out, name, labels);
+    }
+
     pub fn totals(&self) -> WebhookTotals {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WebhookTotals {

@@ -106,7 +106,8 @@ pub(super) fn composer(
             counters.lost.fetch_add(count, Ordering::Relaxed);
             return Vec::new();
         }
-        counters.waiting.fetch_add(count, Ordering::Relaxed);
+        let before = counters.waiting.fetch_add(count, Ordering::Relaxed);
+        counters.queue.record(before);
         let letter = |url: &String| NewLetter {
             url: url.clone(),
             lane: written.room.clone(),

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -15,12 +14,10 @@ use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::AcmeError;
+use crate::tls::{self, Trust};
 
 /// For one exchange.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -37,21 +34,12 @@ pub(super) struct AcmeClient {
 impl AcmeClient {
     /// `authority`: a file with certificates to trust beside those of the machine; may be empty. Blocks.
     pub(super) fn new(authority: &str) -> Result<Self, AcmeError> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if !authority.is_empty() {
-            let own = CertificateDer::pem_file_iter(authority).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let own = own.map_err(|error| AcmeError::Client(format!("{authority}: {error}")))?;
-            roots.add_parsable_certificates(own);
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| AcmeError::Client(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self {
-            tls: TlsConnector::from(Arc::new(config)),
-        })
+        let trust = match authority {
+            "" => Trust::Machine,
+            file => Trust::MachineAnd(file),
+        };
+        let tls = tls::connector(trust).map_err(|error| AcmeError::Client(error.to_string()))?;
+        Ok(Self { tls })
     }
 
     async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> io::Result<Response<Bytes>> {

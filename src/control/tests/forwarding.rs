@@ -3,12 +3,14 @@
 use livekit_protocol::participant_info::{KindDetail, State};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{MuteTrackRequest, UpdateParticipantMetadata};
+use livekit_protocol::{MuteTrackRequest, UpdateParticipantMetadata, UpdateTrackSettings, VideoQuality};
 
 use super::world::{World, camera, entry, microphone};
 use crate::control::{ForwardError, RoomEvent, RoomSettings};
 use crate::media::edge::Command;
-use crate::types::{Identity, TrackHandle};
+use crate::types::{Identity, RoomHandle, TrackHandle};
+
+const OTHER: RoomHandle = RoomHandle(77);
 
 fn alice() -> Identity {
     Identity("alice".into())
@@ -24,6 +26,10 @@ fn carry_on(from: &mut World, to: &mut World) {
     }
     to.pump();
     to.after_ms(1_000);
+    for demand in to.room.take_demands() {
+        from.room.take_demand(from.now, OTHER, demand);
+    }
+    from.pump();
 }
 
 fn shown(world: &World) -> Vec<(TrackHandle, TrackHandle)> {
@@ -41,7 +47,7 @@ fn a_participant_is_shown_in_another_room_and_followed() {
     let picture = a.publish(at_home, camera("c1"));
     a.after_ms(1_000);
     b.after_ms(1_000);
-    let forwarding = a.room.forward(a.now, &alice()).unwrap();
+    let forwarding = a.room.forward(&alice()).unwrap();
     let source = forwarding.source;
     b.room.show(b.now, *forwarding).unwrap();
     carry_on(&mut a, &mut b);
@@ -122,32 +128,74 @@ fn a_participant_is_shown_in_another_room_and_followed() {
     );
 }
 
+/// Alice publishes at home, where nobody watches; what she is asked for is what is wanted in the room that shows her, and
+/// no more than that.
 #[test]
-fn what_nobody_watches_at_home_is_still_encoded_for_the_other_room() {
-    let mut a = World::new();
+fn what_the_other_room_wants_is_encoded() {
+    let (mut a, mut b) = (World::new(), World::second());
     let at_home = a.join(entry("alice"));
-    let bob = a.join(entry("bob"));
-    a.publish(at_home, camera("c1"));
+    let carol = b.join(entry("carol"));
+    let picture = a.publish(at_home, camera("c1"));
     a.after_ms(1_000);
-    let source = a.room.forward(a.now, &alice()).unwrap().source;
-    a.leave(bob);
-    a.client(at_home).told();
+    b.after_ms(1_000);
+    let forwarding = a.room.forward(&alice()).unwrap();
+    let source = forwarding.source;
+    b.room.show(b.now, *forwarding).unwrap();
+    carry_on(&mut a, &mut b);
     a.after_ms(20_000);
-    let ends = |world: &mut World| {
-        let told = world.client(at_home).told();
-        let mut updates = told.iter().filter_map(|message| match message {
-            Message::SubscribedQualityUpdate(update) => Some(update.clone()),
-            _ => None,
-        });
-        updates
-            .next_back()
-            .is_some_and(|update| update.subscribed_qualities.iter().all(|quality| !quality.enabled))
+    // Enabled qualities, lowest first, as she was told last.
+    let mut asked = Vec::new();
+    let mut heard = |world: &mut World| {
+        for message in world.client(at_home).told() {
+            if let Message::SubscribedQualityUpdate(update) = message {
+                asked = update
+                    .subscribed_qualities
+                    .iter()
+                    .map(|quality| quality.enabled)
+                    .collect();
+            }
+        }
+        asked.clone()
     };
-    assert!(!ends(&mut a));
-    a.room.stop_forwarding(a.now, source);
+    assert_eq!(heard(&mut a), [true; 3], "carol has everything");
+    let wish = |change: fn(&mut UpdateTrackSettings)| {
+        let mut settings = UpdateTrackSettings {
+            track_sids: vec![picture.sid.clone()],
+            quality: VideoQuality::High as i32,
+            ..Default::default()
+        };
+        change(&mut settings);
+        Request::TrackSetting(settings)
+    };
+    b.send(carol, wish(|settings| settings.quality = VideoQuality::Low as i32));
+    b.after_ms(20_000);
+    carry_on(&mut a, &mut b);
+    a.after_ms(20_000);
+    assert_eq!(heard(&mut a), [true, false, false]);
+    b.send(carol, wish(|settings| settings.quality = VideoQuality::Medium as i32));
+    carry_on(&mut a, &mut b);
+    assert_eq!(heard(&mut a), [true, true, false]);
+    // Bob, at home, wants more, and then nothing.
+    let bob = a.join(entry("bob"));
+    a.after_ms(1_000);
+    assert_eq!(heard(&mut a), [true; 3]);
+    a.leave(bob);
+    a.after_ms(20_000);
+    assert_eq!(heard(&mut a), [true, true, false]);
+    b.send(carol, wish(|settings| settings.disabled = true));
+    b.after_ms(20_000);
+    carry_on(&mut a, &mut b);
+    a.after_ms(20_000);
+    assert_eq!(heard(&mut a), [false; 3]);
+    b.send(carol, wish(|_| {}));
+    carry_on(&mut a, &mut b);
+    assert_eq!(heard(&mut a), [true; 3], "at once");
+    // Shown no more, and with that nobody's.
+    a.room.forget_demands(a.now, source, OTHER);
+    a.room.stop_forwarding(source);
     a.pump();
     a.after_ms(20_000);
-    assert!(ends(&mut a));
+    assert_eq!(heard(&mut a), [false; 3]);
 }
 
 #[test]
@@ -155,7 +203,7 @@ fn who_cannot_be_shown_is_not() {
     let mut a = World::new();
     a.join(entry("alice"));
     a.after_ms(1_000);
-    let forwarding = a.room.forward(a.now, &alice()).unwrap();
+    let forwarding = a.room.forward(&alice()).unwrap();
     let mut taken = World::second();
     taken.join(entry("alice"));
     assert_eq!(
@@ -171,7 +219,7 @@ fn who_cannot_be_shown_is_not() {
     let mut other = World::second();
     assert_eq!(other.room.show(other.now, (*forwarding).clone()), Ok(()));
     assert_eq!(other.room.show(other.now, *forwarding), Ok(()), "once is enough");
-    assert!(other.room.forward(other.now, &alice()).is_err(), "it is not from there");
+    assert!(other.room.forward(&alice()).is_err(), "it is not from there");
     // Its own client may come, and may take no session over that it never had.
     let mut back = entry("alice");
     back.parameters.reconnect = true;
@@ -187,7 +235,7 @@ fn what_is_shown_can_be_put_out() {
     let (mut a, mut b) = (World::new(), World::second());
     a.join(entry("alice"));
     a.after_ms(1_000);
-    let forwarding = a.room.forward(a.now, &alice()).unwrap();
+    let forwarding = a.room.forward(&alice()).unwrap();
     let source = forwarding.source;
     b.room.show(b.now, *forwarding).unwrap();
     b.pump();

@@ -97,6 +97,16 @@ impl SendingRate {
         }
     }
 
+    /// The client was away for longer than its path says anything about: what is known of it is forgotten. Numbers go on.
+    pub fn restart(&mut self, now: Instant) {
+        *self = Self {
+            sequence: self.sequence,
+            demand: self.demand,
+            told: self.told,
+            ..Self::new(now)
+        };
+    }
+
     /// What may be sent, in bits of UDP payload a second. None = the client reports nothing it could be known from.
     pub fn estimate(&self) -> Option<Bitrate> {
         self.estimate

@@ -11,9 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::tls::{self, Trust};
 
 /// For the whole exchange.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -139,22 +139,10 @@ impl Https {
         }
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
-        let tls = self
-            .tls
-            .get_or_init(tls_connector)
-            .as_ref()
-            .ok_or(ExchangeError::Late)?;
+        let connector = || tls::connector(Trust::Machine).ok(); // it has no file to read and cannot fail
+        let tls = self.tls.get_or_init(connector).as_ref().ok_or(ExchangeError::Late)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }
-}
-
-/// For clients, with the machine's authorities. None: it has no cryptography, and no TLS either.
-pub fn tls_connector() -> Option<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().ok()?;
-    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()).into())
 }
 
 async fn send(stream: Box<dyn Stream>, request: axum::http::Request<Body>) -> Result<(u16, Bytes), ExchangeError> {

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::room_task::Happening;
 use crate::control::RoomEvent;
 use crate::voice::{Frame, RoomKey, Seen, ServerKey, SocketId, UnixMillis, Voice};
-pub use https::{Https, Passed, Url, UrlError, tls_connector};
+pub use https::{Https, Passed, Url, UrlError};
 pub use lanes::participants;
 pub use statistics::{Told, VoiceCounts, VoiceStatistics};
 pub use task::{PreparedInbox, StartError, VoiceConfig, VoiceTask};

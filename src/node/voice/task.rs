@@ -77,6 +77,8 @@ struct Writer {
     returned: mpsc::Receiver<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     returns: mpsc::Sender<(VoiceStore, Result<(), StoreError>, Vec<Change>)>,
     not_before: Instant,
+    /// The last write has failed, which was said.
+    failing: bool,
     /// Whoever waits for the write under way, and for the next; each has a request open.
     covered: Vec<oneshot::Sender<bool>>,
     waiting: Vec<oneshot::Sender<bool>>,
@@ -149,6 +151,7 @@ impl VoiceTask {
                 returned,
                 returns,
                 not_before: Instant::now(),
+                failing: false,
                 covered: Vec::new(),
                 waiting: Vec::new(),
             },
@@ -379,9 +382,17 @@ impl Task {
         self.writer.idle = Some(store);
         self.voice.set_storage_down(outcome.is_err());
         answer(self.writer.covered.drain(..), outcome.is_ok());
-        let Err(error) = outcome else { return };
+        let was_failing = std::mem::replace(&mut self.writer.failing, outcome.is_err());
+        let Err(error) = outcome else {
+            if was_failing {
+                tracing::info!("the voice database is written again");
+            }
+            return;
+        };
         answer(self.writer.waiting.drain(..), false);
-        tracing::error!(%error, "the voice database cannot be written: nobody new is let in");
+        if !was_failing {
+            tracing::error!(%error, "the voice database cannot be written: nobody new is let in");
+        }
         self.writer.not_before = Instant::now() + RETRY;
         for change in changes {
             // What has changed since is newer.

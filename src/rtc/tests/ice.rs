@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::raw::{binding_request, transport};
+use is::stun::StunMessage;
+
+use super::raw::{binding_request, hmac, transport};
 use super::*;
 
 const WIFI: &str = "10.0.0.2:5000";
@@ -72,6 +74,208 @@ fn a_restart_leaves_a_silent_path_at_the_first_check() {
                 "after {away:?}, named: {nominate}"
             );
         }
+    }
+}
+
+/// A transport and its peer with keys: media can be sent on any path that was checked.
+struct Walker {
+    now: Instant,
+    transport: Transport,
+    peer: Transport,
+    sequence: u8,
+}
+
+impl Walker {
+    /// Media flows on Wi-Fi, a packet every 20 ms for a second.
+    fn on_wifi() -> Self {
+        let now = Instant::now();
+        let identity = DtlsIdentity::generate().expect("an identity");
+        let material: Vec<u8> = (0..88).collect();
+        let keys = super::super::SrtpKeys::new(crate::types::SrtpProfile::AeadAes256Gcm, &material).expect("keys");
+        let ends = [
+            (SERVER, "10.0.0.9:9", DtlsRole::Passive),
+            (WIFI, SERVER, DtlsRole::Active),
+        ];
+        let [mut transport, peer] = ends.map(|(local, remote, role)| {
+            Transport::connected(config(true, local), &identity, now, path(local, remote), &keys, role)
+        });
+        let remote = RemoteParameters {
+            ice: credentials("peer"),
+            fingerprint: identity.fingerprint(),
+            dtls_role: DtlsRole::Passive,
+            sctp_max_message_size: None,
+            sctp_init: None,
+            sped: false,
+        };
+        transport.set_remote(now, &remote);
+        let mut walker = Self {
+            now,
+            transport,
+            peer,
+            sequence: 0,
+        };
+        walker.check(WIFI, true);
+        for _ in 0..50 {
+            walker.wait(20);
+            walker.media(WIFI);
+        }
+        walker
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+    }
+
+    fn check(&mut self, from: &str, nominate: bool) {
+        check(&mut self.transport, self.now, path(SERVER, from), nominate);
+    }
+
+    fn media(&mut self, from: &str) {
+        let mut packet = [0x80; 60];
+        packet[1] = 111;
+        self.sequence += 1;
+        packet[3] = self.sequence;
+        let len = self.peer.seal_rtp(&mut packet, 12, 30, 0).expect("sealed");
+        let taken = self
+            .transport
+            .handle_datagram(self.now, path(SERVER, from), &mut packet[..len]);
+        assert!(matches!(taken, Ok(Received::Rtp(_))), "{taken:?}");
+    }
+
+    fn is_on(&self, remote: &str) {
+        assert_eq!(self.transport.path(), Some(path(SERVER, remote)));
+    }
+}
+
+/// The network of before is gone, and the client has neither named another path nor restarted ICE: its first check shows where
+/// it is now. What is heard of the old one again leads back at once.
+#[test]
+fn the_first_check_from_elsewhere_shows_where_a_silent_client_is() {
+    let mut walker = Walker::on_wifi();
+    walker.wait(450);
+    walker.is_on(WIFI);
+    walker.check(MOBILE, false);
+    walker.is_on(MOBILE);
+    walker.wait(10);
+    walker.media(WIFI);
+    walker.is_on(WIFI);
+    // And stays there, however often the other is checked.
+    for _ in 0..50 {
+        walker.check(MOBILE, false);
+        walker.is_on(WIFI);
+        walker.wait(100);
+        walker.media(WIFI);
+    }
+}
+
+/// A path in reserve is checked for a minute, and late packets come on it: as long as the one in use is heard as usual,
+/// nothing moves.
+#[test]
+fn a_path_in_reserve_stays_one() {
+    let mut walker = Walker::on_wifi();
+    walker.check(MOBILE, false);
+    for _ in 0..20 {
+        walker.wait(300);
+        walker.check(MOBILE, false);
+        walker.media(MOBILE);
+        walker.is_on(WIFI);
+        walker.media(WIFI);
+    }
+    // Without media its own checks are all that is heard, every two and a half seconds.
+    for second in 0..60 {
+        walker.wait(500);
+        walker.check(MOBILE, false);
+        if second % 5 == 4 {
+            walker.check(WIFI, true);
+        }
+    }
+    walker.is_on(WIFI);
+}
+
+/// Two new ways at once (IPv4 and IPv6): media takes one of them, and goes where the client's own media comes from.
+#[test]
+fn of_two_new_paths_the_one_with_media_is_taken() {
+    const OTHER: &str = "203.0.113.9:7000";
+    let mut walker = Walker::on_wifi();
+    walker.wait(450);
+    for _ in 0..5 {
+        walker.check(MOBILE, false);
+        walker.is_on(MOBILE);
+        walker.wait(50);
+        walker.check(OTHER, false);
+        walker.is_on(MOBILE);
+    }
+    walker.media(OTHER);
+    walker.is_on(OTHER);
+    walker.check(MOBILE, false);
+    walker.is_on(OTHER);
+    walker.check(MOBILE, true);
+    walker.is_on(MOBILE);
+}
+
+/// Nobody without the password moves anything: neither by checks of his own nor by packets without a check.
+#[test]
+fn a_stranger_moves_nothing() {
+    let mut walker = Walker::on_wifi();
+    walker.wait(5_000);
+    let mut forged = binding_request(&credentials("other"), "ufragpeer", true);
+    let refused = walker
+        .transport
+        .handle_datagram(walker.now, path(SERVER, MOBILE), &mut forged);
+    assert!(refused.is_err());
+    let guessed = IceCredentials {
+        pwd: credentials("other").pwd,
+        ..credentials("one")
+    };
+    let mut forged = binding_request(&guessed, "ufragpeer", true);
+    let refused = walker
+        .transport
+        .handle_datagram(walker.now, path(SERVER, MOBILE), &mut forged);
+    assert_eq!(refused, Err(DropReason::BadStun));
+    let mut unproven = [0x80; 60];
+    let refused = walker
+        .transport
+        .handle_datagram(walker.now, path(SERVER, MOBILE), &mut unproven);
+    assert_eq!(refused, Err(DropReason::IceUnverified));
+    walker.is_on(WIFI);
+}
+
+/// Between a restart and the client's word of it, its checks come under the old credentials: they are answered under those,
+/// and show where it is. Once a path is named under the new ones, the old ones are nobody's.
+#[test]
+fn checks_from_before_a_restart_count_until_its_end() {
+    let mut walker = Walker::on_wifi();
+    walker.wait(3_000);
+    walker
+        .transport
+        .restart_ice(walker.now, credentials("two"), Some(credentials("new")));
+    walker.is_on(WIFI);
+    let mut request = binding_request(&credentials("one"), "ufragpeer", false);
+    let taken = walker
+        .transport
+        .handle_datagram(walker.now, path(SERVER, MOBILE), &mut request);
+    assert_eq!(taken, Ok(Received::Consumed));
+    let (to, answer) = walker.transport.poll_transmit().expect("an answer");
+    assert_eq!(to, path(SERVER, MOBILE));
+    let answer = StunMessage::parse(&answer).expect("a message");
+    let is_under = |name| answer.verify(credentials(name).pwd.as_bytes(), hmac);
+    assert!(is_under("one") && !is_under("two"));
+    walker.is_on(MOBILE);
+    // Nobody has the one's name with the other's password.
+    let mixed = IceCredentials {
+        pwd: credentials("two").pwd,
+        ..credentials("one")
+    };
+    for (local, remote, expected) in [
+        (mixed, "ufragpeer", Err(DropReason::BadStun)),
+        (credentials("two"), "ufragnew", Ok(Received::Consumed)),
+        (credentials("one"), "ufragpeer", Err(DropReason::BadStun)),
+    ] {
+        let mut request = binding_request(&local, remote, true);
+        let taken = walker
+            .transport
+            .handle_datagram(walker.now, path(SERVER, MOBILE), &mut request);
+        assert_eq!(taken, expected, "{local:?}");
     }
 }
 

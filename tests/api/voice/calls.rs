@@ -153,3 +153,31 @@ async fn every_refusal_of_a_call_has_its_status_and_code() {
     assert_eq!((status, &limited["code"]), (429, &json!("RATE_LIMITED")));
     assert!(limited["retry_after"].as_f64().is_some_and(|wait| wait > 0.0));
 }
+
+#[tokio::test]
+async fn calls_have_the_documented_limits_by_user_and_channel() {
+    let town = Town::start().await;
+    for (method, path, count) in [
+        ("POST", "call/ring", 5),
+        ("GET", "call", 60),
+        ("PATCH", "call", 10),
+        ("POST", "call/stop-ringing", 20),
+        ("POST", "call/end", 10),
+    ] {
+        let ask = async |user: u64, channel: &str| {
+            let path = format!("/channels/{channel}/{path}");
+            town.user(user, method, &path, json!({})).await
+        };
+        for index in 0..count {
+            assert_ne!(ask(3, "20").await.0, 429, "{method} {path} {index}");
+        }
+        let (status, limited) = ask(3, "20").await;
+        assert_eq!(
+            (status, &limited["code"]),
+            (429, &json!("RATE_LIMITED")),
+            "{method} {path}"
+        );
+        assert_ne!(ask(3, "21").await.0, 429, "{method} {path} elsewhere");
+        assert_ne!(ask(4, "20").await.0, 429, "{method} {path} of another");
+    }
+}

@@ -300,6 +300,8 @@ async fn a_streams_picture_is_for_those_who_may_join() {
             .0,
         400
     );
+    let long = json!({"channel_id": "10", "thumbnail": "aaaa".repeat(500_001)});
+    assert_eq!(town.refused(3, "POST", &path, long).await.0, 400);
     let page = json!({"channel_id": "10", "thumbnail": "aGVsbG8=", "content_type": "text/html"});
     assert_eq!(town.refused(3, "POST", &path, page).await.0, 400);
     assert_eq!(town.user(3, "POST", &path, picture).await.0, 204);

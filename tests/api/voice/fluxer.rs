@@ -156,3 +156,28 @@ async fn an_unmodified_fluxer_finds_the_media_server_it_knows() {
     let metadata: Value = serde_json::from_str(left["participant"]["metadata"].as_str().unwrap()).unwrap();
     assert_eq!(metadata["connection_id"], "orca-dragon");
 }
+
+#[tokio::test]
+async fn the_file_of_a_fluxer_in_development_is_taken_too() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (url, mut received) = webhooks().await;
+    let mut file = json!({
+        "rtc": {"tcp_port": port},
+        "room": {"auto_create": true, "max_participants": 100, "empty_timeout": 300},
+        "webhook": {"api_key": KEY, "urls": [url]},
+        "development": true,
+    });
+    let redis = lease::real().await;
+    if let Some(redis) = &redis {
+        file["redis"] = json!({"address": redis.address.to_string(), "db": 0});
+    }
+    let process = Process::start(file).await;
+    assert_eq!(process.health().await, (200, "OK".into()));
+    let target = format!("/rtc/v1?join_request={}", join_request(|_| {}));
+    let _alice = Signalling::open(process.address, &target, &token()).await.unwrap();
+    assert_eq!(told(&mut received, "room_started").await["room"]["name"], ROOM);
+}

@@ -111,6 +111,22 @@ async fn errors_leave_the_socket_open_and_the_end_of_the_server_is_told() {
             json!({"guild_id": "x", "channel_id": "10"}),
             "VALIDATION_INVALID_SNOWFLAKE",
         ),
+        (
+            json!({"guild_id": GUILD, "channel_id": "9".repeat(3000)}),
+            "VALIDATION_INVALID_SNOWFLAKE",
+        ),
+        (
+            json!({"guild_id": GUILD, "channel_id": 10}),
+            "VALIDATION_INVALID_SNOWFLAKE",
+        ),
+        (
+            json!({"guild_id": GUILD, "channel_id": "9223372036854775807"}),
+            "VOICE_CHANNEL_NOT_FOUND",
+        ),
+        (
+            json!({"guild_id": GUILD, "channel_id": "10", "connection_id": "x".repeat(3000)}),
+            "VOICE_CONNECTION_NOT_FOUND",
+        ),
     ] {
         ann.send(json!({"op": 4, "d": update})).await;
         assert_eq!(ann.error().await, code);

@@ -179,6 +179,36 @@ async fn the_backend_states_what_is_so() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_replaced_lets_nobody_in() {
+    let town = Town::start().await;
+    let ask = async |nonce: &str| {
+        let ask = json!({
+            "type": "voice_get_token", "guild_id": GUILD, "channel_id": "10", "user_id": "3", "token_nonce": nonce,
+            "connection_id": "orca-dragon",
+        });
+        let (status, answer) = town.backend("POST", "/_rpc", ask).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["data"]["token"].as_str().unwrap().to_owned()
+    };
+    let (old, new) = (ask("one").await, ask("two").await);
+    let mut bob = town.gateway(4).await;
+    bob.event("READY").await;
+    assert_eq!(town.tell("participant_joined", &old).await, 200);
+    town.far.asked("RemoveParticipant", "user_3_orca-dragon").await;
+    assert_eq!(bob.settled().await, [json!(null); 0], "nobody has come");
+    assert_eq!(town.tell("participant_joined", &new).await, 200);
+    assert_eq!(bob.event("VOICE_STATE_UPDATE").await["connection_id"], "orca-dragon");
+    // Nor later, when it is played again.
+    assert_eq!(town.tell("participant_joined", &old).await, 200);
+    town.far.asked("RemoveParticipant", "user_3_orca-dragon").await;
+    assert_eq!(town.tell("participant_left", &new).await, 200);
+    assert_eq!(bob.event("VOICE_STATE_UPDATE").await["channel_id"], json!(null));
+    assert_eq!(town.tell("participant_joined", &old).await, 200);
+    town.far.asked("RemoveParticipant", "user_3_orca-dragon").await;
+    assert_eq!(bob.settled().await, [json!(null); 0]);
+}
+
+#[tokio::test]
 async fn the_seeds_participant_operations_are_there() {
     let town = Town::start().await;
     let ticket = town.join(3, "10").await;
@@ -222,6 +252,12 @@ async fn webhooks_count_only_with_a_good_signature() {
         "this process needs no webhooks of its own"
     );
     assert_eq!(town.webhook("nonsense", FAR_KEY, FAR_SECRET).await, 400);
+    let other = event(&json!("user_5_ghost"));
+    assert_eq!(
+        town.webhook_signed(&good, &other, FAR_KEY, FAR_SECRET).await,
+        400,
+        "of another body"
+    );
     let unsigned = crate::client::request(town.address, "POST", "/webhooks/livekit", &[], &good).await;
     assert_eq!(
         (unsigned.status, unsigned.body.contains("Invalid webhook")),

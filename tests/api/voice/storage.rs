@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::postgres::Postgres;
-use super::town::{GUILD, SECRET, Town, USERS, user_token};
-use crate::client::{Answer, LIMIT, request};
+use super::town::{Backend, FAR_KEY, FAR_SECRET, Far, GUILD, SECRET, USERS, user_token};
+use crate::client::request;
 use crate::process::Process;
 
 #[tokio::test]
@@ -83,19 +83,60 @@ async fn while_the_database_is_away_calls_go_on_and_nobody_new_comes() {
         eprintln!("PostgreSQL is not installed: not tested");
         return;
     };
-    let url = database.url();
-    let town = Town::with(|config| config.voice.database_url = url).await;
-    let mut ann = town.gateway(3).await;
+    let far = Far::start().await;
+    let mut process = Process::logging(json!({"voice": {
+        "enabled": true, "secret": SECRET, "token_secret": USERS, "database_url": database.url(),
+        "regions": [{"id": "us", "name": "America"}],
+        "servers": [{
+            "region_id": "us", "server_id": "far", "endpoint": far.url, "api_key": FAR_KEY, "api_secret": FAR_SECRET,
+        }],
+    }}))
+    .await;
+    let town = Backend {
+        address: process.address,
+    };
+    town.found().await;
+    let (mut ann, mut bob) = (town.gateway(3).await, town.gateway(4).await);
     ann.event("READY").await;
+    bob.event("READY").await;
     let ticket = town.join(3, "10").await;
     assert_eq!(
         ann.event("VOICE_STATE_UPDATE").await["connection_id"],
         ticket["connection_id"]
     );
     database.stop();
-    // The first whose pin cannot be written makes it known.
-    let refused = until(&town, 503).await;
-    assert_eq!(refused.header("retry-after"), Some("5"));
+    // What cannot be written is not acknowledged, and makes it known.
+    let facts = json!({"entries": [{"kind": "user", "version": 2, "id": "5"}]});
+    let token = user_token(4);
+    let ask = json!({"type": "voice_get_token", "guild_id": GUILD, "channel_id": "11", "user_id": "4"});
+    for (method, path, token, body) in [
+        ("POST", "/voice/directory/sync", SECRET, facts.clone()),
+        ("POST", "/channels/11/voice/token", &token, json!({})),
+        ("POST", "/channels/20/voice/token", &token, json!({})),
+        (
+            "PATCH",
+            "/guilds/900/voice-states/@me",
+            &token,
+            json!({"channel_id": "11"}),
+        ),
+        ("POST", "/_rpc", SECRET, ask),
+        (
+            "POST",
+            "/admin/voice/regions/create",
+            SECRET,
+            json!({"id": "eu", "name": "Europe"}),
+        ),
+    ] {
+        let refused = town.call(method, path, token, &body).await;
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (503, Some("5")),
+            "{method} {path}"
+        );
+    }
+    bob.send(json!({"op": 4, "d": {"guild_id": GUILD, "channel_id": "11"}}))
+        .await;
+    assert_eq!(bob.error().await, "VOICE_TOKEN_FAILED");
     let update =
         json!({"guild_id": GUILD, "channel_id": "10", "connection_id": ticket["connection_id"], "self_mute": true});
     ann.send(json!({"op": 4, "d": update})).await;
@@ -105,23 +146,24 @@ async fn while_the_database_is_away_calls_go_on_and_nobody_new_comes() {
         "whoever is there goes on"
     );
     database.run();
-    until(&town, 200).await;
+    process.logs("the voice database is written again").await;
+    assert_eq!(town.backend("POST", "/voice/directory/sync", facts).await.0, 200);
+    bob.send(json!({"op": 4, "d": {"guild_id": GUILD, "channel_id": "11"}}))
+        .await;
+    bob.event("VOICE_SERVER_UPDATE").await;
+    town.join(5, "11").await;
 }
 
-/// Asks for tokens until the answer has that status. Each takes another room, so that there is something to write.
-async fn until(town: &Town, status: u16) -> Answer {
-    let limit = tokio::time::Instant::now() + LIMIT;
-    loop {
-        let mut last = None;
-        for (user, channel) in [(4, "11"), (4, "20"), (5, "21")] {
-            let path = format!("/channels/{channel}/voice/token");
-            let answer = town.call("POST", &path, &user_token(user), &json!({})).await;
-            if answer.status == status {
-                return answer;
-            }
-            last = Some(answer);
-        }
-        assert!(tokio::time::Instant::now() < limit, "{last:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    }
+#[tokio::test]
+async fn what_a_sync_was_acknowledged_for_outlives_a_process_that_dies() {
+    let voice = json!({"enabled": true, "secret": SECRET, "token_secret": USERS});
+    let mut process = Process::start(json!({"voice": voice})).await;
+    let town = Backend {
+        address: process.address,
+    };
+    town.found().await;
+    process.kill().await;
+    process.run().await;
+    let (status, regions) = town.user(3, "GET", "/channels/10/rtc-regions", json!(null)).await;
+    assert_eq!(status, 200, "{regions}");
 }

@@ -272,7 +272,12 @@ impl Backend {
     }
 
     pub async fn webhook(&self, body: &str, key: &str, secret: &str) -> u16 {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
+        self.webhook_signed(body, body, key, secret).await
+    }
+
+    /// With the signature of what may be another body.
+    pub async fn webhook_signed(&self, body: &str, signed: &str, key: &str, secret: &str) -> u16 {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, signed.as_bytes());
         let claims = Claims {
             sha256: STANDARD.encode(digest),
             ..Claims::default()

@@ -1,9 +1,7 @@
 //! TLS towards PostgreSQL (`sslmode=require`), whose certificate is always checked.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,32 +9,18 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::tls::{self, TlsError, Trust};
 
 /// Makes connections to servers whose certificate a known authority has signed.
 #[derive(Clone)]
-pub(super) struct Tls(Arc<ClientConfig>);
+pub(super) struct Tls(TlsConnector);
 
 impl Tls {
     /// `authority`: a PEM file; empty = the machine's authorities.
-    pub fn trusting(authority: &str) -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        if authority.is_empty() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        } else {
-            let found = CertificateDer::pem_file_iter(Path::new(authority)).map_err(io::Error::other)?;
-            let found: Vec<_> = found.collect::<Result<_, _>>().map_err(io::Error::other)?;
-            roots.add_parsable_certificates(found);
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+    pub fn trusting(authority: &str) -> Result<Self, TlsError> {
+        tls::connector(Trust::only_or_machine(authority)).map(Self)
     }
 }
 
@@ -47,7 +31,7 @@ impl MakeTlsConnect<Socket> for Tls {
 
     fn make_tls_connect(&mut self, host: &str) -> io::Result<Connect> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(Arc::clone(&self.0));
+        let connector = self.0.clone();
         Ok(Connect { connector, name })
     }
 }
