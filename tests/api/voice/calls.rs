@@ -166,10 +166,13 @@ async fn calls_have_the_documented_limits_by_user_and_channel() {
     ] {
         let ask = async |user: u64, channel: &str| {
             let path = format!("/channels/{channel}/{path}");
-            town.user(user, method, &path, json!({})).await
+            let body = if method == "GET" { json!(null) } else { json!({}) };
+            town.user(user, method, &path, body).await
         };
+        // The last one has no call any more, which counts as well.
+        let is_served = |status: u16| matches!(status, 200 | 204 | 404);
         for index in 0..count {
-            assert_ne!(ask(3, "20").await.0, 429, "{method} {path} {index}");
+            assert!(is_served(ask(3, "20").await.0), "{method} {path} {index}");
         }
         let (status, limited) = ask(3, "20").await;
         assert_eq!(
@@ -177,7 +180,7 @@ async fn calls_have_the_documented_limits_by_user_and_channel() {
             (429, &json!("RATE_LIMITED")),
             "{method} {path}"
         );
-        assert_ne!(ask(3, "21").await.0, 429, "{method} {path} elsewhere");
-        assert_ne!(ask(4, "20").await.0, 429, "{method} {path} of another");
+        assert!(is_served(ask(3, "21").await.0), "{method} {path} elsewhere");
+        assert!(is_served(ask(4, "20").await.0), "{method} {path} of another");
     }
 }
