@@ -157,7 +157,11 @@ impl Marks {
                 if is_binding(packet, start + 8, BINDING_SUCCESS) {
                     self.answer.get_or_insert(now);
                     let asked = transaction(packet, start + 8).and_then(|its| self.asked.get(&its));
-                    self.answered = asked.cloned().or(self.answered.take());
+                    if let Some(asked) = asked.cloned() {
+                        // The one before is over with that.
+                        let before = self.answered.replace(asked.clone());
+                        self.over.extend(before.filter(|before| *before != asked));
+                    }
                 } else if is_media(packet, start + 8) {
                     self.media.get_or_insert(now);
                 }
