@@ -11,15 +11,21 @@ const MEMORY: Duration = Duration::from_millis(80);
 
 /// A thread that works less than this share of its time handles every packet as it comes: waking for each one is dear
 /// (some 12 µs), but there is time enough, and no delay is better than a cheaper packet.
+const IDLE: f64 = 0.05;
+/// Up to here it waits for the packets of a frame that follow each other at once, and no longer …
 const LIGHT: f64 = 0.3;
+/// … and only where a packet goes to so many, at a microsecond or two each, that handling it takes as long as waiting.
+const MANY: f64 = 30.0;
 /// From here on it gathers longer, up to the longest when it is as good as full.
 const HEAVY: f64 = 0.6;
 const FULL: f64 = 0.9;
 
 /// The packets of a frame follow each other within less: when none has come for so long, the frame is over.
 const STEP: Duration = Duration::from_micros(100);
-/// A frame is waited for no longer.
+/// A frame is waited for no longer …
 const FRAME: Duration = Duration::from_millis(1);
+/// … and where there is time, no longer than this.
+const FRAME_LIGHT: Duration = Duration::from_micros(300);
 /// Enough for the frames of several publishers to meet.
 const GATHER_FULL: Duration = Duration::from_millis(2);
 
@@ -48,41 +54,59 @@ impl Gather {
     };
 }
 
-/// The share of time spent working lately, and how much of what comes belongs to nobody.
+/// What a turn, or a window of turns, was about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    pub(super) time: Duration,
+    /// Datagrams that belong to nobody here.
+    pub(super) refused: u64,
+    /// Packets of media that came.
+    pub(super) media: u64,
+    /// Datagrams that left.
+    pub(super) sent: u64,
+}
+
+/// The share of time spent working lately, and on what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     window_start: Instant,
-    worked: Duration,
-    refused: u64,
+    window: Work,
     share: f64,
     /// Datagrams a second.
     refusals: f64,
+    /// Datagrams out for each packet of media in.
+    fan_out: f64,
 }
 
 impl Load {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             window_start: now,
-            worked: Duration::ZERO,
-            refused: 0,
+            window: Work::default(),
             share: 0.0,
             refusals: 0.0,
+            fan_out: 0.0,
         }
     }
 
-    /// A turn that took `worked` ended at `now`; so many datagrams were `refused` in it.
-    pub(super) fn add(&mut self, now: Instant, worked: Duration, refused: u64) {
-        self.worked += worked;
-        self.refused += refused;
+    /// A turn ended at `now`.
+    pub(super) fn add(&mut self, now: Instant, turn: Work) {
+        let window = &mut self.window;
+        window.time += turn.time;
+        window.refused += turn.refused;
+        window.media += turn.media;
+        window.sent += turn.sent;
         let passed = now.saturating_duration_since(self.window_start);
         if passed >= WINDOW {
-            let share = self.worked.as_secs_f64() / passed.as_secs_f64();
-            let weight = 1.0 - (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-            self.share += (share - self.share) * weight;
-            let refusals = self.refused as f64 / passed.as_secs_f64();
-            self.refusals += (refusals - self.refusals) * weight;
-            self.window_start = now;
-            (self.worked, self.refused) = (Duration::ZERO, 0);
+            let passed = passed.as_secs_f64();
+            let weight = 1.0 - (-passed / MEMORY.as_secs_f64()).exp();
+            let approach = |mean: &mut f64, value: f64| *mean += (value - *mean) * weight;
+            approach(&mut self.share, window.time.as_secs_f64() / passed);
+            approach(&mut self.refusals, window.refused as f64 / passed);
+            if window.media > 0 {
+                approach(&mut self.fan_out, window.sent as f64 / window.media as f64);
+            }
+            (self.window_start, self.window) = (now, Work::default());
         }
     }
 
@@ -99,14 +123,16 @@ impl Load {
                 step: GATHER_FLOOD / 2,
             };
         }
-        if self.share < LIGHT {
+        let is_light = self.share < LIGHT;
+        if self.share < IDLE || (is_light && self.fan_out < MANY) {
             return Gather::NONE;
         }
+        let frame = if is_light { FRAME_LIGHT } else { FRAME };
         let part = ((self.share - HEAVY) / (FULL - HEAVY)).clamp(0.0, 1.0);
         let least = GATHER_FULL.mul_f64(part);
         Gather {
             least,
-            most: least.max(FRAME),
+            most: least.max(frame),
             step: STEP,
         }
     }
@@ -118,11 +144,21 @@ mod tests {
 
     const MICRO: Duration = Duration::from_micros(1);
 
+    /// A packet to a hundred.
+    fn work(time: Duration) -> Work {
+        Work {
+            time,
+            media: 1,
+            sent: 100,
+            refused: 0,
+        }
+    }
+
     /// Turns of `worked` every `cycle` for half a second.
     fn run(load: &mut Load, now: &mut Instant, worked: Duration, cycle: Duration) {
         for _ in 0..(500_000 * MICRO).as_micros() / cycle.as_micros() {
             *now += cycle;
-            load.add(*now, worked, 0);
+            load.add(*now, work(worked));
         }
     }
 
@@ -133,6 +169,8 @@ mod tests {
         assert_eq!(load.gather(), Gather::NONE, "nothing is known yet");
         run(&mut load, &mut now, 30 * MICRO, 1000 * MICRO);
         assert_eq!(load.gather(), Gather::NONE);
+        run(&mut load, &mut now, 100 * MICRO, 1000 * MICRO);
+        assert_eq!((load.gather().least, load.gather().most), (Duration::ZERO, FRAME_LIGHT));
         run(&mut load, &mut now, 500 * MICRO, 1000 * MICRO);
         assert_eq!((load.gather().least, load.gather().most), (Duration::ZERO, FRAME));
         run(&mut load, &mut now, 750 * MICRO, 1000 * MICRO);
@@ -141,7 +179,7 @@ mod tests {
         assert_eq!(load.gather().least, GATHER_FULL);
         // One packet after a quiet second ends it.
         now += Duration::from_secs(1);
-        load.add(now, 30 * MICRO, 0);
+        load.add(now, work(30 * MICRO));
         assert_eq!(load.gather(), Gather::NONE);
     }
 
@@ -152,10 +190,10 @@ mod tests {
         // 20 ms of work at each frame of 30 in a second, and a report now and then.
         for _ in 0..30 {
             now += Duration::from_millis(20);
-            load.add(now, Duration::from_millis(20), 0);
+            load.add(now, work(Duration::from_millis(20)));
             for _ in 0..13 {
                 now += Duration::from_millis(1);
-                load.add(now, 20 * MICRO, 0);
+                load.add(now, work(20 * MICRO));
             }
             assert!(load.share < 0.8);
         }
@@ -169,7 +207,13 @@ mod tests {
         let mut run = |load: &mut Load, refused: u64, ms: u64| {
             for _ in 0..ms {
                 now += Duration::from_millis(1);
-                load.add(now, 50 * MICRO, refused);
+                load.add(
+                    now,
+                    Work {
+                        refused,
+                        ..work(50 * MICRO)
+                    },
+                );
             }
         };
         run(&mut load, 5, 1000);
@@ -179,5 +223,23 @@ mod tests {
         assert_eq!(load.gather().least, GATHER_FLOOD);
         run(&mut load, 0, 500);
         assert!(!load.is_flooded() && load.gather() == Gather::NONE);
+    }
+
+    #[test]
+    fn a_light_thread_waits_only_where_a_packet_goes_to_many() {
+        let mut now = Instant::now();
+        let mut load = Load::new(now);
+        let mut run = |load: &mut Load, time: Duration, sent: u64| {
+            for _ in 0..500 {
+                now += Duration::from_millis(1);
+                load.add(now, Work { sent, ..work(time) });
+            }
+        };
+        run(&mut load, 100 * MICRO, 10);
+        assert_eq!(load.gather(), Gather::NONE);
+        run(&mut load, 100 * MICRO, 40);
+        assert_eq!(load.gather().most, FRAME_LIGHT);
+        run(&mut load, 400 * MICRO, 10);
+        assert_eq!(load.gather().most, FRAME);
     }
 }

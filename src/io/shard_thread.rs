@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{IoCounters, IoSnapshot, add};
 use super::forwarding::Forwarding;
-use super::load::Load;
+use super::load::{Load, Work};
 use super::receive::Receiver;
 use super::relay::{Destination, Relay, RelayHome};
 use super::send::SendBatch;
@@ -427,7 +427,7 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             let started = Instant::now();
             let stopping = self.wake.stop.load(Ordering::Acquire);
             let before = self.traffic();
-            let refused = self.core.refused();
+            let (refused, media) = (self.core.refused(), self.core.media_received());
             let turn = self.tick(started)?;
             let ended = Instant::now();
             let after = self.traffic();
@@ -437,7 +437,13 @@ impl<C: DatagramCore + 'static> ShardThread<C> {
             add(&self.counters.turns, 1);
             let worked = (ended - started).saturating_sub(turn.waited);
             add(&self.counters.busy_nanos, worked.as_nanos() as u64);
-            self.load.add(ended, worked, self.core.refused() - refused);
+            let work = Work {
+                time: worked,
+                refused: self.core.refused() - refused,
+                media: self.core.media_received() - media,
+                sent: after.1 - before.1,
+            };
+            self.load.add(ended, work);
             if stopping || ended >= self.next_stats {
                 self.next_stats = ended + STATS_INTERVAL;
                 self.publish_stats();
