@@ -66,7 +66,7 @@ impl Room {
     }
 
     /// `room`, which shows a participant of this one, wants that.
-    pub fn take_demand(&mut self, now: Instant, room: RoomHandle, demand: Demand) {
+    pub fn handle_demand(&mut self, now: Instant, room: RoomHandle, demand: Demand) {
         let Demand { source, track, wanted } = demand;
         let Some(participant) = self.participants.get(&source) else {
             return;

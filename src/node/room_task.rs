@@ -383,7 +383,7 @@ impl RoomTask {
             RoomInput::Demand { demand, room } => {
                 let rooms = self.forwards.get(&demand.source);
                 if rooms.is_some_and(|rooms| rooms.iter().any(|(known, _)| *known == room)) {
-                    self.room.take_demand(now, room, demand);
+                    self.room.handle_demand(now, room, demand);
                 }
             }
             RoomInput::Handover { connection, done } => {

@@ -12,7 +12,7 @@ use patchbay::proto::livekit::{
 use prost::Message as _;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::client::{LIMIT, Refused, Signalling, join_request};
+use crate::client::{Refused, Signalling, join_request, until};
 use crate::server::Server;
 
 /// A worker's socket.
@@ -92,18 +92,6 @@ async fn join(server: &Server, token: &str) -> (Signalling, ParticipantInfo) {
         Signal::Join(join) => (client, join.participant.unwrap()),
         other => panic!("{other:?}"),
     }
-}
-
-async fn until<T>(look: impl AsyncFn() -> Option<T>) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, found).await.expect("in time")
 }
 
 /// The status of the only job of the room's last dispatch.

@@ -80,6 +80,19 @@ pub async fn fetch(address: SocketAddr, target: &str) -> Answer {
     request(address, "GET", target, &[], "").await
 }
 
+/// Asks again and again, for what no event tells of.
+pub async fn until<T>(look: impl AsyncFn() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await.expect("in time")
+}
+
 /// A `join_request` parameter as the JavaScript client makes it, uncompressed.
 pub fn join_request(change: impl FnOnce(&mut JoinRequest)) -> String {
     let mut request = JoinRequest {

@@ -6,7 +6,7 @@ use patchbay::proto::livekit::{ConnectionQuality, DataPacket, DisconnectReason, 
 use prost::Message as _;
 use serde_json::json;
 
-use crate::client::{LIMIT, fetch};
+use crate::client::{LIMIT, fetch, until};
 use crate::media_client::{FORMS, Form, MediaClient};
 use crate::process::Process;
 use crate::serving::free_port;
@@ -132,14 +132,11 @@ async fn streams_of_data_are_counted_with_their_size_and_readers() {
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
     // Shards tell what they have counted some times a second.
-    let mut page = String::new();
-    for _ in 0..100 {
-        page = fetch(measured, "/").await.body;
-        if value(&page, "livekit_datapacket_stream_bytes_count", "bytes") > 0.0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let page = until(async || {
+        let page = fetch(measured, "/").await.body;
+        (value(&page, "livekit_datapacket_stream_bytes_count", "bytes") > 0.0).then_some(page)
+    })
+    .await;
     for (name, kind, expected) in [
         ("livekit_datapacket_stream_bytes_count", "text", 2.0),
         ("livekit_datapacket_stream_bytes_sum", "text", 8_000.0),

@@ -3,12 +3,12 @@
 use livekit_protocol::participant_info::{KindDetail, State};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{MuteTrackRequest, UpdateParticipantMetadata, UpdateTrackSettings, VideoQuality};
+use livekit_protocol::{MuteTrackRequest, TrackInfo, UpdateParticipantMetadata, UpdateTrackSettings, VideoQuality};
 
 use super::world::{World, camera, entry, microphone};
-use crate::control::{ForwardError, RoomEvent, RoomSettings};
+use crate::control::{ConnectionHandle, ForwardError, RoomEvent, RoomSettings};
 use crate::media::edge::Command;
-use crate::types::{Identity, RoomHandle, TrackHandle};
+use crate::types::{Identity, ParticipantHandle, RoomHandle, TrackHandle};
 
 const OTHER: RoomHandle = RoomHandle(77);
 
@@ -27,7 +27,7 @@ fn carry_on(from: &mut World, to: &mut World) {
     to.pump();
     to.after_ms(1_000);
     for demand in to.room.take_demands() {
-        from.room.take_demand(from.now, OTHER, demand);
+        from.room.handle_demand(from.now, OTHER, demand);
     }
     from.pump();
 }
@@ -39,18 +39,49 @@ fn shown(world: &World) -> Vec<(TrackHandle, TrackHandle)> {
     })
 }
 
+/// Alice's camera, at home in one room and shown in another, where Carol is.
+struct Shown {
+    a: World,
+    b: World,
+    at_home: ConnectionHandle,
+    carol: ConnectionHandle,
+    picture: TrackInfo,
+    source: ParticipantHandle,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let (mut a, mut b) = (World::new(), World::second());
+        let at_home = a.join(entry("alice"));
+        let carol = b.join(entry("carol"));
+        let picture = a.publish(at_home, camera("c1"));
+        a.after_ms(1_000);
+        b.after_ms(1_000);
+        let forwarding = a.room.forward(&alice()).unwrap();
+        let source = forwarding.source;
+        b.room.show(b.now, *forwarding).unwrap();
+        carry_on(&mut a, &mut b);
+        Self {
+            a,
+            b,
+            at_home,
+            carol,
+            picture,
+            source,
+        }
+    }
+}
+
 #[test]
 fn a_participant_is_shown_in_another_room_and_followed() {
-    let (mut a, mut b) = (World::new(), World::second());
-    let at_home = a.join(entry("alice"));
-    let carol = b.join(entry("carol"));
-    let picture = a.publish(at_home, camera("c1"));
-    a.after_ms(1_000);
-    b.after_ms(1_000);
-    let forwarding = a.room.forward(&alice()).unwrap();
-    let source = forwarding.source;
-    b.room.show(b.now, *forwarding).unwrap();
-    carry_on(&mut a, &mut b);
+    let Shown {
+        mut a,
+        mut b,
+        at_home,
+        carol,
+        picture,
+        source,
+    } = Shown::new();
     assert!(b.room.shows(source));
     let seen = b.client(carol).update_about("alice").unwrap();
     assert_eq!((seen.state(), seen.tracks.len()), (State::Active, 1));
@@ -132,16 +163,14 @@ fn a_participant_is_shown_in_another_room_and_followed() {
 /// no more than that.
 #[test]
 fn what_the_other_room_wants_is_encoded() {
-    let (mut a, mut b) = (World::new(), World::second());
-    let at_home = a.join(entry("alice"));
-    let carol = b.join(entry("carol"));
-    let picture = a.publish(at_home, camera("c1"));
-    a.after_ms(1_000);
-    b.after_ms(1_000);
-    let forwarding = a.room.forward(&alice()).unwrap();
-    let source = forwarding.source;
-    b.room.show(b.now, *forwarding).unwrap();
-    carry_on(&mut a, &mut b);
+    let Shown {
+        mut a,
+        mut b,
+        at_home,
+        carol,
+        picture,
+        source,
+    } = Shown::new();
     a.after_ms(20_000);
     // Enabled qualities, lowest first, as she was told last.
     let mut asked = Vec::new();

@@ -99,15 +99,7 @@ impl Walker {
         let [mut transport, peer] = ends.map(|(local, remote, role)| {
             Transport::connected(config(true, local), &identity, now, path(local, remote), &keys, role)
         });
-        let remote = RemoteParameters {
-            ice: credentials("peer"),
-            fingerprint: identity.fingerprint(),
-            dtls_role: DtlsRole::Passive,
-            sctp_max_message_size: None,
-            sctp_init: None,
-            sped: false,
-        };
-        transport.set_remote(now, &remote);
+        transport.set_remote(now, &described(&identity));
         let mut walker = Self {
             now,
             transport,
@@ -279,20 +271,24 @@ fn checks_from_before_a_restart_count_until_its_end() {
     }
 }
 
-/// A full agent towards a peer that names these candidates: whom it checks in fifteen seconds.
-fn checked(candidates: impl IntoIterator<Item = String>) -> std::collections::HashSet<SocketAddr> {
-    let now = Instant::now();
-    let identity = DtlsIdentity::generate().expect("an identity");
-    let mut transport = Transport::new(config(false, SERVER), &identity, now);
-    let remote = RemoteParameters {
+/// What a peer's description says, without data channels.
+fn described(identity: &DtlsIdentity) -> RemoteParameters {
+    RemoteParameters {
         ice: credentials("peer"),
         fingerprint: identity.fingerprint(),
         dtls_role: DtlsRole::Passive,
         sctp_max_message_size: None,
         sctp_init: None,
         sped: false,
-    };
-    transport.set_remote(now, &remote);
+    }
+}
+
+/// A full agent towards a peer that names these candidates: whom it checks in fifteen seconds.
+fn checked(candidates: impl IntoIterator<Item = String>) -> std::collections::HashSet<SocketAddr> {
+    let now = Instant::now();
+    let identity = DtlsIdentity::generate().expect("an identity");
+    let mut transport = Transport::new(config(false, SERVER), &identity, now);
+    transport.set_remote(now, &described(&identity));
     for candidate in candidates {
         transport.add_remote_candidate(now, &candidate);
     }

@@ -270,17 +270,19 @@ fn a_publisher_hears_about_its_packets() {
     assert_eq!(reports, 2, "every second");
 }
 
+/// What Alice says of her stream.
+const PUBLISHED: SenderInfo = SenderInfo {
+    ssrc: Ssrc(7),
+    ntp: 0xe000_0000_0000_0000,
+    rtp_timestamp: 30_000,
+    packets: 10,
+    octets: 5000,
+};
+
 #[test]
 fn sender_reports_carry_the_publishers_time_and_give_the_round_trip() {
     let (mut world, alice, bob, ssrc) = watched();
-    let info = SenderInfo {
-        ssrc: Ssrc(7),
-        ntp: 0xe000_0000_0000_0000,
-        rtp_timestamp: 30_000,
-        packets: 10,
-        octets: 5000,
-    };
-    world.send_rtcp(alice, |writer| writer.sender_report(&info, &[]));
+    world.send_rtcp(alice, |writer| writer.sender_report(&PUBLISHED, &[]));
     world.pass(600);
     let mut report = None;
     for compound in std::mem::take(&mut world.peers[bob].rtcp) {
@@ -294,8 +296,8 @@ fn sender_reports_carry_the_publishers_time_and_give_the_round_trip() {
     }
     let report = report.expect("soon after the start");
     assert_eq!((report.ssrc, report.packets), (ssrc, 10));
-    let passed = (report.ntp - info.ntp) as f64 / f64::from(1 << 16) / f64::from(1 << 16);
-    let ticks = report.rtp_timestamp.wrapping_sub(info.rtp_timestamp);
+    let passed = (report.ntp - PUBLISHED.ntp) as f64 / f64::from(1 << 16) / f64::from(1 << 16);
+    let ticks = report.rtp_timestamp.wrapping_sub(PUBLISHED.rtp_timestamp);
     assert!(
         (f64::from(ticks) - passed * 90_000.0).abs() < 2.0,
         "one moment on two clocks"
@@ -382,14 +384,7 @@ fn a_subscribers_feedback_makes_the_estimate() {
 #[test]
 fn a_way_that_loses_much_for_long_is_told_of() {
     let (mut world, alice, bob, ssrc) = watched();
-    let info = SenderInfo {
-        ssrc: Ssrc(7),
-        ntp: 0xe000_0000_0000_0000,
-        rtp_timestamp: 30_000,
-        packets: 10,
-        octets: 5000,
-    };
-    world.send_rtcp(alice, |writer| writer.sender_report(&info, &[]));
+    world.send_rtcp(alice, |writer| writer.sender_report(&PUBLISHED, &[]));
     world.events();
     let mut block = report_block(ssrc);
     let mut said = Vec::new();
